@@ -1,0 +1,48 @@
+//! A page of rows and their total number, asked for side by side: what Sequelize calls
+//! `findAndCountAll`.
+//!
+//! When one of the two fails, `try_join!` gives the other one up, and the handler returns while its
+//! query is still running. Nothing of it reaches the next event: its connection goes with the pool.
+//!
+//! ```sh
+//! DATABASE_URL='postgres://user:password@localhost/shop' \
+//!     cargo run --example concurrent_queries --features postgres -- '{"page":0,"size":10}'
+//! ```
+
+use db_handler::{
+    Error, LambdaEvent, db_handler,
+    sqlx::{self, PgPool},
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Page {
+    page: i64,
+    size: i64,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    total: i64,
+    numbers: Vec<i32>,
+}
+
+#[db_handler(pool(max = 2))]
+async fn find_and_count_all(event: LambdaEvent<Page>, db: &PgPool) -> Result<Numbers, Error> {
+    let Page { page, size } = event.payload;
+    let (total, numbers) = tokio::try_join!(
+        sqlx::query_scalar("SELECT count(*) FROM generate_series(1, 1000)").fetch_one(db),
+        sqlx::query_scalar(
+            "SELECT n FROM generate_series(1, 1000) n ORDER BY n OFFSET $1 LIMIT $2"
+        )
+        .bind(page * size)
+        .bind(size)
+        .fetch_all(db),
+    )?;
+    Ok(Numbers { total, numbers })
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    db_handler::run(find_and_count_all).await
+}

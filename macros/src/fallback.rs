@@ -1,0 +1,46 @@
+//! What comes out when something is wrong: the function all the same, so that its callers compile
+//! and editors go on to complete inside it, and the errors.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote, quote_spanned};
+
+use crate::item::{HandlerFn, Kind};
+use crate::shell::{InnerFunction, event_name, inner_function, outer_signature, output_span};
+
+/// The signature as callers know it, around the body with all its parameters. Nothing of the
+/// runtime crate is named: its traits may be what is missing.
+pub(crate) fn handler(function: &HandlerFn, errors: &syn::Error) -> TokenStream {
+    let errors = errors.to_compile_error();
+    let signature = outer_signature(function);
+    let span = output_span(function);
+    let events = function.params.iter().filter_map(|param| {
+        let Kind::Event { pat, .. } = &param.kind else {
+            return None;
+        };
+        let name = event_name(pat);
+        let cfgs = param.cfgs();
+        Some(quote_spanned!(span=> #(#cfgs)* ::core::mem::drop(#name);))
+    });
+    let InnerFunction { once, callee } = inner_function(function);
+    let arguments = function.params.iter().filter_map(|param| match param.kind {
+        Kind::Receiver(_) => None,
+        Kind::Event { .. } | Kind::Resource { .. } => Some(quote_spanned!(span=> loop {})),
+    });
+    let body = quote_spanned! {span=>
+        #(#events)*
+        #once
+        #[allow(unreachable_code)]
+        return #callee(#(#arguments),*).await;
+    };
+    let mut tokens = quote!(#errors #signature);
+    function
+        .brace
+        .surround(&mut tokens, |tokens| body.to_tokens(tokens));
+    tokens
+}
+
+/// For what could not be read as a function: it is left to the compiler.
+pub(crate) fn unread(item: &TokenStream, errors: &syn::Error) -> TokenStream {
+    let errors = errors.to_compile_error();
+    quote!(#errors #item)
+}

@@ -1,0 +1,111 @@
+//! The validated handler. Everything that can be wrong has been reported once it is complete;
+//! nothing can fail afterwards.
+
+use proc_macro2::TokenStream;
+use syn::Meta;
+
+use crate::args::Args;
+use crate::budget::{Budget, BudgetCheck};
+use crate::diag::Diagnostics;
+use crate::item::{HandlerFn, Kind, Param};
+use crate::keys::Place;
+use crate::path::RuntimePath;
+use crate::settings::{MinCheck, Settings};
+use crate::{args, signature};
+
+pub(crate) struct Model {
+    pub(crate) runtime: RuntimePath,
+    /// One for each resource parameter, in their order.
+    pub(crate) settings: Vec<Settings>,
+    pub(crate) min_checks: Vec<MinCheck>,
+    pub(crate) budget_checks: Vec<BudgetCheck>,
+    pub(crate) registered: bool,
+}
+
+/// What a resource parameter says in its own `#[db(...)]`.
+struct Override {
+    settings: Settings,
+    budget: Option<Budget>,
+    /// Another database, or the same one with a sum of its own: the attribute's budget does not count it.
+    stands_alone: bool,
+}
+
+impl Model {
+    pub(crate) fn new(tokens: TokenStream, function: &HandlerFn, diag: &mut Diagnostics) -> Self {
+        let args = Args::parse(tokens, Place::Attribute, diag);
+        let runtime = match args.get("crate").map(|entry| &entry.value) {
+            Some(args::Value::Expr(value)) => RuntimePath::read(value, diag),
+            _ => RuntimePath::default(),
+        };
+        let attribute = Settings::read(&args, diag);
+        let budget = Budget::read(&args, diag);
+
+        let mut settings = Vec::new();
+        let mut min_checks = Vec::new();
+        let mut budget_checks = Vec::new();
+        let mut counted = Vec::new();
+        for param in &function.params {
+            let Some(own) = Override::read(param, diag) else {
+                continue;
+            };
+            let merged = own.settings.or(&attribute);
+            min_checks.extend(merged.check_min(diag));
+            if let Some(budget) = own.budget {
+                budget_checks.extend(budget.check(std::slice::from_ref(&merged.max), diag));
+            }
+            if !own.stands_alone {
+                counted.push(merged.max.clone());
+            }
+            settings.push(merged);
+        }
+        if settings.is_empty() {
+            // Reported below; the mistakes of the attribute are told all the same.
+            attribute.check_min(diag);
+            counted.push(attribute.max);
+        }
+        if let Some(budget) = budget
+            && !counted.is_empty()
+        {
+            budget_checks.extend(budget.check(&counted, diag));
+        }
+
+        signature::check(function, diag);
+        Self {
+            runtime,
+            settings,
+            min_checks,
+            budget_checks,
+            registered: signature::can_be_registered(function),
+        }
+    }
+}
+
+impl Override {
+    /// Reads the `#[db(...)]` of a resource; of anything else it is a mistake.
+    fn read(param: &Param, diag: &mut Diagnostics) -> Option<Self> {
+        let is_resource = matches!(param.kind, Kind::Resource { .. });
+        let mut args = Args::default();
+        for attr in &param.db {
+            match &attr.meta {
+                _ if !is_resource => diag.error(
+                    attr,
+                    "`#[db(...)]` goes on a resource, which is a parameter taken by reference, e.g. `db: &PgPool`",
+                ),
+                Meta::List(list) => args.extend(list.tokens.clone(), Place::Parameter, diag),
+                Meta::Path(_) => diag.error(
+                    attr,
+                    "`#[db]` says nothing: remove it, or write e.g. `#[db(env = \"REPLICA_URL\")]`",
+                ),
+                Meta::NameValue(_) => diag.error(
+                    attr,
+                    "`#[db]` takes a list: write e.g. `#[db(env = \"REPLICA_URL\")]`",
+                ),
+            }
+        }
+        is_resource.then(|| Self {
+            settings: Settings::read(&args, diag),
+            budget: Budget::read(&args, diag),
+            stands_alone: args.get("env").is_some() || args.get("budget").is_some(),
+        })
+    }
+}

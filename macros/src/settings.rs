@@ -1,0 +1,149 @@
+//! The settings of one resource: the attribute's, overridden by those of the parameter's `#[db(...)]`.
+
+use proc_macro2::TokenStream;
+use syn::LitStr;
+
+use crate::args::{Args, Value};
+use crate::diag::Diagnostics;
+use crate::number::{Limits, integer};
+use crate::value::Given;
+use crate::word::{CLOSE, CONNECT, variable, word};
+
+/// What was written; everything else is the runtime's default.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) env: Option<LitStr>,
+    pub(crate) max: Option<Given<u64>>,
+    pub(crate) min: Option<Given<u64>>,
+    pub(crate) idle_ms: Option<Given<u64>>,
+    pub(crate) acquire_ms: Option<Given<u64>>,
+    pub(crate) lifetime_ms: Option<Given<u64>>,
+    /// The variant's name.
+    pub(crate) close: Option<Given<&'static str>>,
+    /// The variant's name.
+    pub(crate) connect: Option<Given<&'static str>>,
+}
+
+/// Left to the runtime's `check_min`, because a constant expression is involved.
+pub(crate) struct MinCheck {
+    pub(crate) min: TokenStream,
+    /// The runtime's default if not written.
+    pub(crate) max: Option<TokenStream>,
+    pub(crate) close: &'static str,
+}
+
+/// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
+pub(crate) const DEFAULT_MAX: u64 = 2;
+const LARGEST_MAX: u64 = 65_535;
+const DEFAULT_CLOSE: &str = "Always";
+
+const MAX: Limits = Limits {
+    least: 1,
+    most: LARGEST_MAX,
+    note: "",
+    ty: "u32",
+};
+const MIN: Limits = Limits { least: 0, ..MAX };
+const ACQUIRE_MS: Limits = Limits {
+    least: 1,
+    most: 900_000,
+    note: " (15 minutes, the longest that a function may run)",
+    ty: "u64",
+};
+const LIFETIME_MS: Limits = Limits {
+    least: 1,
+    most: 86_400_000,
+    note: " (one day)",
+    ty: "u64",
+};
+const IDLE_MS: Limits = Limits {
+    least: 0,
+    ..LIFETIME_MS
+};
+
+impl Settings {
+    pub(crate) fn read(args: &Args, diag: &mut Diagnostics) -> Self {
+        let none = Args::default();
+        let pool = match args.get("pool").map(|entry| &entry.value) {
+            Some(Value::List(pool)) => pool,
+            _ => &none,
+        };
+        Self {
+            env: variable(args, diag),
+            max: integer(pool, "max", MAX, diag),
+            min: integer(pool, "min", MIN, diag),
+            idle_ms: integer(pool, "idle_ms", IDLE_MS, diag),
+            acquire_ms: integer(pool, "acquire_ms", ACQUIRE_MS, diag),
+            lifetime_ms: integer(pool, "lifetime_ms", LIFETIME_MS, diag),
+            close: word(args, "close", CLOSE, diag),
+            connect: word(args, "connect", CONNECT, diag),
+        }
+    }
+
+    /// Fills the gaps with the attribute's settings.
+    pub(crate) fn or(self, attribute: &Self) -> Self {
+        let attribute = attribute.clone();
+        Self {
+            env: self.env.or(attribute.env),
+            max: self.max.or(attribute.max),
+            min: self.min.or(attribute.min),
+            idle_ms: self.idle_ms.or(attribute.idle_ms),
+            acquire_ms: self.acquire_ms.or(attribute.acquire_ms),
+            lifetime_ms: self.lifetime_ms.or(attribute.lifetime_ms),
+            close: self.close.or(attribute.close),
+            connect: self.connect.or(attribute.connect),
+        }
+    }
+
+    /// The rules that tie `min` to `max` and to `close`.
+    pub(crate) fn check_min(&self, diag: &mut Diagnostics) -> Option<MinCheck> {
+        let min = self.min.as_ref()?;
+        let written = min.tokens()?;
+        let max = match &self.max {
+            Some(max) => max.known(),
+            None => Some(DEFAULT_MAX),
+        };
+        let close = match &self.close {
+            Some(close) => close.known(),
+            None => Some(DEFAULT_CLOSE),
+        };
+        if let (Some(min), Some(max)) = (min.known(), max)
+            && min > max
+        {
+            let default = match self.max {
+                Some(_) => "",
+                None => ", the default",
+            };
+            diag.error(
+                written,
+                format_args!(
+                    "`min` {min} is greater than `max` {max}{default}: lower `min`, or raise `max` to {min}"
+                ),
+            );
+        }
+        if min.known().is_some_and(|min| min > 0) && close == Some("Always") {
+            let default = match self.close {
+                Some(_) => "",
+                None => ", the default,",
+            };
+            diag.error(
+                written,
+                format_args!(
+                    "`min` keeps connections open, but `close = \"always\"`{default} keeps none between invocations: \
+                     drop `min`, or write `close = \"never\"` or `close = \"on_error\"`"
+                ),
+            );
+        }
+        if min.known() == Some(0) || (min.known().is_some() && max.is_some()) {
+            return None;
+        }
+        Some(MinCheck {
+            min: written.clone(),
+            max: match &self.max {
+                Some(max) => Some(max.tokens()?.clone()),
+                None => None,
+            },
+            close: close?,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! What a handler returns.
+
+use crate::{
+    error::{Error, ErrorKind},
+    resource::Symptom,
+};
+use std::{any::Any, error::Error as StdError};
+
+/// The return type of a handler: a `Result` whose error can report a database failure.
+#[diagnostic::on_unimplemented(
+    message = "a handler must return a `Result`, not `{Self}`",
+    label = "not a `Result`",
+    note = "write `-> Result<{Self}, db_handler::Error>`"
+)]
+pub trait Answer: Sized {
+    /// The answer when the handler could not run, or was stopped.
+    fn failed(error: Error) -> Self;
+
+    /// Whether this is an error.
+    fn is_failure(&self) -> bool;
+
+    /// Replaces a driver's vague error by the cause, where `explain` knows it and the error type
+    /// shows what it holds.
+    #[must_use]
+    fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self;
+}
+
+impl<T, E: HandlerError> Answer for Result<T, E> {
+    fn failed(error: Error) -> Self {
+        Err(E::report(error))
+    }
+
+    fn is_failure(&self) -> bool {
+        self.is_err()
+    }
+
+    fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
+        self.map_err(
+            |error| match boxed(&error).and_then(driver_symptom).and_then(explain) {
+                Some(cause) => E::report(cause),
+                None => error,
+            },
+        )
+    }
+}
+
+/// The error type of a handler: anything that implements `From<db_handler::Error>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot report a database failure",
+    label = "does not implement `From<db_handler::Error>`",
+    note = "return `Result<_, db_handler::Error>`, or implement `From<db_handler::Error>` for `{Self}`"
+)]
+pub trait HandlerError: 'static {
+    /// Turns the lifecycle's error into the handler's own.
+    fn report(error: Error) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<Error> + 'static> HandlerError for E {
+    fn report(error: Error) -> Self {
+        Self::from(error)
+    }
+}
+
+/// The error in a box, if `error` is one: `lambda_runtime::Error` or `anyhow::Error`.
+pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
+    if let Some(boxed) = error.downcast_ref::<Box<dyn StdError + Send + Sync>>() {
+        return Some(&**boxed);
+    }
+    #[cfg(feature = "anyhow")]
+    if let Some(boxed) = error.downcast_ref::<anyhow::Error>() {
+        return Some(&**boxed);
+    }
+    None
+}
+
+#[cfg(feature = "_sql")]
+fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
+    crate::resource::sql::symptom(error.downcast_ref()?)
+}
+
+#[cfg(not(feature = "_sql"))]
+fn driver_symptom(_: &(dyn StdError + 'static)) -> Option<Symptom> {
+    None
+}
+
+/// What kind of failure a driver's error is.
+#[cfg(feature = "_sql")]
+pub(crate) fn driver_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    Some(crate::resource::sql::kind(error.downcast_ref()?))
+}
+
+/// What kind of failure a driver's error is.
+#[cfg(not(feature = "_sql"))]
+pub(crate) fn driver_kind(_: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    None
+}

@@ -1,0 +1,306 @@
+//! What a handler may ask for, as plain constant data: the only home of defaults, ranges and bounds.
+//!
+//! [`Config`] is what the attribute wrote down; [`Settings`] is what holds once the defaults of the
+//! resource have been filled in.
+
+use std::time::Duration;
+
+/// Connections of one instance, unless `pool(max = ..)` says otherwise (the Sequelize guide's figure).
+pub const DEFAULT_MAX: u32 = 2;
+/// How long an acquire waits, unless `pool(acquire_ms = ..)` says otherwise (the Sequelize guide's figure).
+pub const DEFAULT_ACQUIRE: Duration = Duration::from_millis(3_000);
+/// How long a *kept* connection may have idled before it is dropped unasked. NAT gateways and load
+/// balancers on AWS forget an idle flow after 350 s: this stays below.
+pub const DEFAULT_KEPT_IDLE: Duration = Duration::from_secs(300);
+/// The share of the server's connections that `budget(..)` may use (the Sequelize guide's figure).
+pub const DEFAULT_BUDGET_SHARE: f64 = 0.8;
+
+/// A kept connection idle for no longer than this is used as it is.
+pub const TRUST: Duration = Duration::from_millis(1_000);
+/// How long a kept connection may take to answer the ping that it gets after more than [`TRUST`].
+pub const PING: Duration = Duration::from_millis(250);
+/// The handler is stopped this long before the platform's deadline; the rest is for closing.
+pub const RESERVE: Duration = Duration::from_millis(250);
+/// Kept free of the reserve for posting the answer itself.
+pub const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+/// The longest that the *finally* of one invocation may take when no deadline is nearer.
+pub const FINALLY: Duration = Duration::from_millis(2_000);
+/// How long a pool may be busy with opening its connection before the runtime asks the server itself
+/// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
+pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
+/// How long the init phase may spend on reporting its own failure to the platform.
+pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
+
+/// The longest wait that can be configured: 15 minutes, the longest that a Lambda function may run.
+pub const LONGEST_ACQUIRE_MS: u64 = 900_000;
+/// The longest idle time and lifetime that can be configured: one day.
+pub const LONGEST_AGE_MS: u64 = 86_400_000;
+/// The most connections that one instance may be given.
+pub const LARGEST_MAX: u32 = 65_535;
+
+/// When the connections go: the attribute's `close = ".."`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Close {
+    /// After every invocation. Between invocations the server has no connection of ours.
+    Always,
+    /// After an invocation that ended with an error, a panic or at the deadline; kept otherwise.
+    OnError,
+    /// Kept, until a connection is too old, idled too long, or is found dead.
+    Never,
+}
+
+/// When the first connection is made: the attribute's `connect = ".."`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Connect {
+    /// When the handler first needs it.
+    Lazy,
+    /// Before the first event: connected and authenticated in the init phase.
+    Eager,
+}
+
+/// The attribute's arguments, as far as they were written; everything else is the resource's default.
+#[derive(Debug, Clone, Copy, Default)]
+#[must_use]
+pub struct Config {
+    pub(crate) env: Option<&'static str>,
+    pub(crate) max: Option<u32>,
+    pub(crate) min: Option<u32>,
+    pub(crate) idle_ms: Option<u64>,
+    pub(crate) acquire_ms: Option<u64>,
+    pub(crate) lifetime_ms: Option<u64>,
+    pub(crate) close: Option<Close>,
+    pub(crate) connect: Option<Connect>,
+}
+
+impl Config {
+    /// Nothing written: a bare `#[db_handler]`.
+    pub const fn new() -> Self {
+        Self {
+            env: None,
+            max: None,
+            min: None,
+            idle_ms: None,
+            acquire_ms: None,
+            lifetime_ms: None,
+            close: None,
+            connect: None,
+        }
+    }
+
+    /// The environment variable that holds the URL.
+    ///
+    /// # Panics
+    /// If the name is empty. In a constant, as the attribute uses it, that is a compile error.
+    pub const fn env(mut self, name: &'static str) -> Self {
+        assert!(!name.is_empty(), "`env` names no variable");
+        self.env = Some(name);
+        self
+    }
+
+    /// The most connections of one instance: 1 to [`LARGEST_MAX`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn max(mut self, max: u32) -> Self {
+        assert!(
+            max >= 1 && max <= LARGEST_MAX,
+            "`max` must be between 1 and 65535"
+        );
+        self.max = Some(max);
+        self
+    }
+
+    /// The connections that are opened at once and kept.
+    pub const fn min(mut self, min: u32) -> Self {
+        self.min = Some(min);
+        self
+    }
+
+    /// How long a kept connection may idle, in milliseconds: up to [`LONGEST_AGE_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn idle_ms(mut self, idle_ms: u64) -> Self {
+        assert!(
+            idle_ms <= LONGEST_AGE_MS,
+            "`idle_ms` must be at most 86400000 (one day)"
+        );
+        self.idle_ms = Some(idle_ms);
+        self
+    }
+
+    /// How long an acquire may wait, in milliseconds: 1 to [`LONGEST_ACQUIRE_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn acquire_ms(mut self, acquire_ms: u64) -> Self {
+        assert!(
+            acquire_ms >= 1 && acquire_ms <= LONGEST_ACQUIRE_MS,
+            "`acquire_ms` must be between 1 and 900000 (15 minutes)"
+        );
+        self.acquire_ms = Some(acquire_ms);
+        self
+    }
+
+    /// How old a connection may become, in milliseconds: 1 to [`LONGEST_AGE_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn lifetime_ms(mut self, lifetime_ms: u64) -> Self {
+        assert!(
+            lifetime_ms >= 1 && lifetime_ms <= LONGEST_AGE_MS,
+            "`lifetime_ms` must be between 1 and 86400000 (one day)"
+        );
+        self.lifetime_ms = Some(lifetime_ms);
+        self
+    }
+
+    /// When the connections go.
+    pub const fn close(mut self, close: Close) -> Self {
+        self.close = Some(close);
+        self
+    }
+
+    /// When the first connection is made.
+    pub const fn connect(mut self, connect: Connect) -> Self {
+        self.connect = Some(connect);
+        self
+    }
+}
+
+/// What a kind of resource does when the attribute says nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// The environment variable that holds the URL; `None` for a resource that needs no URL.
+    pub env: Option<&'static str>,
+    /// When the connections go.
+    pub close: Close,
+}
+
+impl Defaults {
+    /// The defaults of the SQL databases: `DATABASE_URL`, closed after every invocation.
+    pub const SQL: Self = Self {
+        env: Some("DATABASE_URL"),
+        close: Close::Always,
+    };
+
+    /// For a resource that needs no URL and is kept until it fails: a client of one's own, a cache.
+    pub const KEPT: Self = Self {
+        env: None,
+        close: Close::Never,
+    };
+}
+
+/// What holds for one resource of one handler: the written [`Config`] over the [`Defaults`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The environment variable that holds the URL, if the resource has one.
+    pub env: Option<&'static str>,
+    /// The most connections of one instance.
+    pub max: u32,
+    /// The connections that are opened at once and kept.
+    pub min: u32,
+    /// How long a kept connection may idle before it is dropped unasked.
+    pub idle: Duration,
+    /// How long an acquire may wait.
+    pub acquire: Duration,
+    /// How old a connection may become.
+    pub lifetime: Option<Duration>,
+    /// When the connections go.
+    pub close: Close,
+    /// When the first connection is made.
+    pub connect: Connect,
+    /// A kept connection idle for no longer than this is used as it is.
+    pub trust: Duration,
+    /// How long a kept connection may take to answer a ping.
+    pub ping: Duration,
+    /// The handler is stopped this long before the platform's deadline.
+    pub reserve: Duration,
+}
+
+impl Settings {
+    /// Fills the gaps of `config` with `defaults`.
+    ///
+    /// ```
+    /// use db_handler::config::{Close, Config, Defaults, Settings};
+    ///
+    /// let settings = Settings::new(&Config::new().max(5), &Defaults::SQL);
+    /// assert_eq!(settings.max, 5);
+    /// assert_eq!(settings.close, Close::Always);
+    /// assert_eq!(settings.env, Some("DATABASE_URL"));
+    /// ```
+    #[must_use]
+    pub const fn new(config: &Config, defaults: &Defaults) -> Self {
+        let close = match config.close {
+            Some(close) => close,
+            None => defaults.close,
+        };
+        let idle = match (config.idle_ms, close) {
+            (Some(0) | None, Close::OnError | Close::Never) => DEFAULT_KEPT_IDLE,
+            (Some(idle_ms), _) => Duration::from_millis(idle_ms),
+            (None, Close::Always) => Duration::ZERO,
+        };
+        Self {
+            env: match config.env {
+                Some(name) => Some(name),
+                None => defaults.env,
+            },
+            max: match config.max {
+                Some(max) => max,
+                None => DEFAULT_MAX,
+            },
+            min: match config.min {
+                Some(min) => min,
+                None => 0,
+            },
+            idle,
+            acquire: match config.acquire_ms {
+                Some(acquire_ms) => Duration::from_millis(acquire_ms),
+                None => DEFAULT_ACQUIRE,
+            },
+            lifetime: match config.lifetime_ms {
+                Some(lifetime_ms) => Some(Duration::from_millis(lifetime_ms)),
+                None => None,
+            },
+            close,
+            connect: match config.connect {
+                Some(connect) => connect,
+                None => Connect::Lazy,
+            },
+            trust: TRUST,
+            ping: PING,
+            reserve: RESERVE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_attribute_has_the_guides_settings() {
+        let settings = Settings::new(&Config::new(), &Defaults::SQL);
+        assert_eq!(settings.env, Some("DATABASE_URL"));
+        assert_eq!((settings.max, settings.min), (2, 0));
+        assert_eq!(settings.idle, Duration::ZERO);
+        assert_eq!(settings.acquire, Duration::from_millis(3_000));
+        assert_eq!(settings.lifetime, None);
+        assert_eq!(settings.close, Close::Always);
+        assert_eq!(settings.connect, Connect::Lazy);
+    }
+
+    #[test]
+    fn what_is_kept_may_idle_for_five_minutes_unless_told_otherwise() {
+        let kept = |config: Config| Settings::new(&config.close(Close::Never), &Defaults::SQL).idle;
+        assert_eq!(kept(Config::new()), Duration::from_secs(300));
+        assert_eq!(kept(Config::new().idle_ms(70)), Duration::from_millis(70));
+        assert_eq!(
+            Settings::new(&Config::new().close(Close::OnError), &Defaults::SQL).idle,
+            Duration::from_secs(300)
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! Whoever drives the invocations: with a host, the *finally* waits until the answer is posted.
+
+use crate::{lifecycle::Finally, timeline::Timeline};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+tokio::task_local! {
+    static HOST: Arc<Host>;
+}
+
+/// One invocation, as its platform sees it.
+#[derive(Default)]
+pub(crate) struct Host {
+    deferred: Mutex<Vec<Arc<Finally>>>,
+    timeline: Option<Timeline>,
+}
+
+impl Host {
+    /// A host that only wants the *finally* later.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A host that also wants to know what happened.
+    #[cfg(feature = "local")]
+    pub(crate) fn observed() -> Arc<Self> {
+        Arc::new(Self {
+            deferred: Mutex::default(),
+            timeline: Some(Timeline::default()),
+        })
+    }
+
+    /// The host of the running task, if there is one.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        HOST.try_with(Arc::clone).ok()
+    }
+
+    pub(crate) fn timeline(&self) -> Option<&Timeline> {
+        self.timeline.as_ref()
+    }
+
+    /// Runs `invocation` with this host.
+    pub(crate) async fn drive<F: Future>(self: &Arc<Self>, invocation: F) -> F::Output {
+        HOST.scope(Arc::clone(self), invocation).await
+    }
+
+    /// Takes over the *finally* of a handler.
+    pub(crate) fn defer(&self, finally: Arc<Finally>) {
+        self.deferred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(finally);
+    }
+
+    /// Runs every *finally* that was deferred, once the answer is out.
+    pub(crate) async fn finish(&self) {
+        let deferred =
+            std::mem::take(&mut *self.deferred.lock().unwrap_or_else(PoisonError::into_inner));
+        for finally in deferred {
+            finally.run(true, self.timeline()).await;
+        }
+    }
+}

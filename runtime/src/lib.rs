@@ -1,0 +1,97 @@
+//! A database inside a serverless function: opened once, reset for every invocation, closed in the
+//! end.
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # mod example {
+//! use db_handler::{
+//!     Error, LambdaEvent, db_handler,
+//!     sqlx::{self, PgPool},
+//! };
+//!
+//! #[db_handler(pool(max = 2, acquire_ms = 3000), close = "always")]
+//! async fn count_orders(event: LambdaEvent<String>, db: &PgPool) -> Result<i64, Error> {
+//!     let count = sqlx::query_scalar("SELECT count(*) FROM orders WHERE item = $1")
+//!         .bind(event.payload)
+//!         .fetch_one(db)
+//!         .await?;
+//!     Ok(count)
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     db_handler::run(count_orders).await
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
+//! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
+//! * [`Error`] says which stage failed, and why.
+//! * [`resource`] has the traits to lend a client of your own.
+//! * [`config`] has every default, range and bound.
+//!
+//! # The lifecycle
+//!
+//! 1. **Init once**: the URL is read and the resource opened, by one caller at a time.
+//! 2. **Reset**: what was kept is used, checked or replaced, depending on how long the sandbox stood
+//!    still.
+//! 3. **Handler**: run until shortly before the platform's deadline, its panics caught.
+//! 4. **Finally**: settle, then keep or close, bounded in every step.
+//!
+//! Each handler has one *slot* for each resource parameter; a slot holds at most one live
+//! *generation* of the resource; an invocation holds a *lease* on a generation. Several leases at once
+//! are normal: the last one out closes. After an abnormal end (panic, deadline, dropped future) a
+//! generation is replaced, not repaired.
+//!
+//! # Features
+//!
+//! | feature | on by default | what it adds |
+//! | --- | --- | --- |
+//! | `macros` | yes | the attribute |
+//! | `local` | yes | [`run`] outside a platform |
+//! | `postgres` | | `&PgPool`, `&mut PgConnection` |
+//! | `mysql` | | `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
+//! | `sqlite` | | `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
+//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
+//! | `anyhow` | | handlers that return `anyhow::Error` |
+
+#[allow(
+    unused_extern_crates,
+    reason = "the attribute writes `::db_handler`, also in this crate's own examples and tests"
+)]
+extern crate self as db_handler;
+
+mod answer;
+mod budget;
+mod clock;
+pub mod config;
+mod error;
+mod host;
+mod invocation;
+mod lifecycle;
+mod platform;
+mod registry;
+pub mod resource;
+mod site;
+mod slot;
+#[cfg_attr(
+    not(feature = "local"),
+    allow(dead_code, reason = "only the local mode looks at it")
+)]
+mod timeline;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use answer::{Answer, HandlerError};
+#[cfg(feature = "macros")]
+pub use db_handler_macros::db_handler;
+pub use error::{Error, ErrorKind, Stage};
+pub use invocation::{Event, Invocation};
+pub use lambda_runtime::{Context, LambdaEvent};
+pub use platform::{Handler, run};
+#[cfg(feature = "_sql")]
+pub use sqlx;

@@ -1,0 +1,93 @@
+//! The four phases of an invocation: *init once*, *reset*, *handler*, *finally*.
+//!
+//! [`handle`] is what the attribute calls. It is generic and short; what it calls is neither.
+
+mod finally;
+mod inject;
+mod obtain;
+mod session;
+
+pub(crate) use finally::Finally;
+pub(crate) use inject::Params;
+pub use inject::{Ref, RefMut};
+#[cfg(feature = "_sql")]
+pub(crate) use session::explain;
+
+use crate::{
+    answer::Answer,
+    error::Error,
+    invocation::{Event, Invocation},
+    resource::Symptom,
+    site::Site,
+};
+use finally::Ending;
+use session::{Session, Stopped};
+use std::{future::Future, panic::resume_unwind};
+
+/// What [`handle`] needs to know of a handler's event and answer types.
+///
+/// A bound on `handle` itself would be reported again for the opaque future that it returns: the
+/// compiler is to say it once, on the type that the user wrote.
+#[derive(Debug)]
+pub struct Signature<Ev, Out> {
+    invocation: fn(&Ev) -> Invocation,
+    failed: fn(Error) -> Out,
+    is_failure: fn(&Out) -> bool,
+    explained: fn(Out, &dyn Fn(Symptom) -> Option<Error>) -> Out,
+}
+
+/// The signature of a handler from `Ev` to `Out`.
+#[must_use]
+pub const fn signature<Ev: Event, Out: Answer>() -> Signature<Ev, Out> {
+    Signature {
+        invocation: Ev::invocation,
+        failed: Out::failed,
+        is_failure: Out::is_failure,
+        explained: Out::explained,
+    }
+}
+
+/// Runs `body` with the resources `P` of `site`: opened or reset before it, closed or kept after it.
+///
+/// # Panics
+/// When `body` does, after the *finally*.
+pub async fn handle<P, Out, Ev, F, Fut>(
+    site: &'static Site,
+    signature: Signature<Ev, Out>,
+    event: Ev,
+    body: F,
+) -> Out
+where
+    P: Params,
+    F: FnOnce(Ev, P::Guards) -> Fut,
+    Fut: Future<Output = Out>,
+{
+    let mut session = Session::begin(site, &(signature.invocation)(&event));
+    let guards = match P::lend(&mut session).await {
+        Ok(guards) => guards,
+        Err(error) => {
+            session.end(Ending::Failed).await;
+            return (signature.failed)(error);
+        }
+    };
+    match session.drive(async { body(event, guards).await }).await {
+        Ok(answer) => {
+            let answer = (signature.explained)(answer, &|symptom| session.explain(symptom));
+            let ending = if (signature.is_failure)(&answer) {
+                Ending::Failed
+            } else {
+                Ending::Succeeded
+            };
+            session.end(ending).await;
+            answer
+        }
+        Err(Stopped::Panic(panic)) => {
+            session.end(Ending::Panicked).await;
+            resume_unwind(panic)
+        }
+        Err(Stopped::Deadline(error)) => {
+            session.end(Ending::DeadlinePassed).await;
+            (signature.failed)(error)
+        }
+    }
+}

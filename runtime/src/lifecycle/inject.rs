@@ -1,0 +1,235 @@
+//! From the types of a handler's resource parameters to what its body borrows from.
+
+#![allow(
+    missing_debug_implementations,
+    reason = "these are seen by the expansion only"
+)]
+
+use super::{finally::PutBack, obtain, session::Session};
+use crate::{
+    error::{Error, Stage},
+    resource::{Exclusive, Shared},
+    site::Site,
+    slot::Borrowed,
+};
+use std::{
+    future::{Future, ready},
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::time::timeout;
+
+/// A parameter `&T`.
+///
+/// A projection rather than the type itself, so that the compiler reports a `T` that is no resource
+/// where the user wrote `T`.
+pub type Ref<T> = <T as ByRef>::Param;
+
+/// A parameter `&mut T`: see [`Ref`].
+pub type RefMut<T> = <T as ByMut>::Param;
+
+/// What can be a parameter `&Self`.
+pub trait ByRef {
+    /// How it is lent.
+    type Param: Param;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Shared> ByRef for T {
+    type Param = SharedParam<T>;
+}
+
+/// What can be a parameter `&mut Self`.
+pub trait ByMut {
+    /// How it is lent.
+    type Param: Param;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Exclusive> ByMut for T {
+    type Param = ExclusiveParam<T>;
+}
+
+/// A parameter `&T`.
+pub struct SharedParam<T>(PhantomData<fn() -> T>);
+
+/// A parameter `&mut T`.
+pub struct ExclusiveParam<T>(PhantomData<fn() -> T>);
+
+/// One resource parameter.
+pub trait Param: 'static {
+    /// What the parameter borrows from.
+    type Guard: Send;
+
+    /// Gets it for one invocation.
+    fn lend(
+        session: &mut Session,
+        parameter: usize,
+    ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
+
+    /// Gets ready before the first event.
+    fn prepare(
+        site: &'static Site,
+        parameter: usize,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+}
+
+impl<T: Shared> Param for SharedParam<T> {
+    type Guard = SharedGuard<T::Resource, T>;
+
+    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+        let (resource, _) = session
+            .lease::<T::Resource>(parameter, Box::new(|_, _| Box::pin(ready(()))))
+            .await?;
+        Ok(SharedGuard {
+            resource,
+            borrow: T::borrow,
+        })
+    }
+
+    async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
+        obtain::prepare::<T::Resource>(site, parameter).await
+    }
+}
+
+impl<T: Exclusive> Param for ExclusiveParam<T> {
+    type Guard = ExclusiveGuard<T::Loan>;
+
+    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+        let returned = Returned::<T::Loan>::default();
+        let (resource, acquire) = session
+            .lease::<T::Resource>(parameter, returned.put_back::<T>())
+            .await?;
+        let loan = match timeout(acquire.left(), T::take(&resource, &acquire)).await {
+            Ok(taken) => taken,
+            Err(_) => Err(acquire.timed_out("taking a connection")),
+        };
+        match loan {
+            Ok(loan) => Ok(ExclusiveGuard {
+                loan: Some(loan),
+                returned,
+            }),
+            Err(error) => Err(error.at(Stage::Acquire).in_handler(acquire.handler())),
+        }
+    }
+
+    async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
+        obtain::prepare::<T::Resource>(site, parameter).await
+    }
+}
+
+/// What a body's `&T` borrows from.
+///
+/// Like [`ExclusiveGuard`], it has no bound on `T`: where `T` is no resource, that has been said.
+pub struct SharedGuard<R, T: ?Sized> {
+    resource: Borrowed<R>,
+    borrow: fn(&R) -> &T,
+}
+
+impl<R, T: ?Sized> Deref for SharedGuard<R, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        (self.borrow)(&self.resource)
+    }
+}
+
+/// What a body's `&mut T` borrows from. However the body ends, the loan ends up in `returned`.
+pub struct ExclusiveGuard<L> {
+    loan: Option<L>,
+    returned: Returned<L>,
+}
+
+impl<L: Deref> Deref for ExclusiveGuard<L> {
+    type Target = L::Target;
+
+    fn deref(&self) -> &L::Target {
+        match &self.loan {
+            Some(loan) => loan,
+            None => unreachable!("emptied in `drop` only"),
+        }
+    }
+}
+
+impl<L: DerefMut> DerefMut for ExclusiveGuard<L> {
+    fn deref_mut(&mut self) -> &mut L::Target {
+        match &mut self.loan {
+            Some(loan) => loan,
+            None => unreachable!("emptied in `drop` only"),
+        }
+    }
+}
+
+impl<L> Drop for ExclusiveGuard<L> {
+    fn drop(&mut self) {
+        *self.returned.lock() = self.loan.take();
+    }
+}
+
+/// Where a guard leaves its loan for the *finally*.
+struct Returned<L>(Arc<Mutex<Option<L>>>);
+
+impl<L> Returned<L> {
+    fn lock(&self) -> MutexGuard<'_, Option<L>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: Send + 'static> Returned<L> {
+    fn put_back<T: Exclusive<Loan = L>>(&self) -> PutBack<T::Resource> {
+        let returned = Self(Arc::clone(&self.0));
+        Box::new(move |resource, fate| {
+            let loan = returned.lock().take();
+            Box::pin(async move {
+                if let Some(loan) = loan {
+                    T::put_back(resource, loan, fate).await;
+                }
+            })
+        })
+    }
+}
+
+impl<L> Default for Returned<L> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// All resource parameters of a handler: a tuple of [`Ref`] and [`RefMut`], in their order.
+pub trait Params: 'static {
+    /// What the body borrows from.
+    type Guards: Send;
+
+    /// Gets all of them for one invocation.
+    fn lend(session: &mut Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
+
+    /// Gets ready before the first event.
+    fn prepare(site: &'static Site) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+}
+
+macro_rules! params {
+    ($($param:ident $index:tt),+) => {
+        impl<$($param: Param),+> Params for ($($param,)+) {
+            type Guards = ($($param::Guard,)+);
+
+            async fn lend(session: &mut Session) -> Result<Self::Guards, Error> {
+                Ok(($($param::lend(session, $index).await?,)+))
+            }
+
+            async fn prepare(site: &'static Site) -> Result<(), Error> {
+                $($param::prepare(site, $index).await?;)+
+                Ok(())
+            }
+        }
+    };
+}
+
+params!(A 0);
+params!(A 0, B 1);
+params!(A 0, B 1, C 2);
+params!(A 0, B 1, C 2, D 3);
+params!(A 0, B 1, C 2, D 3, E 4);
+params!(A 0, B 1, C 2, D 3, E 4, F 5);
+params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);

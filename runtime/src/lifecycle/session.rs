@@ -1,0 +1,275 @@
+//! Phase 3: the handler, raced against its deadline, with its panics caught.
+
+use super::{
+    finally::{Ending, Finally, Holding, PutBack},
+    obtain,
+};
+use crate::{
+    error::{Error, ErrorKind, Stage},
+    host::Host,
+    invocation::Invocation,
+    resource::{Acquire, Resource, Symptom, Usage},
+    site::Site,
+    slot::Borrowed,
+    timeline::Phase,
+};
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+tokio::task_local! {
+    /// What the handler that is being polled right now has been lent.
+    static LENT: Arc<Lent>;
+}
+
+/// What the resources of the running handler know about a symptom. `None` outside a handler's own
+/// task.
+#[cfg(feature = "_sql")]
+pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
+    LENT.try_with(|lent| lent.explain(symptom)).ok().flatten()
+}
+
+/// The resources of one invocation, for as long as its handler runs.
+#[derive(Clone, Default)]
+struct Lent {
+    handler: &'static str,
+    resources: Vec<Arc<dyn Probe>>,
+}
+
+impl Lent {
+    fn explain(&self, symptom: Symptom) -> Option<Error> {
+        self.resources
+            .iter()
+            .find_map(|resource| resource.explain(symptom))
+            .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
+    }
+}
+
+/// What can be asked of a resource while the handler has it.
+trait Probe: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn usage(&self) -> Usage;
+    fn explain(&self, symptom: Symptom) -> Option<Error>;
+    fn watch(&self) -> Option<BoxFuture<'_, ()>>;
+    fn abandon(&self);
+}
+
+impl<R: Resource> Probe for Borrowed<R> {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+
+    fn usage(&self) -> Usage {
+        R::usage(self)
+    }
+
+    fn explain(&self, symptom: Symptom) -> Option<Error> {
+        R::explain(self, symptom)
+    }
+
+    fn watch(&self) -> Option<BoxFuture<'_, ()>> {
+        R::watch(self)
+    }
+
+    fn abandon(&self) {
+        R::abandon(self);
+    }
+}
+
+/// One invocation of one handler.
+#[allow(missing_debug_implementations, reason = "seen by the expansion only")]
+pub struct Session {
+    site: &'static Site,
+    started: Instant,
+    deadline: Option<Instant>,
+    lent: Lent,
+    finally: Arc<Finally>,
+    host: Option<Arc<Host>>,
+    over: bool,
+}
+
+/// Why a handler did not end by itself.
+pub(super) enum Stopped {
+    Panic(Box<dyn Any + Send>),
+    Deadline(Error),
+}
+
+impl Session {
+    pub(super) fn begin(site: &'static Site, invocation: &Invocation) -> Self {
+        let finally = Arc::new(Finally::new(site, invocation.deadline));
+        let host = Host::current();
+        if let Some(host) = &host {
+            host.defer(Arc::clone(&finally));
+        }
+        tracing::trace!(
+            handler = site.name(),
+            request_id = invocation.request_id,
+            "begin"
+        );
+        Self {
+            site,
+            started: Instant::now(),
+            deadline: invocation.deadline,
+            lent: Lent {
+                handler: site.name(),
+                resources: Vec::new(),
+            },
+            finally,
+            host,
+            over: false,
+        }
+    }
+
+    /// Gets resource number `parameter`, opened or reset; `put_back` is called in the *finally*.
+    pub(super) async fn lease<R: Resource>(
+        &mut self,
+        parameter: usize,
+        put_back: PutBack<R>,
+    ) -> Result<(Borrowed<R>, Acquire), Error> {
+        let settings = self.site.settings::<R>(parameter);
+        let stop_at = self.stop_at(settings.reserve);
+        let acquire = Acquire::new(self.site.name(), settings, stop_at);
+        let slot = self.site.slot::<R>(parameter);
+        let timeline = self.host.as_ref().and_then(|host| host.timeline());
+        let mut outdated = Vec::new();
+        let leased = obtain::lease(&slot, &acquire, timeline, &mut outdated).await;
+        let (lease, borrowed) = match leased {
+            Ok(lease) => {
+                let borrowed = lease.share();
+                (Some(lease), Ok(borrowed))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        self.finally.hold(Holding {
+            settings,
+            lease,
+            put_back,
+            outdated,
+        });
+        let borrowed = borrowed?;
+        self.lent.resources.push(Arc::new(borrowed.clone()));
+        Ok((borrowed, acquire))
+    }
+
+    /// When the handler is stopped: `reserve` before the deadline, but never in the first half of
+    /// the time that there is.
+    fn stop_at(&self, reserve: Duration) -> Option<Instant> {
+        let deadline = self.deadline?;
+        let left = deadline.saturating_duration_since(self.started);
+        Some(self.started + left.saturating_sub(reserve).max(left / 2))
+    }
+
+    /// Runs the handler.
+    pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
+        let from = Instant::now();
+        let stop_at = self.stop_at(crate::config::RESERVE);
+        let mut watching = watching(&self.lent.resources);
+        let outcome = {
+            let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+            let mut alarm: Option<Pin<Box<Sleep>>> = None;
+            let racing = poll_fn(|cx| {
+                if let Poll::Ready(outcome) = handler.as_mut().poll(cx) {
+                    return Poll::Ready(Some(outcome));
+                }
+                // It has nothing to say: what it finds out, the handler sees.
+                watching.take_if(|watching| watching.poll_unpin(cx).is_ready());
+                let Some(stop_at) = stop_at else {
+                    return Poll::Pending;
+                };
+                let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(stop_at)));
+                alarm.as_mut().poll(cx).map(|()| None)
+            });
+            let outcome = LENT.scope(Arc::new(self.lent.clone()), racing).await;
+            if !matches!(outcome, Some(Ok(_))) {
+                // Before the handler's future is dropped, so that nothing it held comes back.
+                self.abandon();
+            }
+            outcome
+        };
+        if let Some(timeline) = self.host.as_ref().and_then(|host| host.timeline()) {
+            let how = match &outcome {
+                Some(Ok(_)) => "ran",
+                Some(Err(_)) => "panicked",
+                None => "stopped before the deadline",
+            };
+            timeline.add(Phase::Handler, from, how.to_owned());
+        }
+        match outcome {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(panic)) => Err(Stopped::Panic(panic)),
+            None => Err(Stopped::Deadline(self.deadline_error())),
+        }
+    }
+
+    pub(super) fn explain(&self, symptom: Symptom) -> Option<Error> {
+        self.lent.explain(symptom)
+    }
+
+    /// The handler has ended: with a host the *finally* comes later, otherwise it comes now.
+    pub(super) async fn end(mut self, ending: Ending) {
+        self.over = true;
+        self.finally.ended(ending);
+        self.lent.resources.clear();
+        if self.host.is_none() {
+            self.finally.run(false, None).await;
+        }
+    }
+
+    fn abandon(&self) {
+        for resource in &self.lent.resources {
+            resource.abandon();
+        }
+    }
+
+    fn deadline_error(&self) -> Error {
+        let usage: Vec<String> = self
+            .lent
+            .resources
+            .iter()
+            .map(|resource| format!("{} {}", resource.name(), resource.usage()))
+            .collect();
+        Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!(
+                "stopped after {} ms, {} ms before the deadline ({}): raise the function's timeout, or do less per event",
+                self.started.elapsed().as_millis(),
+                self.deadline
+                    .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+                    .unwrap_or_default()
+                    .as_millis(),
+                usage.join(", ")
+            ),
+        )
+        .at(Stage::Handler)
+        .in_handler(self.site.name())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        self.abandon();
+        if self.host.is_none() {
+            self.finally.drop_all();
+        }
+    }
+}
+
+/// All that the resources want to watch, or `None`.
+fn watching(resources: &[Arc<dyn Probe>]) -> Option<BoxFuture<'_, ()>> {
+    let watching: Vec<_> = resources.iter().filter_map(|one| one.watch()).collect();
+    if watching.is_empty() {
+        return None;
+    }
+    Some(Box::pin(join_all(watching).map(drop)))
+}

@@ -1,0 +1,168 @@
+//! Without a platform: events from arguments or standard input, for trying a handler out.
+
+mod draw;
+
+use super::Handler;
+use crate::{
+    error::{Error, ErrorKind, Stage},
+    host::Host,
+    timeline::Phase,
+};
+use futures_util::FutureExt;
+use lambda_runtime::{Context, Diagnostic};
+use serde_json::value::RawValue;
+use std::{
+    any::Any,
+    env,
+    io::{IsTerminal, Write, stdin, stdout},
+    panic::AssertUnwindSafe,
+    process,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::Instant,
+};
+
+/// The exit code for input that is no JSON.
+const BAD_INPUT: i32 = 2;
+
+/// How many events were answered, and how many of them with an error.
+#[derive(Debug, Default)]
+struct Tally {
+    events: usize,
+    failures: usize,
+}
+
+pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let mut tally = Tally::default();
+    if arguments.is_empty() {
+        if stdin().is_terminal() {
+            eprintln!("waiting for events: one line of JSON each on the standard input");
+        }
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut number = 0;
+        while let Some(line) = lines.next_line().await.map_err(|error| {
+            Error::new(
+                ErrorKind::Platform,
+                format!("the standard input cannot be read after line {number}: {error}"),
+            )
+            .at(Stage::Platform)
+        })? {
+            number += 1;
+            if !line.trim().is_empty() {
+                refuse_bad_json(&line, &format!("line {number}"));
+                tally.add(invoke(&handler, &line, tally.events + 1).await?);
+            }
+        }
+    } else {
+        for (index, argument) in arguments.iter().enumerate() {
+            refuse_bad_json(argument, &format!("argument {}", index + 1));
+        }
+        for argument in &arguments {
+            tally.add(invoke(&handler, argument, tally.events + 1).await?);
+        }
+    }
+    tally.result()
+}
+
+impl Tally {
+    fn add(&mut self, succeeded: bool) {
+        self.events += 1;
+        self.failures += usize::from(!succeeded);
+    }
+
+    fn result(&self) -> Result<(), Error> {
+        if self.failures == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Handler,
+            format!("{} of {} events failed", self.failures, self.events),
+        )
+        .at(Stage::Platform))
+    }
+}
+
+/// Ends the process if `event` is no JSON at all. `place` says where it stands.
+fn refuse_bad_json(event: &str, place: &str) {
+    if let Err(error) = serde_json::from_str::<&RawValue>(event) {
+        eprintln!("{place} is no JSON: {error}");
+        process::exit(BAD_INPUT);
+    }
+}
+
+/// Answers one event; says whether it was answered without an error.
+async fn invoke<Kind, H: Handler<Kind>>(
+    handler: &H,
+    event: &str,
+    number: usize,
+) -> Result<bool, Error> {
+    let mut context = Context::default();
+    context.request_id = format!("local-{number}");
+
+    let host = Host::observed();
+    let started = Instant::now();
+    let answering = AssertUnwindSafe(handler.answer(event, context)).catch_unwind();
+    let answer = host
+        .drive(answering)
+        .await
+        .unwrap_or_else(|panic| Err(panicked(&*panic)));
+
+    let answering = Instant::now();
+    let (succeeded, line) = match answer {
+        Ok(answer) => (true, answer),
+        Err(diagnostic) => (false, error_line(&diagnostic)),
+    };
+    print_line(&line)?;
+    let answered = Instant::now();
+    if let Some(timeline) = host.timeline() {
+        let how = if succeeded { "answer" } else { "error" };
+        let what = format!("{how}, {} bytes", line.len());
+        timeline.add(Phase::Answer, answering, what);
+    }
+    host.finish().await;
+    if let Some(timeline) = host.timeline() {
+        eprint!(
+            "{}",
+            draw::picture(number, started, answered, &timeline.take())
+        );
+    }
+    Ok(succeeded)
+}
+
+/// The platform would show the caller the same.
+fn error_line(diagnostic: &Diagnostic) -> Vec<u8> {
+    serde_json::json!({
+        "errorType": diagnostic.error_type,
+        "errorMessage": diagnostic.error_message,
+    })
+    .to_string()
+    .into_bytes()
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with no message");
+    Diagnostic {
+        error_type: "HandlerPanicked".to_owned(),
+        error_message: format!("handler: panicked: {message}"),
+    }
+}
+
+fn print_line(line: &[u8]) -> Result<(), Error> {
+    let mut out = stdout().lock();
+    out.write_all(line)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Platform,
+                format!("the answer cannot be written to the standard output: {error}"),
+            )
+            .at(Stage::Platform)
+        })
+}

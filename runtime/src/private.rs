@@ -1,0 +1,10 @@
+//! What the attribute's expansion calls. No stable interface: the macro crate is pinned to it.
+
+pub use crate::{
+    budget::{check_budget, check_min},
+    config::{Close, Config, Connect},
+    lifecycle::{Ref, RefMut, handle, signature},
+    registry::Registered,
+    site::Site,
+};
+pub use inventory;

@@ -1,0 +1,319 @@
+//! What can be lent to a handler: the traits that a database, or a client of one's own, implements.
+//!
+//! * [`Resource`] is the thing that is opened once, kept or closed: a pool, a client, a set of
+//!   connections.
+//! * [`Shared`] says what a handler gets for `&T`, [`Exclusive`] what it gets for `&mut T`, and from
+//!   which resource. Every `Resource` is `Shared` as itself, so that a client of one's own needs the
+//!   first trait only.
+
+use crate::{
+    config::{Defaults, Settings},
+    error::{Error, ErrorKind, Stage},
+};
+use futures_util::future::BoxFuture;
+use std::{
+    env, fmt,
+    future::{Future, ready},
+    ops::DerefMut,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+#[cfg(feature = "_sql")]
+pub mod sql;
+
+/// Something that is opened once, lent to every invocation, and closed in the end.
+///
+/// Implement it for a client of your own, and handlers can take it by reference:
+///
+/// ```
+/// use db_handler::{Error, config::Defaults, resource::{Acquire, Resource}};
+///
+/// /// Exchange rates, read once per instance.
+/// struct Rates(Vec<(String, f64)>);
+///
+/// impl Resource for Rates {
+///     const NAME: &'static str = "exchange rates";
+///     const DEFAULTS: Defaults = Defaults::KEPT;
+///
+///     async fn open(_: &Acquire) -> Result<Self, Error> {
+///         Ok(Self(vec![("EUR".into(), 1.08)]))
+///     }
+/// }
+/// ```
+///
+/// Every method is called with a bound on its time and may be dropped at any `.await`. None is
+/// called twice at once for the same purpose, but several invocations may hold the resource at once.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be lent to a handler",
+    label = "not a resource",
+    note = "implement `db_handler::resource::Resource` for it to open it once and lend it to every invocation"
+)]
+pub trait Resource: Send + Sync + Sized + 'static {
+    /// What it is called in errors and in the local mode's drawing.
+    const NAME: &'static str;
+
+    /// What holds where the attribute says nothing.
+    const DEFAULTS: Defaults;
+
+    /// Opens it. Called by one invocation at a time; a failure is not remembered.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being opened; the caller is told.
+    fn open(acquire: &Acquire) -> impl Future<Output = Result<Self, Error>> + Send;
+
+    /// Connects now, for `connect = "eager"` and `pool(min = ..)`; `open` need not.
+    ///
+    /// # Errors
+    /// Whatever keeps it from connecting.
+    fn connect(&self, acquire: &Acquire) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = acquire;
+        ready(Ok(()))
+    }
+
+    /// Looks at a kept resource before it is lent again, after `idle` without any use.
+    fn reset(&self, idle: Duration) -> impl Future<Output = Fitness> + Send {
+        let _ = idle;
+        ready(Fitness::Fit)
+    }
+
+    /// Driven beside the handler while it runs, to find out why it has to wait; `None` if there is
+    /// nothing to watch.
+    fn watch(&self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
+
+    /// What this resource knows about a symptom whose cause the driver hides.
+    fn explain(&self, symptom: Symptom) -> Option<Error> {
+        let _ = symptom;
+        None
+    }
+
+    /// The invocation ended abnormally (panic, deadline, dropped): nothing that is still out may be
+    /// used again. Called before the handler's future is dropped; must not block.
+    fn abandon(&self) {}
+
+    /// Waits until everything lent is back, so that nothing is half-way when the sandbox freezes.
+    /// Called before a resource is kept.
+    fn settle(&self) -> impl Future<Output = Fitness> + Send {
+        ready(Fitness::Fit)
+    }
+
+    /// Closes it, in good order where the time allows. It is dropped afterwards in any case.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+
+    /// How many connections are open and in use.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+/// Whether a resource can go on serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fitness {
+    /// It can.
+    Fit,
+    /// It cannot, and is replaced.
+    Unfit,
+}
+
+/// What a driver reports when it does not say why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Symptom {
+    /// No connection became available in time.
+    TimedOut,
+    /// The pool was closed under the caller.
+    Closed,
+    /// The network failed.
+    Disconnected,
+}
+
+/// Connections of a resource at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Connections that are open, in use or idle.
+    pub open: u32,
+    /// Connections that somebody holds.
+    pub in_use: u32,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} open, {} in use", self.open, self.in_use)
+    }
+}
+
+/// What a handler gets for a parameter `&T`, and which resource it comes from.
+#[diagnostic::on_unimplemented(
+    message = "`&{Self}` cannot be lent to a handler",
+    label = "not a resource",
+    note = "known resources are `&PgPool`, `&MySqlPool`, `&SqlitePool` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
+    note = "a single connection is lent as `&mut PgConnection` and its siblings",
+    note = "implement `db_handler::resource::Resource` for a type of your own"
+)]
+pub trait Shared: Send + Sync + 'static {
+    /// The resource that `&Self` is borrowed from.
+    type Resource: Resource;
+
+    /// Borrows it.
+    fn borrow(resource: &Self::Resource) -> &Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<R: Resource> Shared for R {
+    type Resource = Self;
+
+    fn borrow(resource: &Self) -> &Self {
+        resource
+    }
+}
+
+/// What a handler gets for a parameter `&mut T`, taken from a resource for one invocation alone.
+#[diagnostic::on_unimplemented(
+    message = "`&mut {Self}` cannot be lent to a handler",
+    label = "not a resource that one invocation can have for itself",
+    note = "known ones are `&mut PgConnection`, `&mut MySqlConnection`, `&mut SqliteConnection` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
+    note = "a pool is lent as `&PgPool` and its siblings"
+)]
+pub trait Exclusive: Send + 'static {
+    /// Where it is taken from.
+    type Resource: Resource;
+
+    /// What holds it while it is out.
+    type Loan: DerefMut<Target = Self> + Send + 'static;
+
+    /// Takes one out.
+    ///
+    /// # Errors
+    /// When none is free in time, or a new one cannot be had.
+    fn take(
+        resource: &Self::Resource,
+        acquire: &Acquire,
+    ) -> impl Future<Output = Result<Self::Loan, Error>> + Send;
+
+    /// Puts it back after the invocation.
+    fn put_back(
+        resource: &Self::Resource,
+        loan: Self::Loan,
+        fate: Fate,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// What becomes of something that an invocation had for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is put back for the next invocation, if it is in a state to serve.
+    Kept,
+    /// The whole resource is about to be closed: this goes in good order, too.
+    Closed,
+    /// The invocation ended abnormally: it must not serve again.
+    Discarded,
+}
+
+/// What is known while a resource is being opened or taken from.
+#[derive(Debug, Clone, Copy)]
+pub struct Acquire {
+    handler: &'static str,
+    settings: Settings,
+    started: Instant,
+    within: Duration,
+}
+
+impl Acquire {
+    /// Starts the clock; `stop_at` is when the handler would be stopped.
+    pub(crate) fn new(handler: &'static str, settings: Settings, stop_at: Option<Instant>) -> Self {
+        let started = Instant::now();
+        let within = match stop_at {
+            Some(stop_at) => settings
+                .acquire
+                .min(stop_at.saturating_duration_since(started)),
+            None => settings.acquire,
+        };
+        Self {
+            handler,
+            settings,
+            started,
+            within,
+        }
+    }
+
+    /// The handler, as `module::function`.
+    #[must_use]
+    pub fn handler(&self) -> &'static str {
+        self.handler
+    }
+
+    /// The settings of this parameter.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How long the whole acquire may take: `acquire_ms`, or less when the deadline is nearer.
+    #[must_use]
+    pub fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// What is left of [`within`](Self::within).
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.within.saturating_sub(self.started.elapsed())
+    }
+
+    /// The error for `what` ("opening the pool", ..) having used up [`within`](Self::within).
+    #[must_use]
+    pub fn timed_out(&self, what: &str) -> Error {
+        let clamped = if self.within < self.settings.acquire {
+            ", which is all that the deadline leaves of `acquire_ms`"
+        } else {
+            ""
+        };
+        Error::new(
+            ErrorKind::ConnectTimeout,
+            format!(
+                "{what} took longer than {} ms{clamped}: is the server reachable from here (security group, route, firewall)?",
+                self.within.as_millis()
+            ),
+        )
+    }
+
+    /// The URL, from the environment variable of this parameter.
+    ///
+    /// It may hold a password: put it into no error and no log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MissingUrl`] when the variable is missing or empty, [`ErrorKind::InvalidUrl`]
+    /// when it is no Unicode.
+    pub fn url(&self) -> Result<String, Error> {
+        url(self.settings.env).map_err(|error| error.at(Stage::Acquire))
+    }
+}
+
+/// Reads the URL from `variable`.
+pub(crate) fn url(variable: Option<&str>) -> Result<String, Error> {
+    let Some(variable) = variable else {
+        return Err(Error::new(
+            ErrorKind::MissingUrl,
+            "the attribute names no environment variable for the URL: add `env = \"DATABASE_URL\"`",
+        ));
+    };
+    match env::var(variable) {
+        Ok(url) if !url.trim().is_empty() => Ok(url.trim().to_owned()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::MissingUrl,
+            format!("the environment variable {variable} is empty: set it to the database's URL"),
+        )),
+        Err(env::VarError::NotPresent) => Err(Error::new(
+            ErrorKind::MissingUrl,
+            format!("the environment variable {variable} is not set: set it to the database's URL"),
+        )),
+        Err(env::VarError::NotUnicode(_)) => Err(Error::new(
+            ErrorKind::InvalidUrl,
+            format!("the environment variable {variable} is not valid Unicode"),
+        )),
+    }
+}

@@ -1,0 +1,163 @@
+//! What sqlx's errors mean. sqlx itself tells few of them apart.
+
+use super::driver::Driver;
+use crate::{
+    error::{Error, ErrorKind, Stage},
+    lifecycle,
+    resource::{Acquire, Symptom},
+};
+use std::io;
+
+/// The symptom in `error`, if it is one whose cause sqlx hides.
+pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
+    match error {
+        sqlx::Error::PoolTimedOut => Some(Symptom::TimedOut),
+        sqlx::Error::PoolClosed => Some(Symptom::Closed),
+        sqlx::Error::Io(_) => Some(Symptom::Disconnected),
+        _ => None,
+    }
+}
+
+/// An error of a statement in a handler.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if let Some(cause) = symptom(&error).and_then(lifecycle::explain) {
+            return cause.caused_by(error);
+        }
+        let kind = kind(&error);
+        let stage = match kind {
+            ErrorKind::AllInUse
+            | ErrorKind::Authentication
+            | ErrorKind::NoSuchDatabase
+            | ErrorKind::TooManyConnections
+            | ErrorKind::Unavailable
+            | ErrorKind::Tls => Stage::Acquire,
+            _ => Stage::Handler,
+        };
+        let message = match kind {
+            ErrorKind::AllInUse => format!(
+                "{error} (no connection came free in time, or none could be opened; the reason is known to the handler's own task only)"
+            ),
+            _ => error.to_string(),
+        };
+        Self::new(kind, message).at(stage).caused_by(error)
+    }
+}
+
+/// What kind of failure `error` is, when it comes up in a handler.
+pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
+    match error {
+        sqlx::Error::Database(database) => database_kind(&**database).unwrap_or(ErrorKind::Query),
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => {
+            ErrorKind::ConnectionLost
+        }
+        sqlx::Error::Tls(_) => ErrorKind::Tls,
+        sqlx::Error::PoolTimedOut => ErrorKind::AllInUse,
+        _ => ErrorKind::Query,
+    }
+}
+
+/// What the database's code says, whichever database it is.
+fn database_kind(error: &dyn sqlx::error::DatabaseError) -> Option<ErrorKind> {
+    #[cfg(feature = "postgres")]
+    if error
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+        .is_some()
+    {
+        return sqlx::Postgres::kind(error);
+    }
+    #[cfg(feature = "mysql")]
+    if error
+        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+        .is_some()
+    {
+        return sqlx::MySql::kind(error);
+    }
+    #[cfg(feature = "sqlite")]
+    if error
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+        .is_some()
+    {
+        return sqlx::Sqlite::kind(error);
+    }
+    let _ = error;
+    None
+}
+
+/// The error of a connection that could not be opened, with the place it should have led to.
+pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sqlx::Error) -> Error {
+    let kind = match &error {
+        sqlx::Error::Database(database) => DB::kind(&**database),
+        sqlx::Error::Io(io) => Some(io_kind(io)),
+        sqlx::Error::Tls(_) => Some(ErrorKind::Tls),
+        sqlx::Error::Configuration(_) => Some(ErrorKind::InvalidUrl),
+        _ => None,
+    }
+    .unwrap_or(ErrorKind::Unavailable);
+    let variable = acquire.settings().env.unwrap_or("the URL's variable");
+    let advice = match kind {
+        ErrorKind::Refused => "is the server running and listening there?".to_owned(),
+        ErrorKind::Unreachable => {
+            format!("is the host in {variable} right, and reachable from here?")
+        }
+        ErrorKind::TooManyConnections => format!(
+            "the server has no connection to spare: lower `max` (now {}) or the function's concurrency, or raise the server's limit",
+            acquire.settings().max
+        ),
+        ErrorKind::Authentication => format!("check user and password in {variable}"),
+        ErrorKind::NoSuchDatabase => format!("check the database's name in {variable}"),
+        ErrorKind::Tls => "check `sslmode` and the server's certificate".to_owned(),
+        _ => "the server is not ready to serve".to_owned(),
+    };
+    let what = match kind {
+        ErrorKind::Refused => "refused the connection",
+        ErrorKind::Unreachable => "cannot be reached",
+        ErrorKind::TooManyConnections => "has too many connections",
+        ErrorKind::Authentication => "did not let us in",
+        ErrorKind::NoSuchDatabase => "has no such database",
+        ErrorKind::Tls => "offered no encrypted session that holds",
+        ErrorKind::ConnectionLost => "ended the connection",
+        _ => "did not open a connection",
+    };
+    Error::new(
+        kind,
+        format!("{} at {target} {what}: {error}; {advice}", DB::NAME),
+    )
+    .at(Stage::Acquire)
+    .in_handler(acquire.handler())
+    .caused_by(error)
+}
+
+/// The error of a connection that took longer than it may.
+pub(super) fn connect_timed_out<DB: Driver>(acquire: &Acquire, target: &str) -> Error {
+    acquire
+        .timed_out(&format!("connecting to {} at {target}", DB::NAME))
+        .at(Stage::Acquire)
+        .in_handler(acquire.handler())
+}
+
+/// The error of an acquire that found every connection in use.
+pub(super) fn all_in_use(acquire: &Acquire) -> Error {
+    let max = acquire.settings().max;
+    Error::new(
+        ErrorKind::AllInUse,
+        format!(
+            "no free connection within {} ms: {max} of {max} in use; raise `max`, shorten what holds them, or raise `acquire_ms`",
+            acquire.within().as_millis()
+        ),
+    )
+    .at(Stage::Acquire)
+    .in_handler(acquire.handler())
+}
+
+fn io_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        // A Unix socket that is not there is a server that does not listen.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::Refused,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => ErrorKind::ConnectionLost,
+        _ => ErrorKind::Unreachable,
+    }
+}

@@ -1,0 +1,56 @@
+//! PostgreSQL: `&PgPool` and `&mut PgConnection`.
+
+use super::{
+    connections::lend_connection,
+    driver::{Driver, NO_SOCKET, sealed::Sealed},
+};
+use crate::error::ErrorKind;
+use sqlx::{PgConnection, Postgres, error::DatabaseError, postgres::PgConnectOptions};
+use std::str::FromStr;
+
+impl Sealed for Postgres {}
+
+impl Driver for Postgres {
+    type Options = PgConnectOptions;
+
+    const POOL: &'static str = "PostgreSQL pool";
+    const CONNECTION: &'static str = "PostgreSQL connection";
+    const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
+    const EXAMPLE: &'static str = "postgres://user:password@host:5432/database";
+
+    fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
+        PgConnectOptions::from_str(url)
+    }
+
+    fn nowhere(options: &Self::Options) -> Self::Options {
+        options.clone().socket(NO_SOCKET)
+    }
+
+    fn target(options: &Self::Options) -> String {
+        let database = options.get_database().unwrap_or(options.get_username());
+        match options.get_socket() {
+            Some(socket) => format!("{}/{database}", socket.display()),
+            None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
+        }
+    }
+
+    /// The codes are those of PostgreSQL's documentation, appendix A, "Error Codes".
+    fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
+        Some(match error.code()?.as_ref() {
+            // invalid_password, invalid_authorization_specification
+            "28P01" | "28000" => ErrorKind::Authentication,
+            // invalid_catalog_name
+            "3D000" => ErrorKind::NoSuchDatabase,
+            // too_many_connections, configuration_limit_exceeded
+            "53300" | "53400" => ErrorKind::TooManyConnections,
+            // cannot_connect_now
+            "57P03" => ErrorKind::Unavailable,
+            // admin_shutdown, crash_shutdown, idle_session_timeout, and all of class 08
+            "57P01" | "57P02" | "57P05" => ErrorKind::ConnectionLost,
+            code if code.starts_with("08") => ErrorKind::ConnectionLost,
+            _ => return None,
+        })
+    }
+}
+
+lend_connection!(PgConnection, Postgres);

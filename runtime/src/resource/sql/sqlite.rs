@@ -1,0 +1,47 @@
+//! SQLite, in the function's own process: `&SqlitePool` and `&mut SqliteConnection`.
+
+use super::{
+    connections::lend_connection,
+    driver::{Driver, sealed::Sealed},
+};
+use crate::error::ErrorKind;
+use sqlx::{Sqlite, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
+use std::str::FromStr;
+
+impl Sealed for Sqlite {}
+
+impl Driver for Sqlite {
+    type Options = SqliteConnectOptions;
+
+    const POOL: &'static str = "SQLite pool";
+    const CONNECTION: &'static str = "SQLite connection";
+    const SCHEMES: &'static [&'static str] = &["sqlite"];
+    const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
+
+    fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
+        SqliteConnectOptions::from_str(url)
+    }
+
+    fn nowhere(options: &Self::Options) -> Self::Options {
+        // sqlx's pool retries no failure of SQLite's.
+        options.clone()
+    }
+
+    fn target(options: &Self::Options) -> String {
+        options.get_filename().display().to_string()
+    }
+
+    /// The codes are SQLite's primary result codes; an extended one has its primary in the low byte.
+    fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
+        let extended: u32 = error.code()?.parse().ok()?;
+        Some(match extended & 0xff {
+            // SQLITE_PERM, SQLITE_AUTH
+            3 | 23 => ErrorKind::Authentication,
+            // SQLITE_CANTOPEN, SQLITE_NOTADB
+            14 | 26 => ErrorKind::NoSuchDatabase,
+            _ => return None,
+        })
+    }
+}
+
+lend_connection!(SqliteConnection, Sqlite);

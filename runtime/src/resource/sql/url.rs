@@ -1,0 +1,75 @@
+//! From an environment variable to connect options, with a clear word on what is wrong with it.
+
+use super::driver::Driver;
+use crate::{
+    error::{Error, ErrorKind},
+    resource::Acquire,
+};
+
+/// Every scheme that means a database here: the feature that it needs, and whether that is on.
+const SCHEMES: [(&str, &str, bool); 5] = [
+    ("postgres", "postgres", cfg!(feature = "postgres")),
+    ("postgresql", "postgres", cfg!(feature = "postgres")),
+    ("mysql", "mysql", cfg!(feature = "mysql")),
+    ("mariadb", "mysql", cfg!(feature = "mysql")),
+    ("sqlite", "sqlite", cfg!(feature = "sqlite")),
+];
+
+/// The options in the URL of this parameter.
+pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Error> {
+    let url = acquire.url()?;
+    let variable = acquire.settings().env.unwrap_or_default();
+    check_scheme::<DB>(&url, variable)?;
+    DB::options(&url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
+}
+
+fn check_scheme<DB: Driver>(url: &str, variable: &str) -> Result<(), Error> {
+    let Some((scheme, _)) = url.split_once(':') else {
+        return Err(unreadable::<DB>(variable, "it has no scheme"));
+    };
+    if DB::SCHEMES.contains(&scheme) {
+        return Ok(());
+    }
+    let ours = DB::SCHEMES[0];
+    let known = SCHEMES.iter().find(|(known, ..)| *known == scheme);
+    Err(match known {
+        Some((_, _, true)) => Error::new(
+            ErrorKind::WrongScheme,
+            format!(
+                "{variable} starts with `{scheme}:`, but the handler's parameter is for {}: change the parameter's type, or the URL to `{ours}://..`",
+                DB::NAME
+            ),
+        ),
+        Some((_, feature, false)) => Error::new(
+            ErrorKind::FeatureOff,
+            format!(
+                "{variable} starts with `{scheme}:`, which needs db-handler's feature `{feature}`, and that is off; the handler's parameter is for {} (`{ours}:`)",
+                DB::NAME
+            ),
+        ),
+        // A password with a colon in front would end up here: do not repeat it.
+        None => Error::new(
+            ErrorKind::UnknownScheme,
+            format!(
+                "{variable} starts with no scheme that is known here: expected `{ours}://..` for {}",
+                DB::NAME
+            ),
+        ),
+    })
+}
+
+fn unreadable<DB: Driver>(variable: &str, reason: &str) -> Error {
+    // A reason that quotes may quote the password.
+    let reason = if reason.contains(['"', '`', '\'']) {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
+    Error::new(
+        ErrorKind::InvalidUrl,
+        format!(
+            "the URL in {variable} cannot be read{reason}: expected something like `{}`; percent-encode what is special in a password",
+            DB::EXAMPLE
+        ),
+    )
+}

@@ -1,0 +1,97 @@
+//! Several invocations in one process at once, as on Lambda Managed Instances.
+
+mod fake;
+
+use db_handler::__private::{Close, Config, Site};
+use fake::{FakeEvent, poll_once, shared};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use tokio::sync::Semaphore;
+
+async fn until(site: &'static Site, go_on: Arc<Semaphore>) {
+    shared(site, FakeEvent::default(), async |_| {
+        go_on.acquire().await.expect("never closed").forget();
+        Ok(())
+    })
+    .await
+    .expect("succeeds");
+}
+
+#[tokio::test]
+async fn two_callers_open_once() {
+    let (site, script) = site!(once, Config::new().close(Close::Never));
+    let gate = script.gate();
+    let go_on = Arc::new(Semaphore::new(2));
+    let mut first = pin!(until(site, Arc::clone(&go_on)));
+    let mut second = pin!(until(site, go_on));
+    poll_once(&mut first).await;
+    poll_once(&mut second).await;
+    gate.add_permits(2);
+    futures_util::join!(first, second);
+    let opens = script.log().iter().filter(|what| *what == "open").count();
+    assert_eq!(opens, 1);
+}
+
+#[tokio::test]
+async fn when_the_first_open_is_dropped_the_second_caller_opens() {
+    let (site, script) = site!(handed_over, Config::new());
+    let gate = script.gate();
+    let go_on = Arc::new(Semaphore::new(1));
+    let mut second = pin!(until(site, Arc::clone(&go_on)));
+    {
+        let mut first = pin!(until(site, go_on));
+        poll_once(&mut first).await;
+        poll_once(&mut second).await;
+        assert_eq!(script.log(), ["open"]);
+    }
+    gate.add_permits(1);
+    second.await;
+    assert_eq!(script.log(), ["open", "close", "gone"]);
+}
+
+#[tokio::test]
+async fn the_last_one_out_closes() {
+    let (site, script) = site!(last_out, Config::new());
+    let (go_first, go_second) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let mut first = pin!(until(site, Arc::clone(&go_first)));
+    let mut second = pin!(until(site, Arc::clone(&go_second)));
+    poll_once(&mut first).await;
+    poll_once(&mut second).await;
+    assert_eq!(script.log(), ["open", "reset after 0 ms"]);
+    go_first.add_permits(1);
+    first.await;
+    assert!(script.log().is_empty(), "closed under the second one");
+    go_second.add_permits(1);
+    second.await;
+    assert_eq!(script.log(), ["close", "gone"]);
+}
+
+#[tokio::test]
+async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
+    let (site, script) = site!(neighbour, Config::new().close(Close::Never));
+    let go_on = Arc::new(Semaphore::new(0));
+    let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
+    poll_once(&mut neighbour).await;
+    script.log();
+
+    let panicking = shared::<()>(site, FakeEvent::default(), async |_| panic!("scripted"));
+    AssertUnwindSafe(panicking)
+        .catch_unwind()
+        .await
+        .expect_err("panics");
+    let log = script.log();
+    assert!(
+        !log.contains(&"close".to_owned()),
+        "closed under the neighbour: {log:?}"
+    );
+
+    let mut next = pin!(until(site, Arc::clone(&go_on)));
+    poll_once(&mut next).await;
+    assert_eq!(script.log(), ["open"], "the next one gets its own");
+
+    go_on.add_permits(2);
+    neighbour.await;
+    assert_eq!(script.log(), ["close", "gone"]);
+    next.await;
+    assert_eq!(script.log(), ["settle"]);
+}

@@ -1,0 +1,232 @@
+//! A function for the tests: its event says what to do with the database, its first variable says
+//! which handler it is.
+
+use db_handler::{
+    Error, LambdaEvent, db_handler,
+    sqlx::{self, Connection},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::env;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+enum Deed {
+    /// Which session of the server a query runs in.
+    Session,
+    /// The same for several queries, one after the other.
+    Sessions { count: usize },
+    /// The same for two queries at once.
+    SideBySide,
+    /// Nothing with the database.
+    Nothing,
+    /// A query that takes this long.
+    Sleep { seconds: f64 },
+    /// A query that takes long beside one that fails.
+    TwinOfAFailure,
+    /// A statement that the server rejects.
+    BadStatement,
+    /// An error of the handler's own.
+    Fail,
+    /// A panic.
+    Panic,
+    /// Everything that the pool may have, and one more.
+    OneTooMany,
+    /// A transaction that is dropped half-way, with an insert into the table `orders`.
+    DropTransaction,
+    /// How many rows the table `orders` has.
+    CountOrders,
+}
+
+macro_rules! handlers {
+    (
+        $module:ident: $pool:ident, $connection:ident,
+        session = $session:literal, sleep = $sleep:literal
+    ) => {
+        mod $module {
+            use super::*;
+            use db_handler::sqlx::{$connection, $pool};
+
+            async fn with_pool(deed: Deed, db: &$pool) -> Result<Value, Error> {
+                let session = || sqlx::query_scalar::<_, i64>($session).fetch_one(db);
+                Ok(match deed {
+                    Deed::Session => json!(session().await?),
+                    Deed::Sessions { count } => {
+                        let mut sessions = Vec::new();
+                        for _ in 0..count {
+                            sessions.push(session().await?);
+                        }
+                        json!(sessions)
+                    }
+                    Deed::SideBySide => json!(tokio::try_join!(session(), session())?),
+                    Deed::Sleep { seconds } => {
+                        sqlx::query($sleep).bind(seconds).execute(db).await?;
+                        json!("awake")
+                    }
+                    Deed::TwinOfAFailure => {
+                        tokio::try_join!(
+                            sqlx::query($sleep).bind(30.0).execute(db),
+                            sqlx::query("SELECT no_such_column").execute(db),
+                        )?;
+                        json!("both")
+                    }
+                    Deed::BadStatement => {
+                        sqlx::query("SELECT no_such_column").execute(db).await?;
+                        json!("accepted")
+                    }
+                    Deed::OneTooMany => {
+                        let mut held = Vec::new();
+                        for _ in 0..=db.options().get_max_connections() {
+                            held.push(db.acquire().await?);
+                        }
+                        json!(held.len())
+                    }
+                    Deed::DropTransaction => {
+                        let mut transaction = db.begin().await?;
+                        sqlx::query("INSERT INTO orders VALUES (1)")
+                            .execute(&mut *transaction)
+                            .await?;
+                        json!("dropped")
+                    }
+                    Deed::CountOrders => {
+                        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
+                            .fetch_one(db)
+                            .await?;
+                        json!(count)
+                    }
+                    other => without(&other)?,
+                })
+            }
+
+            async fn with_connection(deed: Deed, db: &mut $connection) -> Result<Value, Error> {
+                Ok(match deed {
+                    Deed::Session => {
+                        json!(sqlx::query_scalar::<_, i64>($session).fetch_one(db).await?)
+                    }
+                    Deed::Sleep { seconds } => {
+                        sqlx::query($sleep).bind(seconds).execute(db).await?;
+                        json!("awake")
+                    }
+                    Deed::DropTransaction => {
+                        let mut transaction = db.begin().await?;
+                        sqlx::query("INSERT INTO orders VALUES (1)")
+                            .execute(&mut *transaction)
+                            .await?;
+                        json!("dropped")
+                    }
+                    Deed::CountOrders => {
+                        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
+                            .fetch_one(db)
+                            .await?;
+                        json!(count)
+                    }
+                    other => without(&other)?,
+                })
+            }
+
+            #[db_handler(pool(acquire_ms = 2_000))]
+            async fn always(event: LambdaEvent<Deed>, db: &$pool) -> Result<Value, Error> {
+                with_pool(event.payload, db).await
+            }
+
+            #[db_handler(close = "never")]
+            async fn never(event: LambdaEvent<Deed>, db: &$pool) -> Result<Value, Error> {
+                with_pool(event.payload, db).await
+            }
+
+            #[db_handler(close = "on_error", pool(max = 1))]
+            async fn on_error(event: LambdaEvent<Deed>, db: &$pool) -> Result<Value, Error> {
+                with_pool(event.payload, db).await
+            }
+
+            #[db_handler(close = "on_error", connect = "eager", pool(max = 3, min = 2))]
+            async fn eager(event: LambdaEvent<Deed>, db: &$pool) -> Result<Value, Error> {
+                with_pool(event.payload, db).await
+            }
+
+            #[db_handler(pool(max = 1, acquire_ms = 2_000))]
+            async fn single(event: LambdaEvent<Deed>, db: &mut $connection) -> Result<Value, Error> {
+                with_connection(event.payload, db).await
+            }
+
+            #[db_handler(pool(max = 1), close = "never")]
+            async fn single_kept(
+                event: LambdaEvent<Deed>,
+                db: &mut $connection,
+            ) -> Result<Value, Error> {
+                with_connection(event.payload, db).await
+            }
+
+            /// The pool is closed after every invocation, the connection is kept.
+            #[db_handler]
+            async fn both(
+                event: LambdaEvent<Deed>,
+                db: &$pool,
+                #[db(env = "REPLICA_URL", pool(max = 1), close = "never")] replica: &mut $connection,
+            ) -> Result<Value, Error> {
+                let main = with_pool(event.payload, db).await?;
+                let replica = with_connection(Deed::Session, replica).await?;
+                Ok(json!({ "main": main, "replica": replica }))
+            }
+
+            /// Errors in a box, as most Lambda functions have them.
+            #[db_handler(pool(acquire_ms = 2_000))]
+            async fn boxed(
+                event: LambdaEvent<Deed>,
+                db: &$pool,
+            ) -> Result<Value, lambda_runtime::Error> {
+                if let Deed::OneTooMany = event.payload {
+                    let mut held = Vec::new();
+                    for _ in 0..=db.options().get_max_connections() {
+                        held.push(db.acquire().await?);
+                    }
+                }
+                let session: i64 = sqlx::query_scalar($session).fetch_one(db).await?;
+                Ok(json!(session))
+            }
+
+            pub(super) async fn run(handler: &str) -> Result<(), Error> {
+                match handler {
+                    "always" => db_handler::run(always).await,
+                    "never" => db_handler::run(never).await,
+                    "on_error" => db_handler::run(on_error).await,
+                    "eager" => db_handler::run(eager).await,
+                    "single" => db_handler::run(single).await,
+                    "single_kept" => db_handler::run(single_kept).await,
+                    "both" => db_handler::run(both).await,
+                    "boxed" => db_handler::run(boxed).await,
+                    other => Err(Error::other(format!("no handler {other}"))),
+                }
+            }
+        }
+    };
+}
+
+handlers! {
+    postgres: PgPool, PgConnection,
+    session = "SELECT pg_backend_pid()::int8", sleep = "SELECT pg_sleep($1)"
+}
+handlers! {
+    mariadb: MySqlPool, MySqlConnection,
+    session = "SELECT CAST(connection_id() AS SIGNED)", sleep = "SELECT sleep(?)"
+}
+
+/// What needs no database.
+fn without(deed: &Deed) -> Result<Value, Error> {
+    match deed {
+        Deed::Nothing => Ok(json!("nothing")),
+        Deed::Fail => Err(Error::other("told to fail")),
+        Deed::Panic => panic!("told to panic"),
+        _ => Err(Error::other("this handler cannot do that")),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let handler = env::var("HANDLER").map_err(Error::other)?;
+    match handler.split_once('/') {
+        Some(("postgres", handler)) => postgres::run(handler).await,
+        Some(("mariadb", handler)) => mariadb::run(handler).await,
+        _ => Err(Error::other("HANDLER is postgres/.. or mariadb/..")),
+    }
+}

@@ -1,0 +1,196 @@
+//! Every reason for having no connection is its own error, at once, and shows no password.
+
+use serde_json::{Value, json};
+use std::{path::Path, time::Instant};
+use support::{
+    MariaDb, Postgres,
+    caller::{Called, call, local},
+    mariadb, postgres, refused_port, silent_listener,
+};
+
+const FUNCTION: &str = env!("CARGO_BIN_EXE_database_function");
+
+async fn called(handler: &str, url: &str, events: &[Value]) -> Called {
+    let function = local(Path::new(FUNCTION))
+        .env("HANDLER", handler)
+        .env("DATABASE_URL", url);
+    let called = call(function, events).await;
+    assert_shows_no_password(&called);
+    called
+}
+
+fn assert_shows_no_password(called: &Called) {
+    let shown = format!("{called:?}");
+    for password in [Postgres::PASSWORD, MariaDb::PASSWORD, "hunter2"] {
+        assert!(!shown.contains(password), "{password} is shown in {shown}");
+    }
+}
+
+/// Checks that `handler` reports `error_type` with every one of `words`, twice: a refusal is not
+/// remembered, and does not end the process.
+async fn assert_refused(handler: &str, url: &str, error_type: &str, words: &[&str]) {
+    let started = Instant::now();
+    let session = json!({"do": "session"});
+    let called = called(handler, url, &[session.clone(), session]).await;
+    assert_eq!(called.code, Some(1), "{called:?}");
+    assert_eq!(called.answers.len(), 2, "{called:?}");
+    for answer in &called.answers {
+        assert_eq!(answer["errorType"], error_type, "{handler}: {answer}");
+        let message = answer["errorMessage"].as_str().unwrap_or_default();
+        for word in words {
+            assert!(
+                message.contains(word),
+                "{handler}: no {word:?} in {message:?}"
+            );
+        }
+    }
+    // `acquire_ms` is 2000 for all of these, and two events took less than one such wait.
+    assert!(
+        error_type == "ConnectTimeout" || started.elapsed().as_millis() < 2_000,
+        "{handler}: {error_type} took {:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let port = refused_port();
+    let place = format!("127.0.0.1:{port}/shop");
+    for handler in ["postgres/always", "postgres/single", "postgres/boxed"] {
+        let url = format!("postgres://app:hunter2@127.0.0.1:{port}/shop");
+        assert_refused(handler, &url, "ConnectionRefused", &[&place, "listening"]).await;
+    }
+    for handler in ["mariadb/always", "mariadb/single", "mariadb/boxed"] {
+        let url = format!("mysql://app:hunter2@127.0.0.1:{port}/shop");
+        assert_refused(handler, &url, "ConnectionRefused", &[&place, "listening"]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_password_is_wrong() {
+    let port = postgres().port();
+    for handler in ["postgres/always", "postgres/single", "postgres/boxed"] {
+        let url = format!("postgres://app:hunter2@127.0.0.1:{port}/postgres");
+        let error = "AuthenticationFailed";
+        assert_refused(handler, &url, error, &["password"]).await;
+    }
+    let port = mariadb().port();
+    for handler in ["mariadb/always", "mariadb/single", "mariadb/boxed"] {
+        let url = format!("mysql://app:hunter2@127.0.0.1:{port}/mysql");
+        let error = "AuthenticationFailed";
+        assert_refused(handler, &url, error, &["password"]).await;
+    }
+}
+
+#[tokio::test]
+async fn there_is_no_such_database() {
+    let url = with_database(&postgres().url(), "nowhere");
+    for handler in ["postgres/always", "postgres/single"] {
+        assert_refused(handler, &url, "NoSuchDatabase", &["nowhere"]).await;
+    }
+    let url = with_database(&mariadb().url(), "nowhere");
+    for handler in ["mariadb/always", "mariadb/single"] {
+        assert_refused(handler, &url, "NoSuchDatabase", &["nowhere"]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_server_has_no_room() {
+    // Three of PostgreSQL's connections are reserved for superusers.
+    let full = Postgres::builder().setting("max_connections", "4").start();
+    let database = full.fresh_database().await;
+    let held = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .connect(database.url())
+        .await
+        .expect("the only free connection");
+    for handler in ["postgres/always", "postgres/single", "postgres/boxed"] {
+        assert_refused(handler, database.url(), "TooManyConnections", &["max"]).await;
+    }
+    held.close().await;
+}
+
+#[tokio::test]
+async fn the_server_never_answers() {
+    let listener = silent_listener();
+    let port = listener.port();
+    for (handler, scheme) in [
+        ("postgres/always", "postgres"),
+        ("postgres/single", "postgres"),
+        ("mariadb/always", "mysql"),
+        ("mariadb/single", "mysql"),
+    ] {
+        let url = format!("{scheme}://app:hunter2@127.0.0.1:{port}/shop");
+        let words = ["connecting to", "longer than 2000 ms"];
+        assert_refused(handler, &url, "ConnectTimeout", &words).await;
+    }
+}
+
+#[tokio::test]
+async fn every_connection_is_in_use() {
+    let database = postgres().fresh_database().await;
+    for handler in ["postgres/always", "postgres/boxed"] {
+        let called = called(handler, database.url(), &[json!({"do": "one_too_many"})]).await;
+        let (error_type, message) = called.error();
+        assert_eq!(error_type, "AllConnectionsInUse");
+        assert!(
+            message.contains("no free connection within 2000 ms: 2 of 2 in use"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_says_what_is_wrong_with_it() {
+    for (url, error_type, word) in [
+        (
+            "postgres://app:hunter2@127.0.0.1:port/shop",
+            "InvalidDatabaseUrl",
+            "port",
+        ),
+        ("hunter2", "InvalidDatabaseUrl", "no scheme"),
+        ("hunter2:app@host", "UnknownDatabaseScheme", "postgres://"),
+        (
+            "mysql://app:hunter2@host/shop",
+            "WrongDatabaseScheme",
+            "PostgreSQL",
+        ),
+    ] {
+        for handler in ["postgres/always", "postgres/single"] {
+            assert_refused(handler, url, error_type, &["DATABASE_URL", word]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_url_there_is_no_first_event() {
+    let events = [json!({"do": "session"})];
+    for (handler, missing) in [
+        ("postgres/always", "DATABASE_URL"),
+        ("postgres/single", "DATABASE_URL"),
+        ("postgres/both", "REPLICA_URL"),
+    ] {
+        let mut function = local(Path::new(FUNCTION)).env("HANDLER", handler);
+        if handler == "postgres/both" {
+            function = function.env("DATABASE_URL", postgres().url());
+        }
+        let called = call(function, &events).await;
+        assert_eq!(called.code, Some(1));
+        assert!(called.answers.is_empty(), "{called:?}");
+        let expected = format!("init: the environment variable {missing} is not set");
+        assert!(called.log.contains(&expected), "{}", called.log);
+    }
+    let called = called("postgres/always", " ", &events).await;
+    assert!(called.answers.is_empty(), "{called:?}");
+    assert!(
+        called.log.contains("DATABASE_URL is empty"),
+        "{}",
+        called.log
+    );
+}
+
+fn with_database(url: &str, database: &str) -> String {
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let (server, _) = url.rsplit_once('/').expect("a path");
+    format!("{server}/{database}?{query}")
+}

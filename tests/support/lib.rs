@@ -1,0 +1,44 @@
+//! What the tests stand on: live database servers, unfriendly ports, compiled examples and a small Lambda Runtime API.
+//!
+//! | need | use |
+//! | --- | --- |
+//! | a PostgreSQL with an empty database | [`postgres()`]`.fresh_database().await` |
+//! | a MariaDB with an empty database | [`mariadb()`]`.fresh_database().await` |
+//! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`] |
+//! | who is connected, what runs | [`Database::wait_until_connections`], [`Database::running_queries`] |
+//! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
+//! | a compiled example or binary | [`example`], [`bin`] |
+//! | the platform's side of a function | [`runtime_api::RuntimeApi`], [`function::Function`] |
+//!
+//! Nothing here is skipped when it is missing: the test fails and says what to install. Nothing sleeps and hopes: every
+//! wait ends with its event, or after [`PATIENCE`] with a panic that shows what was there instead.
+
+mod binaries;
+pub mod caller;
+mod database;
+pub mod function;
+mod guarded;
+mod mariadb;
+mod ports;
+mod postgres;
+mod programs;
+pub mod runtime_api;
+mod tls;
+mod wait;
+
+pub use binaries::{bin, example};
+pub use database::{Database, Session};
+pub use mariadb::{MariaDb, MariaDbBuilder, mariadb};
+pub use ports::{SilentListener, free_port, refused_port, silent_listener};
+pub use postgres::{Postgres, PostgresBuilder, postgres};
+pub use wait::{PATIENCE, wait_for};
+
+/// The README's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
+/// The code in the attribute's documentation, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../macros/docs/db_handler.md")]
+pub struct AttributeDocumentation;

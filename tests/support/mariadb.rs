@@ -1,0 +1,298 @@
+//! Live MariaDB servers.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::MySqlConnection;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+
+use crate::database::{Database, Observer, Session, connect, running};
+use crate::guarded::{EndWith, Server, Workplace};
+use crate::ports::free_port;
+use crate::programs::Programs;
+use crate::tls::Certificate;
+use crate::wait::on_any_free_port;
+
+const PROGRAMS: Programs = Programs {
+    names: &["mariadb-install-db", "mariadbd"],
+    folders: &[
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/libexec",
+        "/opt/homebrew/opt/mariadb/bin",
+        "/usr/local/opt/mariadb/bin",
+    ],
+    install: "`apt-get install mariadb-server`, or on macOS `brew install mariadb`",
+};
+
+/// Throw-away data: small files, and nothing is worth a wait for the disk. The installation must know them too.
+const SETTINGS: &[(&str, &str)] = &[
+    ("debug-no-sync", "ON"),
+    ("innodb-buffer-pool-size", "8M"),
+    ("innodb-doublewrite", "OFF"),
+    ("innodb-flush-log-at-trx-commit", "0"),
+    ("innodb-log-file-size", "4M"),
+    ("performance-schema", "OFF"),
+    ("skip-log-bin", "ON"),
+    ("skip-name-resolve", "ON"),
+];
+
+/// The MariaDB server of this test process, started at its first use.
+///
+/// # Panics
+/// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
+pub fn mariadb() -> &'static MariaDb {
+    static SHARED: OnceLock<MariaDb> = OnceLock::new();
+    SHARED.get_or_init(|| MariaDb::builder().start())
+}
+
+/// A MariaDB server on a loopback port, with passwords and TLS.
+///
+/// It ends with its folder when it is dropped, or with the process whatever ends that.
+#[derive(Debug)]
+pub struct MariaDb {
+    server: Server,
+    port: u16,
+    admin_port: u16,
+    certificate: PathBuf,
+    databases: AtomicUsize,
+}
+
+impl MariaDb {
+    /// The user of the URLs. It may do everything in the databases of the tests, and nothing else.
+    pub const USER: &str = "app";
+
+    /// The password of that user, easy to find where it must not be.
+    pub const PASSWORD: &str = "s3cret-maria";
+
+    /// A server of its own, for a test that needs other settings or ends the server.
+    pub fn builder() -> MariaDbBuilder {
+        MariaDbBuilder {
+            settings: Vec::new(),
+        }
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's certificate, which is its own root.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// Everything that the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// The folder of the server, with its data, its socket and its log.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.server.folder()
+    }
+
+    /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.database("app").url().to_owned()
+    }
+
+    /// A connection with all privileges, which no count includes and which takes no place of `max-connections`.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn admin(&self) -> MySqlConnection {
+        connect(&self.admin_options()).await
+    }
+
+    /// An empty database, in which [`USER`](Self::USER) may do everything.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn fresh_database(&self) -> Database {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
+        let database = self.database(&format!("test_{number}"));
+        let mut observer = self.observer().watch().await;
+        observer
+            .execute(format!("create database {}", database.name()))
+            .await;
+        observer.close().await;
+        database
+    }
+
+    /// Who is connected to the server now, observers apart.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn sessions(&self) -> Vec<Session> {
+        self.observer().watch().await.sessions(None).await
+    }
+
+    /// How many are connected to the server now, observers apart.
+    pub async fn connections(&self) -> usize {
+        self.sessions().await.len()
+    }
+
+    /// Waits until `n` are connected to the server, observers apart.
+    ///
+    /// # Panics
+    /// When that does not happen, with those that are connected.
+    pub async fn wait_until_connections(&self, n: usize) {
+        let mut watch = self.observer().watch().await;
+        let what = format!("{n} connections to MariaDB");
+        watch.until(&what, None, |seen| seen.len() == n).await;
+    }
+
+    /// The texts of the queries that run on the server now.
+    pub async fn running_queries(&self) -> Vec<String> {
+        running(self.sessions().await)
+    }
+
+    fn database(&self, name: &str) -> Database {
+        let Self {
+            port, certificate, ..
+        } = self;
+        let (user, password) = (Self::USER, Self::PASSWORD);
+        let url = format!("mysql://{user}:{password}@127.0.0.1:{port}/{name}");
+        let tls = format!(
+            "{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={}",
+            certificate.display()
+        );
+        Database::new(
+            name.to_owned(),
+            format!("{url}?ssl-mode=DISABLED"),
+            tls,
+            self.observer(),
+        )
+    }
+
+    fn observer(&self) -> Observer {
+        Observer::MariaDb(self.admin_options())
+    }
+
+    fn admin_options(&self) -> MySqlConnectOptions {
+        MySqlConnectOptions::new()
+            .host("127.0.0.1")
+            .port(self.admin_port)
+            .username("observer")
+            .ssl_mode(MySqlSslMode::Disabled)
+    }
+}
+
+/// Settings of a MariaDB server of its own.
+#[derive(Clone, Debug)]
+#[must_use = "a builder starts nothing until `start` is called"]
+pub struct MariaDbBuilder {
+    settings: Vec<(String, String)>,
+}
+
+impl MariaDbBuilder {
+    /// Sets one of the server's options, such as `max-connections`, whose least is 10. Observers do not count there.
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the server, and returns when it takes connections.
+    ///
+    /// # Panics
+    /// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
+    #[must_use]
+    pub fn start(self) -> MariaDb {
+        on_any_free_port(free_port, |port| self.start_on(port))
+    }
+
+    fn start_on(&self, port: u16) -> Result<MariaDb, String> {
+        let [install, mariadbd] = PROGRAMS.find();
+        let workplace = Workplace::create("mariadb");
+        let folder = workplace.path().to_path_buf();
+
+        let mut common: Vec<OsString> = vec![
+            "--no-defaults".into(),
+            option("datadir", folder.join("data").display()),
+        ];
+        common.extend(SETTINGS.iter().map(|(name, value)| option(name, value)));
+
+        let mut arguments = common.clone();
+        // `force`: without a look at what the host's name resolves to, which may take long and means nothing here.
+        arguments.extend(
+            [
+                "--force",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ]
+            .map(OsString::from),
+        );
+        workplace.run(&install, arguments)?;
+
+        let tls = Certificate::create_in(&folder);
+        workplace.hand_over(&tls.certificate);
+        workplace.hand_over(&tls.key);
+        let first_sql = folder.join("first.sql");
+        let (user, password) = (MariaDb::USER, MariaDb::PASSWORD);
+        let sql = format!(
+            "create database app;\n\
+             create user observer@'127.0.0.1';\n\
+             grant all on *.* to observer@'127.0.0.1';\n\
+             create user {user}@'127.0.0.1' identified by '{password}';\n\
+             grant all on app.* to {user}@'127.0.0.1';\n\
+             grant all on `test\\_%`.* to {user}@'127.0.0.1';\n"
+        );
+        fs::write(&first_sql, sql).expect("room for a file of SQL");
+        workplace.hand_over(&first_sql);
+
+        let socket = folder.join("socket");
+        // Connections there are counted apart: a server that is full is no fuller for being looked at.
+        let admin_port = free_port();
+        let mut arguments = common;
+        arguments.extend([
+            option("init-file", first_sql.display()),
+            option("bind-address", "127.0.0.1"),
+            option("port", port),
+            option("extra-port", admin_port),
+            option("extra-max-connections", 100),
+            option("socket", socket.display()),
+            option("pid-file", folder.join("pid").display()),
+            option("ssl-cert", tls.certificate.display()),
+            option("ssl-key", tls.key.display()),
+        ]);
+        arguments.extend(
+            self.settings
+                .iter()
+                .map(|(name, value)| option(name, value)),
+        );
+        let server = workplace.serve(EndWith::Kill, &mariadbd, arguments, || greets(&socket))?;
+        Ok(MariaDb {
+            server,
+            port,
+            admin_port,
+            certificate: tls.certificate,
+            databases: AtomicUsize::new(0),
+        })
+    }
+}
+
+fn option(name: &str, value: impl std::fmt::Display) -> OsString {
+    format!("--{name}={value}").into()
+}
+
+/// Whether the server speaks first, as it does as soon as it takes connections.
+fn greets(socket: &Path) -> bool {
+    let greeting = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.read(&mut [0; 1])
+    };
+    greeting().is_ok_and(|bytes| bytes == 1)
+}

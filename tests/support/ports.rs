@@ -1,0 +1,91 @@
+//! Ports on which something special happens, or nothing.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+/// A loopback port that was free a moment ago.
+///
+/// Another process may take it before you do: whoever starts a server on it tries again with another one.
+///
+/// # Panics
+/// When no loopback port is free.
+#[must_use]
+pub fn free_port() -> u16 {
+    loopback_listener().1.port()
+}
+
+/// A loopback port that refuses every connection, for as long as the test process lives.
+///
+/// # Panics
+/// When no loopback port is free.
+#[must_use]
+pub fn refused_port() -> u16 {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a TCP socket");
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(any_port).expect("a free loopback port");
+    let port = socket.local_addr().expect("the bound port").port();
+    // Bound but not listening: connections are refused, and nobody else gets the port while we keep the socket.
+    std::mem::forget(socket);
+    port
+}
+
+/// A server that accepts connections and never says a word: see [`SilentListener`].
+///
+/// # Panics
+/// When no loopback port is free.
+#[must_use]
+pub fn silent_listener() -> SilentListener {
+    let (listener, address) = loopback_listener();
+    listener
+        .set_nonblocking(true)
+        .expect("a non-blocking listener");
+    SilentListener {
+        listener,
+        address,
+        accepted: Vec::new(),
+    }
+}
+
+/// A listener that accepts connections and never answers, until it is dropped.
+///
+/// The kernel completes the handshakes on its own: there is no thread or task behind it that could be late.
+#[derive(Debug)]
+pub struct SilentListener {
+    listener: TcpListener,
+    address: SocketAddr,
+    accepted: Vec<TcpStream>,
+}
+
+impl SilentListener {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// How many connections there have been so far.
+    ///
+    /// # Panics
+    /// When the listener fails, which a loopback listener does not.
+    pub fn connections(&mut self) -> usize {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.accepted.push(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.accepted.len(),
+                Err(error) => panic!("the silent listener on {} failed: {error}", self.address),
+            }
+        }
+    }
+}
+
+fn loopback_listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
+    let address = listener.local_addr().expect("the bound port");
+    (listener, address)
+}

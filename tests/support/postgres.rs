@@ -1,0 +1,296 @@
+//! Live PostgreSQL servers.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use crate::database::{Database, Observer, Session, connect, running};
+use crate::guarded::{EndWith, Server, Workplace};
+use crate::ports::free_port;
+use crate::programs::Programs;
+use crate::tls::Certificate;
+use crate::wait::on_any_free_port;
+
+const PROGRAMS: Programs = Programs {
+    names: &["initdb", "postgres"],
+    folders: &[
+        "/usr/lib/postgresql/*/bin",
+        "/usr/pgsql-*/bin",
+        "/opt/homebrew/opt/postgresql@*/bin",
+        "/usr/local/opt/postgresql@*/bin",
+    ],
+    install: "`apt-get install postgresql`, or on macOS `brew install postgresql@17`",
+};
+
+/// Throw-away data: nothing is worth a wait for the disk, and no helper process should be seen working.
+const SETTINGS: &[(&str, &str)] = &[
+    ("autovacuum", "off"),
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("max_wal_senders", "0"),
+    ("shared_buffers", "16MB"),
+    ("synchronous_commit", "off"),
+    ("wal_level", "minimal"),
+];
+
+/// The PostgreSQL server of this test process, started at its first use.
+///
+/// # Panics
+/// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
+pub fn postgres() -> &'static Postgres {
+    static SHARED: OnceLock<Postgres> = OnceLock::new();
+    SHARED.get_or_init(|| Postgres::builder().start())
+}
+
+/// A PostgreSQL server on a loopback port, with SCRAM passwords and TLS.
+///
+/// It ends with its folder when it is dropped, or with the process whatever ends that.
+#[derive(Debug)]
+pub struct Postgres {
+    server: Server,
+    port: u16,
+    certificate: PathBuf,
+    databases: AtomicUsize,
+}
+
+impl Postgres {
+    /// The user of the URLs. It is no superuser.
+    pub const USER: &str = "app";
+
+    /// The password of that user, easy to find where it must not be.
+    pub const PASSWORD: &str = "s3cret-pg";
+
+    /// A server of its own, for a test that needs other settings or ends the server.
+    pub fn builder() -> PostgresBuilder {
+        PostgresBuilder {
+            settings: Vec::new(),
+        }
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's certificate, which is its own root.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// Everything that the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// The folder of the server, with its data, its socket and its log.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.server.folder()
+    }
+
+    /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.database("app").url().to_owned()
+    }
+
+    /// A connection as superuser, which no count includes.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn admin(&self) -> PgConnection {
+        connect(&self.admin_options()).await
+    }
+
+    /// An empty database, owned by [`USER`](Self::USER).
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn fresh_database(&self) -> Database {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
+        let database = self.database(&format!("test_{number}"));
+        self.create(&database).await;
+        database
+    }
+
+    /// Who is connected to the server now, observers apart.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn sessions(&self) -> Vec<Session> {
+        self.observer().watch().await.sessions(None).await
+    }
+
+    /// How many are connected to the server now, observers apart.
+    pub async fn connections(&self) -> usize {
+        self.sessions().await.len()
+    }
+
+    /// Waits until `n` are connected to the server, observers apart.
+    ///
+    /// # Panics
+    /// When that does not happen, with those that are connected.
+    pub async fn wait_until_connections(&self, n: usize) {
+        let mut watch = self.observer().watch().await;
+        let what = format!("{n} connections to PostgreSQL");
+        watch.until(&what, None, |seen| seen.len() == n).await;
+    }
+
+    /// The texts of the queries that run on the server now.
+    pub async fn running_queries(&self) -> Vec<String> {
+        running(self.sessions().await)
+    }
+
+    fn database(&self, name: &str) -> Database {
+        let Self {
+            port, certificate, ..
+        } = self;
+        let (user, password) = (Self::USER, Self::PASSWORD);
+        let url = format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}");
+        let tls = format!(
+            "{url}?sslmode=verify-full&sslrootcert={}",
+            certificate.display()
+        );
+        Database::new(
+            name.to_owned(),
+            format!("{url}?sslmode=disable"),
+            tls,
+            self.observer(),
+        )
+    }
+
+    async fn create(&self, database: &Database) {
+        let mut observer = self.observer().watch().await;
+        let (name, owner) = (database.name(), Self::USER);
+        observer
+            .execute(format!("create database {name} owner {owner}"))
+            .await;
+        observer.close().await;
+    }
+
+    fn observer(&self) -> Observer {
+        Observer::Postgres(self.admin_options())
+    }
+
+    fn admin_options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.server.folder())
+            .port(self.port)
+            .username("observer")
+            .database("postgres")
+            .application_name("observer")
+            .ssl_mode(PgSslMode::Disable)
+    }
+}
+
+/// Settings of a PostgreSQL server of its own.
+#[derive(Clone, Debug)]
+#[must_use = "a builder starts nothing until `start` is called"]
+pub struct PostgresBuilder {
+    settings: Vec<(String, String)>,
+}
+
+impl PostgresBuilder {
+    /// Sets one of `postgresql.conf`'s settings, such as `max_connections`.
+    ///
+    /// Of `max_connections`, `superuser_reserved_connections` (3) are for the observers: what is left is for [`Postgres::USER`].
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the server, and returns when it takes connections.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
+    #[must_use]
+    pub fn start(self) -> Postgres {
+        on_any_free_port(free_port, |port| self.start_on(port))
+    }
+
+    fn start_on(&self, port: u16) -> Result<Postgres, String> {
+        let [initdb, postgres] = PROGRAMS.find();
+        let workplace = Workplace::create("postgres");
+        let folder = workplace.path().to_path_buf();
+        let data = folder.join("data");
+
+        // `initdb` insists on a password for the superuser once there are passwords; nobody ever uses it.
+        let password = folder.join("password");
+        fs::write(&password, "the observer comes by the socket").expect("room for a password");
+        workplace.hand_over(&password);
+        let mut arguments: Vec<OsString> = [
+            "--no-sync",
+            "--no-locale",
+            "--encoding=UTF8",
+            "--username=observer",
+        ]
+        .map(OsString::from)
+        .into();
+        arguments.extend(["--auth-local=trust", "--auth-host=scram-sha-256"].map(OsString::from));
+        arguments.extend([
+            "--pwfile".into(),
+            password.into(),
+            "--pgdata".into(),
+            data.clone().into(),
+        ]);
+        workplace.run(&initdb, arguments)?;
+
+        let tls = Certificate::create_in(&folder);
+        workplace.hand_over(&tls.certificate);
+        workplace.hand_over(&tls.key);
+        let mut settings: Vec<(String, String)> = vec![
+            ("listen_addresses".into(), "127.0.0.1".into()),
+            ("port".into(), port.to_string()),
+            (
+                "unix_socket_directories".into(),
+                folder.display().to_string(),
+            ),
+            ("ssl".into(), "on".into()),
+            (
+                "ssl_cert_file".into(),
+                tls.certificate.display().to_string(),
+            ),
+            ("ssl_key_file".into(), tls.key.display().to_string()),
+        ];
+        settings.extend(
+            SETTINGS
+                .iter()
+                .map(|&(name, value)| (name.into(), value.into())),
+        );
+        settings.extend_from_slice(&self.settings);
+        let mut arguments: Vec<OsString> = vec!["-D".into(), data.clone().into()];
+        for (name, value) in settings {
+            arguments.extend(["-c".into(), format!("{name}={value}").into()]);
+        }
+        // The last line of this file is what `pg_ctl start` waits for too.
+        let state = data.join("postmaster.pid");
+        let is_ready =
+            || fs::read_to_string(&state).is_ok_and(|text| text.trim_end().ends_with("ready"));
+        let server = workplace.serve(EndWith::Quit, &postgres, arguments, is_ready)?;
+
+        let postgres = Postgres {
+            server,
+            port,
+            certificate: tls.certificate,
+            databases: AtomicUsize::new(0),
+        };
+        crate::wait::block_on(async {
+            let mut admin = postgres.observer().watch().await;
+            let (user, password) = (Postgres::USER, Postgres::PASSWORD);
+            admin
+                .execute(format!("create role {user} login password '{password}'"))
+                .await;
+            admin.close().await;
+            postgres.create(&postgres.database("app")).await;
+        });
+        Ok(postgres)
+    }
+}
