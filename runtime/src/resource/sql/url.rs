@@ -6,8 +6,11 @@ use crate::{
     resource::Acquire,
 };
 
-/// Every scheme that means a database here: the feature that it needs, and whether that is on.
-const SCHEMES: [(&str, &str, bool); 5] = [
+/// A scheme, the feature that it needs, and whether that is on.
+type Scheme = (&'static str, &'static str, bool);
+
+/// Every scheme that means a database here.
+const SCHEMES: [Scheme; 5] = [
     ("postgres", "postgres", cfg!(feature = "postgres")),
     ("postgresql", "postgres", cfg!(feature = "postgres")),
     ("mysql", "mysql", cfg!(feature = "mysql")),
@@ -19,11 +22,11 @@ const SCHEMES: [(&str, &str, bool); 5] = [
 pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Error> {
     let url = acquire.url()?;
     let variable = acquire.settings().env.unwrap_or_default();
-    check_scheme::<DB>(&url, variable)?;
+    check_scheme::<DB>(&url, variable, &SCHEMES)?;
     DB::options(&url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
 }
 
-fn check_scheme<DB: Driver>(url: &str, variable: &str) -> Result<(), Error> {
+fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Result<(), Error> {
     let Some((scheme, _)) = url.split_once(':') else {
         return Err(unreadable::<DB>(variable, "it has no scheme"));
     };
@@ -31,7 +34,7 @@ fn check_scheme<DB: Driver>(url: &str, variable: &str) -> Result<(), Error> {
         return Ok(());
     }
     let ours = DB::SCHEMES[0];
-    let known = SCHEMES.iter().find(|(known, ..)| *known == scheme);
+    let known = schemes.iter().find(|(known, ..)| *known == scheme);
     Err(match known {
         Some((_, _, true)) => Error::new(
             ErrorKind::WrongScheme,
@@ -72,4 +75,50 @@ fn unreadable<DB: Driver>(variable: &str, reason: &str) -> Error {
             DB::EXAMPLE
         ),
     )
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+    use sqlx::Postgres;
+
+    fn refused(url: &str, schemes: &[Scheme]) -> Error {
+        check_scheme::<Postgres>(url, "DATABASE_URL", schemes).expect_err("is no PostgreSQL URL")
+    }
+
+    #[test]
+    fn both_names_of_postgres_are_fine() {
+        for url in ["postgres://host/shop", "postgresql://host/shop"] {
+            assert!(check_scheme::<Postgres>(url, "DATABASE_URL", &SCHEMES).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_scheme_whose_feature_is_off_names_the_feature() {
+        let error = refused("mysql://host/shop", &[("mysql", "mysql", false)]);
+        assert_eq!(error.kind(), ErrorKind::FeatureOff);
+        let text = error.to_string();
+        assert!(text.contains("feature `mysql`, and that is off"), "{text}");
+    }
+
+    #[test]
+    fn the_scheme_of_another_database_names_both() {
+        let error = refused("mysql://host/shop", &[("mysql", "mysql", true)]);
+        assert_eq!(error.kind(), ErrorKind::WrongScheme);
+        let text = error.to_string();
+        assert!(
+            text.contains("`mysql:`") && text.contains("PostgreSQL"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_may_be_a_password_is_not_repeated() {
+        for url in ["hunter2:x@host/shop", "hunter2"] {
+            let error = refused(url, &SCHEMES);
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        let error = unreadable::<Postgres>("DATABASE_URL", "invalid value \"hunter2\"");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
 }
