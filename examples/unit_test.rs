@@ -1,7 +1,15 @@
 //! An annotated handler is called in a test like any other function.
 //!
+//! It takes its URL from the environment there, too. `std::env::set_var` is `unsafe` in edition 2024, and tests run side by
+//! side: let cargo set the variable, in `.cargo/config.toml` beside your `Cargo.toml` or above it.
+//!
+//! ```toml
+//! [env]
+//! UNIT_TEST_DATABASE_URL = "sqlite::memory:"
+//! ```
+//!
 //! ```sh
-//! DATABASE_URL=sqlite::memory: cargo test --example unit_test
+//! cargo test -p db-handler-examples --example unit_test
 //! ```
 
 use db_handler::{
@@ -27,4 +35,45 @@ async fn double(event: LambdaEvent<i64>, db: &SqlitePool) -> Result<i64, Error> 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     db_handler::run(double).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use db_handler::{Context, Stage};
+
+    /// An event without a request id and a deadline, which a test rarely needs.
+    fn event<T>(payload: T) -> LambdaEvent<T> {
+        LambdaEvent::new(payload, Context::default())
+    }
+
+    #[tokio::test]
+    async fn it_doubles() {
+        assert_eq!(double(event(21)).await.ok(), Some(42));
+    }
+
+    #[tokio::test]
+    async fn it_refuses_what_is_negative() {
+        let error = double(event(-1)).await.expect_err("negative");
+        assert_eq!(error.kind(), ErrorKind::Event);
+        assert_eq!(error.to_string(), "handler: -1 is negative");
+    }
+
+    /// What a forgotten variable looks like.
+    #[tokio::test]
+    async fn without_its_url_it_says_what_to_set() {
+        #[db_handler(env = "UNIT_TEST_SET_NOWHERE")]
+        async fn forgotten(event: LambdaEvent<i64>, db: &SqlitePool) -> Result<i64, Error> {
+            let _ = db;
+            Ok(event.payload)
+        }
+
+        let error = forgotten(event(21)).await.expect_err("no URL");
+        assert_eq!(error.stage(), Stage::Acquire);
+        assert_eq!(error.kind(), ErrorKind::MissingUrl);
+        assert_eq!(
+            error.to_string(),
+            "unit_test::tests::forgotten: acquire: the environment variable UNIT_TEST_SET_NOWHERE is not set: set it to the database's URL"
+        );
+    }
 }

@@ -75,9 +75,9 @@ async fn the_caller_has_its_answer_before_the_pool_is_closed() {
 async fn an_error_is_posted_before_the_pool_is_closed_too() {
     let database = postgres().fresh_database().await;
     let api = counting(&database).await;
-    let _function = start(&api, Path::new(FUNCTION), "postgres/always", &database);
-    let answer = api.invoke(&json!({"do": "bad_statement"}), AMPLE).await;
-    assert_eq!(answer.json()["errorType"], "QueryFailed");
+    let _function = start(&api, Path::new(FUNCTION), "postgres/single", &database);
+    let answer = api.invoke(&json!({"do": "fail"}), AMPLE).await;
+    assert_eq!(answer.json()["errorType"], "HandlerFailed");
     let posted = Call::Error(answer.id.clone());
     api.next_after(&answer.id).await;
     assert!(observed(&api.calls(), &posted) >= 1, "{:?}", api.calls());

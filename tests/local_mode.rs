@@ -84,6 +84,14 @@ async fn input_that_is_no_json_is_named_by_its_line() {
 }
 
 #[tokio::test]
+async fn input_that_is_no_text_is_named_by_its_line() {
+    let folder = Folder::new();
+    let called = finish(folder.orders().input(*b"\n\xff\xfe\n")).await;
+    assert_eq!(called.code, Some(2));
+    assert!(called.log.contains("line 2 is no JSON: "), "{}", called.log);
+}
+
+#[tokio::test]
 async fn an_argument_that_is_no_json_is_named_before_anything_runs() {
     let folder = Folder::new();
     let order = json!({"item": "tea", "quantity": 1}).to_string();

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection, MySqlConnection, PgConnection};
-use support::function::{Function, FunctionBuilder};
+use support::function::Function;
 use support::runtime_api::{Call, RuntimeApi};
 use support::{
     MariaDb, Postgres, free_port, mariadb, postgres, refused_port, silent_listener, wait_for,
@@ -249,41 +248,20 @@ fn mariadb_that_does_not_start_says_why() {
 
 // --- the end ---
 
-/// The other half of `servers_end_with_a_killed_process`: starts both servers, says where, and waits to be killed.
-#[test]
-#[ignore = "a process of its own for another test"]
-fn process_with_servers() {
-    let (postgres, mariadb) = (postgres(), mariadb());
-    for (port, folder) in [
-        (postgres.port(), postgres.folder()),
-        (mariadb.port(), mariadb.folder()),
-    ] {
-        println!("SERVER {port} {}", folder.display());
-    }
-    println!("READY");
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
 #[tokio::test]
 async fn servers_end_with_a_killed_process() {
-    let mut child = Command::new(std::env::current_exe().expect("this test"))
-        .args([
-            "--exact",
-            "process_with_servers",
-            "--ignored",
-            "--nocapture",
-        ])
+    let mut child = Command::new(env!("CARGO_BIN_EXE_servers"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("this test starts again");
+        .expect("a binary of this package");
     let output = BufReader::new(child.stdout.take().expect("piped"));
     let lines = output.lines().map(|line| line.expect("text"));
     let servers: Vec<(u16, PathBuf)> = lines
         .take_while(|line| line != "READY")
-        .filter_map(|line| {
-            let (port, folder) = line.split_once("SERVER ")?.1.split_once(' ')?;
-            Some((port.parse().expect("a port"), folder.into()))
+        .map(|line| {
+            let (port, folder) = line.split_once(' ').expect("a port and a folder");
+            (port.parse().expect("a port"), folder.into())
         })
         .collect();
     assert_eq!(servers.len(), 2, "the other process started its servers");
@@ -354,28 +332,10 @@ fn a_missing_example_says_how_to_build_it() {
 // --- the Runtime API ---
 
 /// The function of the tests below: a real one, with AWS's own runtime.
-#[tokio::test]
-#[ignore = "a process of its own for another test"]
-async fn function() {
-    let handler = |event: LambdaEvent<Value>| async move {
-        eprintln!("event {}", event.payload);
-        match event.payload["fail"].as_str() {
-            Some(message) => Err(Error::from(message.to_owned())),
-            None => {
-                Ok(json!({ "deadline": event.context.deadline, "id": event.context.request_id }))
-            }
-        }
-    };
-    lambda_runtime::run(service_fn(handler))
-        .await
-        .expect("a runtime");
-}
+const ECHO_FUNCTION: &str = env!("CARGO_BIN_EXE_echo_function");
 
 fn start_function(api: &RuntimeApi) -> Function {
-    let this_test = std::env::current_exe().expect("this test");
-    let arguments = ["--exact", "function", "--ignored", "--nocapture"];
-    let builder = Function::builder(api, &this_test);
-    arguments.iter().fold(builder, FunctionBuilder::arg).start()
+    Function::builder(api, Path::new(ECHO_FUNCTION)).start()
 }
 
 #[tokio::test]

@@ -172,11 +172,14 @@ impl Config {
 
 /// What a kind of resource does when the attribute says nothing.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Defaults {
     /// The environment variable that holds the URL; `None` for a resource that needs no URL.
     pub env: Option<&'static str>,
     /// When the connections go.
     pub close: Close,
+    /// How long it may idle when it is kept.
+    pub idle: Duration,
 }
 
 impl Defaults {
@@ -184,13 +187,36 @@ impl Defaults {
     pub const SQL: Self = Self {
         env: Some("DATABASE_URL"),
         close: Close::Always,
+        idle: DEFAULT_KEPT_IDLE,
     };
 
     /// For a resource that needs no URL and is kept until it fails: a client of one's own, a cache.
     pub const KEPT: Self = Self {
         env: None,
         close: Close::Never,
+        idle: Duration::MAX,
     };
+
+    /// The same with another environment variable for the URL, or none.
+    #[must_use]
+    pub const fn with_env(mut self, env: Option<&'static str>) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// The same, closed at another time.
+    #[must_use]
+    pub const fn with_close(mut self, close: Close) -> Self {
+        self.close = close;
+        self
+    }
+
+    /// The same, kept for another time.
+    #[must_use]
+    pub const fn with_idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
 }
 
 /// What holds for one resource of one handler: the written [`Config`] over the [`Defaults`].
@@ -203,7 +229,8 @@ pub struct Settings {
     pub max: u32,
     /// The connections that are opened at once and kept.
     pub min: u32,
-    /// How long a kept connection may idle before it is dropped unasked.
+    /// How long what is kept, or was opened ahead of the first event, may idle before it is dropped
+    /// unasked.
     pub idle: Duration,
     /// How long an acquire may wait.
     pub acquire: Duration,
@@ -217,8 +244,6 @@ pub struct Settings {
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
     pub ping: Duration,
-    /// The handler is stopped this long before the platform's deadline.
-    pub reserve: Duration,
 }
 
 impl Settings {
@@ -238,10 +263,10 @@ impl Settings {
             Some(close) => close,
             None => defaults.close,
         };
-        let idle = match (config.idle_ms, close) {
-            (Some(0) | None, Close::OnError | Close::Never) => DEFAULT_KEPT_IDLE,
-            (Some(idle_ms), _) => Duration::from_millis(idle_ms),
-            (None, Close::Always) => Duration::ZERO,
+        let idle = match config.idle_ms {
+            // 0 is the guide's word for "not kept": it says nothing about what is.
+            None | Some(0) => defaults.idle,
+            Some(idle_ms) => Duration::from_millis(idle_ms),
         };
         Self {
             env: match config.env {
@@ -272,7 +297,6 @@ impl Settings {
             },
             trust: TRUST,
             ping: PING,
-            reserve: RESERVE,
         }
     }
 }
@@ -286,7 +310,6 @@ mod tests {
         let settings = Settings::new(&Config::new(), &Defaults::SQL);
         assert_eq!(settings.env, Some("DATABASE_URL"));
         assert_eq!((settings.max, settings.min), (2, 0));
-        assert_eq!(settings.idle, Duration::ZERO);
         assert_eq!(settings.acquire, Duration::from_millis(3_000));
         assert_eq!(settings.lifetime, None);
         assert_eq!(settings.close, Close::Always);
@@ -298,9 +321,13 @@ mod tests {
         let kept = |config: Config| Settings::new(&config.close(Close::Never), &Defaults::SQL).idle;
         assert_eq!(kept(Config::new()), Duration::from_secs(300));
         assert_eq!(kept(Config::new().idle_ms(70)), Duration::from_millis(70));
-        assert_eq!(
-            Settings::new(&Config::new().close(Close::OnError), &Defaults::SQL).idle,
-            Duration::from_secs(300)
-        );
+        assert_eq!(kept(Config::new().idle_ms(0)), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_client_of_ones_own_is_kept_for_as_long_as_it_is_fit() {
+        let settings = Settings::new(&Config::new(), &Defaults::KEPT);
+        assert_eq!(settings.close, Close::Never);
+        assert_eq!(settings.idle, Duration::MAX);
     }
 }

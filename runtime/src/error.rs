@@ -194,6 +194,11 @@ impl Error {
         self.0.kind.error_type()
     }
 
+    /// What `Display` says after handler and stage.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     pub(crate) fn at(mut self, stage: Stage) -> Self {
         self.0.stage = stage;
         self

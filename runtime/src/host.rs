@@ -1,9 +1,10 @@
 //! Whoever drives the invocations: with a host, the *finally* waits until the answer is posted.
 
 use crate::{lifecycle::Finally, timeline::Timeline};
+use futures_util::future::join_all;
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 tokio::task_local! {
@@ -48,18 +49,27 @@ impl Host {
 
     /// Takes over the *finally* of a handler.
     pub(crate) fn defer(&self, finally: Arc<Finally>) {
-        self.deferred
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(finally);
+        self.lock().push(finally);
     }
 
     /// Runs every *finally* that was deferred, once the answer is out.
     pub(crate) async fn finish(&self) {
-        let deferred =
-            std::mem::take(&mut *self.deferred.lock().unwrap_or_else(PoisonError::into_inner));
-        for finally in deferred {
-            finally.run(true, self.timeline()).await;
-        }
+        let deferred = std::mem::take(&mut *self.lock());
+        self.run(deferred).await;
+    }
+
+    /// Runs the *finally* of every handler that has ended already, although the answer is not out.
+    pub(crate) async fn finish_ended(&self) {
+        let ended: Vec<_> = self.lock().extract_if(.., |one| one.has_ended()).collect();
+        self.run(ended).await;
+    }
+
+    async fn run(&self, deferred: Vec<Arc<Finally>>) {
+        let running = deferred.iter().map(|finally| finally.run(self.timeline()));
+        join_all(running).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Finally>>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

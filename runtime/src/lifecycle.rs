@@ -62,7 +62,7 @@ where
     F: FnOnce(Ev, P::Guards) -> Fut,
     Fut: Future<Output = Out>,
 {
-    let mut session = Session::begin(site, &(signature.invocation)(&event));
+    let mut session = Session::begin(site, &(signature.invocation)(&event)).await;
     let guards = match P::lend(&mut session).await {
         Ok(guards) => guards,
         Err(error) => {

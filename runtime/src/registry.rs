@@ -37,16 +37,17 @@ impl fmt::Debug for Registered {
 /// there are several, the first event finds out.
 pub(crate) async fn prepare(type_name: &str) -> Result<(), Error> {
     let all: Vec<Registered> = inventory::iter::<Registered>.into_iter().copied().collect();
-    let mut named: Vec<Registered> = all
-        .iter()
-        .copied()
-        .filter(|registered| registered.site.is_named(type_name))
-        .collect();
-    if let (true, [only]) = (named.is_empty(), all.as_slice()) {
-        named.push(*only);
+    let meant = match all.as_slice() {
+        [only] if type_name.ends_with("{{closure}}") => Some(*only),
+        // A handler of the same name in an outer module matches, too.
+        several => several
+            .iter()
+            .copied()
+            .filter(|registered| registered.site.is_named(type_name))
+            .max_by_key(|registered| registered.site.module().len()),
+    };
+    match meant {
+        Some(registered) => (registered.prepare)(registered.site).await,
+        None => Ok(()),
     }
-    for registered in named {
-        (registered.prepare)(registered.site).await?;
-    }
-    Ok(())
 }

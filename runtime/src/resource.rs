@@ -42,6 +42,8 @@ pub mod sql;
 /// }
 /// ```
 ///
+/// A client that is somebody else's type is wrapped in one of yours.
+///
 /// Every method is called with a bound on its time and may be dropped at any `.await`. None is
 /// called twice at once for the same purpose, but several invocations may hold the resource at once.
 #[diagnostic::on_unimplemented(
@@ -90,8 +92,14 @@ pub trait Resource: Send + Sync + Sized + 'static {
     }
 
     /// The invocation ended abnormally (panic, deadline, dropped): nothing that is still out may be
-    /// used again. Called before the handler's future is dropped; must not block.
+    /// used again. Called before the handler's future is dropped, but after a panic has unwound it; must
+    /// not block.
     fn abandon(&self) {}
+
+    /// The handler has ended, and this is going to be closed: what comes back from now on need not be
+    /// fit for another invocation. Called at the end of a failed handler, before anything else can run,
+    /// and again before the close; must not block.
+    fn closing(&self) {}
 
     /// Waits until everything lent is back, so that nothing is half-way when the sandbox freezes.
     /// Called before a resource is kept.
@@ -133,11 +141,20 @@ pub enum Symptom {
 
 /// Connections of a resource at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Connections that are open, in use or idle.
     pub open: u32,
     /// Connections that somebody holds.
     pub in_use: u32,
+}
+
+impl Usage {
+    /// `open` connections, of which somebody holds `in_use`.
+    #[must_use]
+    pub const fn new(open: u32, in_use: u32) -> Self {
+        Self { open, in_use }
+    }
 }
 
 impl fmt::Display for Usage {
@@ -204,6 +221,7 @@ pub trait Exclusive: Send + 'static {
 
 /// What becomes of something that an invocation had for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fate {
     /// It is put back for the next invocation, if it is in a state to serve.
     Kept,
@@ -250,6 +268,20 @@ impl Acquire {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// When the acquire is over.
+    pub(crate) fn until(&self) -> Instant {
+        self.started + self.within
+    }
+
+    /// The same for what outlives the invocation, and with it the invocation's deadline.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn unclamped(&self) -> Self {
+        Self {
+            within: self.settings.acquire,
+            ..*self
+        }
     }
 
     /// How long the whole acquire may take: `acquire_ms`, or less when the deadline is nearer.

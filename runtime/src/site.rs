@@ -46,6 +46,10 @@ impl Site {
         }
     }
 
+    pub(crate) fn module(&self) -> &'static str {
+        self.module
+    }
+
     /// The handler, as `module::function`.
     pub(crate) fn name(&self) -> &str {
         self.name

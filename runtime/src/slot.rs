@@ -3,16 +3,16 @@
 //! Every change of who holds what happens under one short lock without an `.await`, so that a
 //! future dropped at any point leaves a slot that is consistent.
 
-use crate::{
-    clock::Stamp,
-    config::{DEFAULT_KEPT_IDLE, Settings},
-    resource::Resource,
-};
+use crate::{clock::Stamp, config::Settings, resource::Resource};
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{runtime, sync::Mutex as AsyncMutex};
+use tokio::{
+    runtime,
+    sync::{Mutex as AsyncMutex, Notify},
+};
 
 /// Where the generations of one resource of one handler live.
 pub(crate) struct Slot<R> {
@@ -28,11 +28,12 @@ pub(crate) struct Generation<R> {
     /// A resource lives on the tokio runtime that it was opened on; a test has one runtime each.
     runtime: Option<runtime::Id>,
     hold: Mutex<Hold>,
+    /// Somebody else has leased it, too.
+    joined: Notify,
 }
 
 struct Hold {
     leases: usize,
-    ever_leased: bool,
     retired: bool,
     last_used: Stamp,
 }
@@ -93,8 +94,8 @@ impl<R: Resource> Slot<R> {
         let mut hold = lock(&generation.hold);
         if let Some(idle) = generation.serviceable(&hold, settings, now) {
             hold.leases += 1;
-            hold.ever_leased = true;
             drop(hold);
+            generation.joined.notify_waiters();
             return Offer::Kept {
                 lease: self.lease(generation),
                 idle,
@@ -127,10 +128,10 @@ impl<R: Resource> Slot<R> {
             runtime: runtime_id(),
             hold: Mutex::new(Hold {
                 leases,
-                ever_leased: leases > 0,
                 retired: false,
                 last_used: now,
             }),
+            joined: Notify::new(),
         });
         *lock(&self.current) = Some(Arc::clone(&generation));
         generation
@@ -161,13 +162,7 @@ impl<R> Generation<R> {
             return Some(Duration::ZERO);
         }
         let idle = now.since(hold.last_used);
-        let limit = if hold.ever_leased {
-            settings.idle
-        } else {
-            // Opened ahead in the init phase: the first event may be a while in coming.
-            settings.idle.max(DEFAULT_KEPT_IDLE)
-        };
-        (idle <= limit).then_some(idle)
+        (idle <= settings.idle).then_some(idle)
     }
 }
 
@@ -186,6 +181,15 @@ impl<R: Resource> Lease<R> {
         lock(&self.generation.hold).leases == 1
     }
 
+    /// Resolves when somebody else holds the generation, too.
+    pub(crate) async fn joined(&self) {
+        let mut joined = pin!(self.generation.joined.notified());
+        joined.as_mut().enable();
+        if self.is_last() {
+            joined.await;
+        }
+    }
+
     /// Whether the generation is closed with its last lease.
     pub(crate) fn is_retired(&self) -> bool {
         lock(&self.generation.hold).retired
@@ -196,6 +200,16 @@ impl<R: Resource> Lease<R> {
         let mut current = lock(&self.slot.current);
         lock(&self.generation.hold).retired = true;
         forget(&mut current, &self.generation);
+    }
+
+    /// The same, if nobody else holds it: otherwise the last one out decides.
+    pub(crate) fn retire_if_last(&self) {
+        let mut current = lock(&self.slot.current);
+        let mut hold = lock(&self.generation.hold);
+        if hold.leases == 1 {
+            hold.retired = true;
+            forget(&mut current, &self.generation);
+        }
     }
 
     /// Ends the lease. With `close`, the last one out gets the generation to close.

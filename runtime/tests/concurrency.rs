@@ -2,8 +2,11 @@
 
 mod fake;
 
-use db_handler::__private::{Close, Config, Site};
-use fake::{FakeEvent, poll_once, shared};
+use db_handler::{
+    __private::{Close, Config, Site},
+    Error, ErrorKind,
+};
+use fake::{FakeEvent, Faults, poll_once, shared};
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 use tokio::sync::Semaphore;
@@ -46,7 +49,7 @@ async fn when_the_first_open_is_dropped_the_second_caller_opens() {
     }
     gate.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["open", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -63,7 +66,25 @@ async fn the_last_one_out_closes() {
     assert!(script.log().is_empty(), "closed under the second one");
     go_second.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["close", "gone"]);
+    assert_eq!(script.log(), ["closing", "close", "gone"]);
+}
+
+#[tokio::test]
+async fn nobody_joins_what_is_about_to_be_closed() {
+    let (site, script) = site!(closing, Config::new().close(Close::OnError));
+    script.faults(Faults {
+        never_closes: true,
+        ..Faults::default()
+    });
+    let mut failing = pin!(shared::<()>(site, FakeEvent::default(), async |_| {
+        Err(Error::new(ErrorKind::Query, "scripted"))
+    }));
+    poll_once(&mut failing).await;
+    assert_eq!(script.log(), ["open", "closing", "close hangs"]);
+
+    let mut next = pin!(until(site, Arc::new(Semaphore::new(1))));
+    poll_once(&mut next).await;
+    assert_eq!(script.log()[..1], ["open"], "it joined");
 }
 
 #[tokio::test]
@@ -91,7 +112,67 @@ async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
 
     go_on.add_permits(2);
     neighbour.await;
-    assert_eq!(script.log(), ["close", "gone"]);
+    assert_eq!(script.log(), ["closing", "close", "gone"]);
     next.await;
     assert_eq!(script.log(), ["settle"]);
+}
+
+#[tokio::test]
+async fn an_error_takes_the_resource_from_the_next_one_too() {
+    let (site, script) = site!(on_error, Config::new().close(Close::OnError));
+    let go_on = Arc::new(Semaphore::new(0));
+    let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
+    poll_once(&mut neighbour).await;
+    shared::<()>(site, FakeEvent::default(), async |_| {
+        Err(Error::new(ErrorKind::Query, "scripted"))
+    })
+    .await
+    .expect_err("fails");
+    script.log();
+    go_on.add_permits(1);
+    neighbour.await;
+    assert_eq!(script.log(), ["closing", "close", "gone"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_what_a_newcomer_has_taken() {
+    let (site, script) = site!(newcomer, Config::new().close(Close::Never));
+    script.faults(Faults {
+        never_settles: true,
+        ..Faults::default()
+    });
+    let mut first = pin!(until(site, Arc::new(Semaphore::new(1))));
+    poll_once(&mut first).await;
+    assert_eq!(script.log(), ["open", "settle"]);
+    let go_on = Arc::new(Semaphore::new(0));
+    let mut newcomer = pin!(until(site, Arc::clone(&go_on)));
+    poll_once(&mut newcomer).await;
+
+    let started = tokio::time::Instant::now();
+    first.await;
+    assert!(started.elapsed().is_zero(), "{:?}", started.elapsed());
+    script.faults(Faults::default());
+    go_on.add_permits(1);
+    newcomer.await;
+    let log = script.log();
+    assert!(
+        !log.contains(&"close".to_owned()),
+        "a healthy one was closed: {log:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_dropped_serves_nobody_else() {
+    let (site, script) = site!(dropped, Config::new().close(Close::Never));
+    let go_on = Arc::new(Semaphore::new(0));
+    let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
+    poll_once(&mut neighbour).await;
+    {
+        let mut dropped = pin!(until(site, Arc::new(Semaphore::new(0))));
+        poll_once(&mut dropped).await;
+    }
+    script.log();
+    let mut next = pin!(until(site, go_on));
+    poll_once(&mut next).await;
+    assert_eq!(script.log(), ["open"]);
 }

@@ -26,7 +26,10 @@ async fn a_panic_reaches_the_caller_after_the_finally() {
         .await
         .expect_err("panics");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted"));
-    assert_eq!(script.log(), ["open", "abandon", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "abandon", "closing", "close", "gone"]
+    );
     succeed(site).await;
     assert_eq!(script.log(), ["open", "settle"]);
 }
@@ -45,6 +48,7 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
             "open",
             "take",
             "abandon",
+            "closing",
             "put back: Discarded",
             "close",
             "gone"
@@ -67,7 +71,48 @@ async fn the_handler_is_stopped_shortly_before_the_deadline() {
         error.to_string(),
         "test::deadline: handler: stopped after 2750 ms, 250 ms before the deadline (fake 0 open, 0 in use): raise the function's timeout, or do less per event"
     );
-    assert_eq!(script.log(), ["open", "abandon", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "abandon", "closing", "close", "gone"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_has_to_wait_is_stopped_too() {
+    let (site, _) = site!(busy, Config::new());
+    let error = shared::<()>(site, FakeEvent::with_ms_left(1_000), async |_| {
+        loop {
+            // Time goes by, and tokio's budget for a task is used up.
+            tokio::time::advance(Duration::from_millis(10)).await;
+            for _ in 0..256 {
+                tokio::task::consume_budget().await;
+            }
+        }
+    })
+    .await
+    .expect_err("is stopped");
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_abandoned_before_the_handlers_own_things_go() {
+    struct Noted(std::sync::Arc<fake::Script>);
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.0.note("handler gone");
+        }
+    }
+
+    let (site, script) = site!(order, Config::new().close(Close::Never));
+    {
+        let mut running = pin!(shared::<()>(site, FakeEvent::default(), async |_| {
+            let _mine = Noted(fake::Script::of("test::order"));
+            pending().await
+        }));
+        poll_once(&mut running).await;
+    }
+    let log = script.log();
+    assert_eq!(log[..3], ["open", "abandon", "handler gone"], "{log:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +178,7 @@ async fn a_handler_dropped_while_opening_lets_the_next_one_open() {
     }
     gate.add_permits(1);
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
 }
 
 #[tokio::test]

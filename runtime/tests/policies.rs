@@ -30,7 +30,7 @@ async fn always_opens_and_closes_for_every_invocation() {
     let (site, script) = site!(always, Config::new());
     for _ in 0..2 {
         succeed(site).await.expect("succeeds");
-        assert_eq!(script.log(), ["open", "used", "close", "gone"]);
+        assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
     }
 }
 
@@ -38,7 +38,7 @@ async fn always_opens_and_closes_for_every_invocation() {
 async fn always_closes_after_an_error_too() {
     let (site, script) = site!(always_error, Config::new());
     fail(site).await.expect_err("fails");
-    assert_eq!(script.log(), ["open", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +57,7 @@ async fn on_error_keeps_after_success_and_closes_after_an_error() {
     assert_eq!(script.log(), ["open", "used", "settle"]);
     fail(site).await.expect_err("fails");
     let log = script.log();
-    assert_eq!(log[1..], ["close", "gone"], "{log:?}");
+    assert_eq!(log[1..], ["closing", "close", "gone"], "{log:?}");
     succeed(site).await.expect("succeeds");
     assert_eq!(script.log(), ["open", "used", "settle"]);
 }
@@ -139,7 +139,7 @@ async fn a_close_that_hangs_is_given_up() {
     succeed(site).await.expect("succeeds");
     assert_eq!(
         script.log(),
-        ["open", "used", "close hangs", "abandon", "gone"]
+        ["open", "used", "closing", "close hangs", "abandon", "gone"]
     );
     assert!(started.elapsed() <= db_handler::config::FINALLY + Duration::from_millis(10));
 }
@@ -170,7 +170,7 @@ async fn a_panic_in_a_close_does_not_reach_the_caller() {
     script.faults(Faults::default());
     script.log();
     succeed(site).await.expect("the next one works");
-    assert_eq!(script.log(), ["open", "used", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -179,7 +179,14 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
     exclusive(site, async |_| Ok(())).await.expect("succeeds");
     assert_eq!(
         script.log(),
-        ["open", "take", "put back: Closed", "close", "gone"]
+        [
+            "open",
+            "take",
+            "closing",
+            "put back: Closed",
+            "close",
+            "gone"
+        ]
     );
     let (site, script) = site!(alone_kept, Config::new().close(Close::Never));
     exclusive(site, async |_| Ok(())).await.expect("succeeds");
@@ -197,7 +204,7 @@ async fn when_nothing_can_be_taken_the_resource_is_closed() {
         .await
         .expect_err("none left");
     assert_eq!(error.kind(), ErrorKind::AllInUse);
-    assert_eq!(script.log(), ["open", "take", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "take", "closing", "close", "gone"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use db_handler::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::env;
+use tokio::sync::Barrier;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
@@ -58,7 +59,18 @@ macro_rules! handlers {
                         }
                         json!(sessions)
                     }
-                    Deed::SideBySide => json!(tokio::try_join!(session(), session())?),
+                    Deed::SideBySide => {
+                        // Neither gives its connection back before the other one has one, too.
+                        let both = Barrier::new(2);
+                        let side = async || {
+                            let mut connection = db.acquire().await?;
+                            both.wait().await;
+                            sqlx::query_scalar::<_, i64>($session)
+                                .fetch_one(&mut *connection)
+                                .await
+                        };
+                        json!(tokio::try_join!(side(), side())?)
+                    }
                     Deed::Sleep { seconds } => {
                         sqlx::query($sleep).bind(seconds).execute(db).await?;
                         json!("awake")
@@ -185,6 +197,18 @@ macro_rules! handlers {
                 Ok(json!(session))
             }
 
+            /// No handler of ours, but one that calls ours several times for one event.
+            async fn repeated(event: LambdaEvent<usize>) -> Result<Value, Error> {
+                let mut sessions = Vec::new();
+                for _ in 0..event.payload {
+                    let session = LambdaEvent::new(Deed::Session, event.context.clone());
+                    sessions.push(single_kept(session).await?);
+                    let session = LambdaEvent::new(Deed::Session, event.context.clone());
+                    single(session).await?;
+                }
+                Ok(json!(sessions))
+            }
+
             pub(super) async fn run(handler: &str) -> Result<(), Error> {
                 match handler {
                     "always" => db_handler::run(always).await,
@@ -193,6 +217,7 @@ macro_rules! handlers {
                     "eager" => db_handler::run(eager).await,
                     "single" => db_handler::run(single).await,
                     "single_kept" => db_handler::run(single_kept).await,
+                    "repeated" => db_handler::run(repeated).await,
                     "both" => db_handler::run(both).await,
                     "boxed" => db_handler::run(boxed).await,
                     other => Err(Error::other(format!("no handler {other}"))),

@@ -1,11 +1,8 @@
 //! Calls the test function once per event, without a platform: its local mode.
 
-use crate::{
-    PATIENCE,
-    function::{Function, FunctionBuilder},
-};
+use crate::function::{Function, FunctionBuilder};
 use serde_json::Value;
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 /// What came of one run of a function in its local mode.
 #[derive(Debug)]
@@ -72,16 +69,8 @@ pub async fn call(function: FunctionBuilder, events: &[Value]) -> Called {
 /// # Panics
 /// When it prints something that is no JSON, or does not end.
 pub async fn finish(function: FunctionBuilder) -> Called {
-    finish_within(function, PATIENCE).await
-}
-
-/// Runs it to the end, which may take longer than usual.
-///
-/// # Panics
-/// When it prints something that is no JSON, or does not end within `patience`.
-pub async fn finish_within(function: FunctionBuilder, patience: Duration) -> Called {
     let mut function = function.start();
-    let status = function.ended_within(patience).await;
+    let status = function.ended().await;
     let answers = function
         .stdout()
         .lines()

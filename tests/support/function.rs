@@ -19,7 +19,7 @@ use crate::wait::{PATIENCE, wait_for};
 #[must_use = "a builder starts nothing until `start` is called"]
 pub struct FunctionBuilder {
     command: Command,
-    input: String,
+    input: Vec<u8>,
 }
 
 /// A running function; killed when dropped.
@@ -139,17 +139,9 @@ impl Function {
     /// # Panics
     /// When it does not end, with what it wrote.
     pub async fn ended(&mut self) -> ExitStatus {
-        self.ended_within(PATIENCE).await
-    }
-
-    /// The same, for a function that takes longer than usual.
-    ///
-    /// # Panics
-    /// When it does not end, with what it wrote.
-    pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
-        let Ok(status) = tokio::time::timeout(patience, self.child.wait()).await else {
+        let Ok(status) = tokio::time::timeout(PATIENCE, self.child.wait()).await else {
             panic!(
-                "the function did not end within {patience:?}; it wrote:\n{}",
+                "the function did not end within {PATIENCE:?}; it wrote:\n{}",
                 self.output()
             );
         };
@@ -175,7 +167,7 @@ impl FunctionBuilder {
             .kill_on_drop(true);
         Self {
             command,
-            input: String::new(),
+            input: Vec::new(),
         }
     }
 
@@ -192,7 +184,7 @@ impl FunctionBuilder {
     }
 
     /// What it reads on standard input, which is empty otherwise.
-    pub fn input(mut self, text: impl Into<String>) -> Self {
+    pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.input = text.into();
         self
     }
@@ -214,7 +206,7 @@ impl FunctionBuilder {
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command.as_std()));
         let mut stdin = child.stdin.take().expect("a piped input");
         // A function that reads nothing may well end before it has got everything.
-        tokio::spawn(async move { drop(stdin.write_all(self.input.as_bytes()).await) });
+        tokio::spawn(async move { drop(stdin.write_all(&self.input).await) });
         let stdout = child.stdout.take().expect("a piped output");
         let stderr = child.stderr.take().expect("a piped output");
         Function {

@@ -23,6 +23,7 @@ mod ports;
 mod postgres;
 mod programs;
 pub mod runtime_api;
+mod server;
 mod tls;
 mod wait;
 
@@ -31,6 +32,7 @@ pub use database::{Database, Session};
 pub use mariadb::{MariaDb, MariaDbBuilder, mariadb};
 pub use ports::{SilentListener, free_port, refused_port, silent_listener};
 pub use postgres::{Postgres, PostgresBuilder, postgres};
+pub use server::DatabaseServer;
 pub use wait::{PATIENCE, wait_for};
 
 /// The README's code, compiled.

@@ -3,19 +3,20 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
+use std::ops::Deref;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::MySqlConnection;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
-use crate::database::{Database, Observer, Session, connect, running};
-use crate::guarded::{EndWith, Server, Workplace};
+use crate::database::{Database, Observer, connect};
+use crate::guarded::{EndWith, Workplace};
 use crate::ports::free_port;
 use crate::programs::Programs;
+use crate::server::DatabaseServer;
 use crate::tls::Certificate;
 use crate::wait::on_any_free_port;
 
@@ -57,11 +58,16 @@ pub fn mariadb() -> &'static MariaDb {
 /// It ends with its folder when it is dropped, or with the process whatever ends that.
 #[derive(Debug)]
 pub struct MariaDb {
-    server: Server,
-    port: u16,
-    admin_port: u16,
-    certificate: PathBuf,
-    databases: AtomicUsize,
+    server: DatabaseServer,
+    admin: MySqlConnectOptions,
+}
+
+impl Deref for MariaDb {
+    type Target = DatabaseServer;
+
+    fn deref(&self) -> &DatabaseServer {
+        &self.server
+    }
 }
 
 impl MariaDb {
@@ -78,30 +84,6 @@ impl MariaDb {
         }
     }
 
-    /// The port on 127.0.0.1.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The server's certificate, which is its own root.
-    #[must_use]
-    pub fn certificate(&self) -> &Path {
-        &self.certificate
-    }
-
-    /// Everything that the server has logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.server.log()
-    }
-
-    /// The folder of the server, with its data, its socket and its log.
-    #[must_use]
-    pub fn folder(&self) -> PathBuf {
-        self.server.folder()
-    }
-
     /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
     #[must_use]
     pub fn url(&self) -> String {
@@ -113,7 +95,7 @@ impl MariaDb {
     /// # Panics
     /// When the server does not answer.
     pub async fn admin(&self) -> MySqlConnection {
-        connect(&self.admin_options()).await
+        connect(&self.admin).await
     }
 
     /// An empty database, in which [`USER`](Self::USER) may do everything.
@@ -121,72 +103,17 @@ impl MariaDb {
     /// # Panics
     /// When the server does not answer.
     pub async fn fresh_database(&self) -> Database {
-        let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
-        let database = self.database(&format!("test_{number}"));
-        let mut observer = self.observer().watch().await;
-        observer
-            .execute(format!("create database {}", database.name()))
-            .await;
-        observer.close().await;
+        let database = self.database(&self.server.fresh_name());
+        let sql = format!("create database {}", database.name());
+        self.server.execute(sql).await;
         database
     }
 
-    /// Who is connected to the server now, observers apart.
-    ///
-    /// # Panics
-    /// When the server does not answer.
-    pub async fn sessions(&self) -> Vec<Session> {
-        self.observer().watch().await.sessions(None).await
-    }
-
-    /// How many are connected to the server now, observers apart.
-    pub async fn connections(&self) -> usize {
-        self.sessions().await.len()
-    }
-
-    /// Waits until `n` are connected to the server, observers apart.
-    ///
-    /// # Panics
-    /// When that does not happen, with those that are connected.
-    pub async fn wait_until_connections(&self, n: usize) {
-        let mut watch = self.observer().watch().await;
-        let what = format!("{n} connections to MariaDB");
-        watch.until(&what, None, |seen| seen.len() == n).await;
-    }
-
-    /// The texts of the queries that run on the server now.
-    pub async fn running_queries(&self) -> Vec<String> {
-        running(self.sessions().await)
-    }
-
     fn database(&self, name: &str) -> Database {
-        let Self {
-            port, certificate, ..
-        } = self;
-        let (user, password) = (Self::USER, Self::PASSWORD);
+        let (user, password, port) = (Self::USER, Self::PASSWORD, self.port());
         let url = format!("mysql://{user}:{password}@127.0.0.1:{port}/{name}");
-        let tls = format!(
-            "{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={}",
-            certificate.display()
-        );
-        Database::new(
-            name.to_owned(),
-            format!("{url}?ssl-mode=DISABLED"),
-            tls,
-            self.observer(),
-        )
-    }
-
-    fn observer(&self) -> Observer {
-        Observer::MariaDb(self.admin_options())
-    }
-
-    fn admin_options(&self) -> MySqlConnectOptions {
-        MySqlConnectOptions::new()
-            .host("127.0.0.1")
-            .port(self.admin_port)
-            .username("observer")
-            .ssl_mode(MySqlSslMode::Disabled)
+        let tls = "ssl-mode=VERIFY_IDENTITY&ssl-ca=";
+        self.server.database(name, &url, "ssl-mode=DISABLED", tls)
     }
 }
 
@@ -273,12 +200,16 @@ impl MariaDbBuilder {
                 .map(|(name, value)| option(name, value)),
         );
         let server = workplace.serve(EndWith::Kill, &mariadbd, arguments, || greets(&socket))?;
+        let admin = MySqlConnectOptions::new()
+            .host("127.0.0.1")
+            .port(admin_port)
+            .username("observer")
+            .ssl_mode(MySqlSslMode::Disabled);
+        let observer = Observer::MariaDb(admin.clone());
+        let certificate = tls.certificate;
         Ok(MariaDb {
-            server,
-            port,
-            admin_port,
-            certificate: tls.certificate,
-            databases: AtomicUsize::new(0),
+            server: DatabaseServer::new("MariaDB", server, port, certificate, observer),
+            admin,
         })
     }
 }

@@ -2,17 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::database::{Database, Observer, Session, connect, running};
-use crate::guarded::{EndWith, Server, Workplace};
+use crate::database::{Database, Observer, connect};
+use crate::guarded::{EndWith, Workplace};
 use crate::ports::free_port;
 use crate::programs::Programs;
+use crate::server::DatabaseServer;
 use crate::tls::Certificate;
 use crate::wait::on_any_free_port;
 
@@ -52,10 +52,16 @@ pub fn postgres() -> &'static Postgres {
 /// It ends with its folder when it is dropped, or with the process whatever ends that.
 #[derive(Debug)]
 pub struct Postgres {
-    server: Server,
-    port: u16,
-    certificate: PathBuf,
-    databases: AtomicUsize,
+    server: DatabaseServer,
+    admin: PgConnectOptions,
+}
+
+impl Deref for Postgres {
+    type Target = DatabaseServer;
+
+    fn deref(&self) -> &DatabaseServer {
+        &self.server
+    }
 }
 
 impl Postgres {
@@ -72,30 +78,6 @@ impl Postgres {
         }
     }
 
-    /// The port on 127.0.0.1.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The server's certificate, which is its own root.
-    #[must_use]
-    pub fn certificate(&self) -> &Path {
-        &self.certificate
-    }
-
-    /// Everything that the server has logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.server.log()
-    }
-
-    /// The folder of the server, with its data, its socket and its log.
-    #[must_use]
-    pub fn folder(&self) -> PathBuf {
-        self.server.folder()
-    }
-
     /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
     #[must_use]
     pub fn url(&self) -> String {
@@ -107,7 +89,7 @@ impl Postgres {
     /// # Panics
     /// When the server does not answer.
     pub async fn admin(&self) -> PgConnection {
-        connect(&self.admin_options()).await
+        connect(&self.admin).await
     }
 
     /// An empty database, owned by [`USER`](Self::USER).
@@ -115,79 +97,22 @@ impl Postgres {
     /// # Panics
     /// When the server does not answer.
     pub async fn fresh_database(&self) -> Database {
-        let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
-        let database = self.database(&format!("test_{number}"));
+        let database = self.database(&self.server.fresh_name());
         self.create(&database).await;
         database
     }
 
-    /// Who is connected to the server now, observers apart.
-    ///
-    /// # Panics
-    /// When the server does not answer.
-    pub async fn sessions(&self) -> Vec<Session> {
-        self.observer().watch().await.sessions(None).await
-    }
-
-    /// How many are connected to the server now, observers apart.
-    pub async fn connections(&self) -> usize {
-        self.sessions().await.len()
-    }
-
-    /// Waits until `n` are connected to the server, observers apart.
-    ///
-    /// # Panics
-    /// When that does not happen, with those that are connected.
-    pub async fn wait_until_connections(&self, n: usize) {
-        let mut watch = self.observer().watch().await;
-        let what = format!("{n} connections to PostgreSQL");
-        watch.until(&what, None, |seen| seen.len() == n).await;
-    }
-
-    /// The texts of the queries that run on the server now.
-    pub async fn running_queries(&self) -> Vec<String> {
-        running(self.sessions().await)
-    }
-
     fn database(&self, name: &str) -> Database {
-        let Self {
-            port, certificate, ..
-        } = self;
-        let (user, password) = (Self::USER, Self::PASSWORD);
+        let (user, password, port) = (Self::USER, Self::PASSWORD, self.port());
         let url = format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}");
-        let tls = format!(
-            "{url}?sslmode=verify-full&sslrootcert={}",
-            certificate.display()
-        );
-        Database::new(
-            name.to_owned(),
-            format!("{url}?sslmode=disable"),
-            tls,
-            self.observer(),
-        )
+        let tls = "sslmode=verify-full&sslrootcert=";
+        self.server.database(name, &url, "sslmode=disable", tls)
     }
 
     async fn create(&self, database: &Database) {
-        let mut observer = self.observer().watch().await;
         let (name, owner) = (database.name(), Self::USER);
-        observer
-            .execute(format!("create database {name} owner {owner}"))
-            .await;
-        observer.close().await;
-    }
-
-    fn observer(&self) -> Observer {
-        Observer::Postgres(self.admin_options())
-    }
-
-    fn admin_options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(self.server.folder())
-            .port(self.port)
-            .username("observer")
-            .database("postgres")
-            .application_name("observer")
-            .ssl_mode(PgSslMode::Disable)
+        let sql = format!("create database {name} owner {owner}");
+        self.server.execute(sql).await;
     }
 }
 
@@ -276,19 +201,23 @@ impl PostgresBuilder {
             || fs::read_to_string(&state).is_ok_and(|text| text.trim_end().ends_with("ready"));
         let server = workplace.serve(EndWith::Quit, &postgres, arguments, is_ready)?;
 
+        let admin = PgConnectOptions::new_without_pgpass()
+            .socket(&folder)
+            .port(port)
+            .username("observer")
+            .database("postgres")
+            .application_name("observer")
+            .ssl_mode(PgSslMode::Disable);
+        let observer = Observer::Postgres(admin.clone());
+        let certificate = tls.certificate;
         let postgres = Postgres {
-            server,
-            port,
-            certificate: tls.certificate,
-            databases: AtomicUsize::new(0),
+            server: DatabaseServer::new("PostgreSQL", server, port, certificate, observer),
+            admin,
         };
         crate::wait::block_on(async {
-            let mut admin = postgres.observer().watch().await;
             let (user, password) = (Postgres::USER, Postgres::PASSWORD);
-            admin
-                .execute(format!("create role {user} login password '{password}'"))
-                .await;
-            admin.close().await;
+            let sql = format!("create role {user} login password '{password}'");
+            postgres.server.execute(sql).await;
             postgres.create(&postgres.database("app")).await;
         });
         Ok(postgres)

@@ -87,7 +87,7 @@ fn full() {
 
 #[test]
 fn registered() {
-    expect![[r##"
+    expect![[r#"
         #[allow(unused)]
         async fn handler(event: E) -> Result<(), Error> {
             static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
@@ -128,7 +128,7 @@ fn registered() {
                 )
                 .await;
         }
-    "##]].assert_eq(&expand(
+    "#]].assert_eq(&expand(
         "",
         "async fn handler(_event: E, db: &PgPool) -> Result<(), Error> { #![allow(unused)] Ok(()) }",
     ));

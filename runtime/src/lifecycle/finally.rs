@@ -7,9 +7,10 @@ use crate::{
     slot::{Lease, Outdated, Released},
     timeline::{Phase, Timeline},
 };
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
 use std::{
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{Mutex, PoisonError},
 };
 use tokio::time::{Instant, timeout_at};
@@ -43,8 +44,8 @@ pub(crate) struct Finally {
 }
 
 struct State {
-    /// Until the handler says otherwise, its future may be dropped at any time.
-    ending: Ending,
+    /// `None` as long as the handler runs.
+    ending: Option<Ending>,
     held: Vec<Box<dyn Held>>,
 }
 
@@ -54,7 +55,7 @@ impl Finally {
             site,
             deadline,
             state: Mutex::new(State {
-                ending: Ending::Dropped,
+                ending: None,
                 held: Vec::new(),
             }),
         }
@@ -65,7 +66,15 @@ impl Finally {
     }
 
     pub(super) fn ended(&self, ending: Ending) {
-        self.lock().ending = ending;
+        let mut state = self.lock();
+        state.ending = Some(ending);
+        for held in &state.held {
+            held.ended(ending);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ending.is_some()
     }
 
     /// Lets go of everything at once, without a goodbye: for a future that was dropped.
@@ -74,16 +83,18 @@ impl Finally {
         drop(held);
     }
 
-    /// Settles, keeps and closes. `answered`: the answer is out, and nothing waits for us any more.
-    pub(crate) async fn run(&self, answered: bool, timeline: Option<&Timeline>) {
+    /// Settles, keeps and closes.
+    pub(crate) async fn run(&self, timeline: Option<&Timeline>) {
         let (ending, held) = {
             let mut state = self.lock();
-            (state.ending, std::mem::take(&mut state.held))
+            // A handler that has not said how it ended was dropped with its platform's call.
+            let ending = state.ending.unwrap_or(Ending::Dropped);
+            (ending, std::mem::take(&mut state.held))
         };
         let now = Instant::now();
         let longest = now + FINALLY;
+        // The margin is for posting the answer, or for asking for the next event.
         let until = match self.deadline {
-            Some(deadline) if answered => deadline.min(longest),
             Some(deadline) => deadline
                 .checked_sub(ANSWER_MARGIN)
                 .unwrap_or(now)
@@ -115,6 +126,9 @@ pub(super) struct Step<'a> {
 
 /// One resource that an invocation holds.
 pub(super) trait Held: Send {
+    /// The handler has ended; `finish` comes later.
+    fn ended(&self, ending: Ending);
+
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
 
@@ -127,17 +141,34 @@ pub(super) struct Holding<R: Resource> {
 }
 
 impl<R: Resource> Held for Holding<R> {
+    fn ended(&self, ending: Ending) {
+        let Some(lease) = &self.lease else { return };
+        // Nobody may join what is about to be closed. With `always`, others may still be at it: then
+        // the last one out closes.
+        match self.settings.close {
+            Close::Always if !ending.is_abnormal() => lease.retire_if_last(),
+            close if must_close(close, ending) => lease.retire(),
+            _ => {}
+        }
+        // After a success everything is back or about to be, and goes when the answer is out. What a
+        // failure has given up half-way must not even begin to be waited for.
+        if ending != Ending::Succeeded && lease.is_retired() && lease.is_last() {
+            lease.resource().closing();
+        }
+    }
+
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             for outdated in self.outdated {
                 step.close(outdated).await;
             }
             let Some(lease) = self.lease else { return };
-            let mut close = lease.is_retired() || must_close(self.settings.close, step.ending);
+            if lease.is_retired() && lease.is_last() {
+                lease.resource().closing();
+            }
             let fate = if step.ending.is_abnormal() {
-                lease.retire();
                 Fate::Discarded
-            } else if close && lease.is_last() {
+            } else if lease.is_retired() {
                 Fate::Closed
             } else {
                 Fate::Kept
@@ -145,8 +176,8 @@ impl<R: Resource> Held for Holding<R> {
             let putting_back = (self.put_back)(lease.resource(), fate);
             if timeout_at(step.until, putting_back).await.is_err() {
                 lease.retire();
-                close = true;
             }
+            let close = lease.is_retired() || must_close(self.settings.close, step.ending);
             if !close && lease.is_last() && !step.settle(&lease).await {
                 lease.retire();
             }
@@ -180,8 +211,13 @@ impl<'a> Step<'a> {
         let from = Instant::now();
         // What does not settle has to be closed, and that takes time, too.
         let half_way = from + self.until.saturating_duration_since(from) / 2;
-        let settled = timeout_at(half_way, lease.resource().settle()).await;
-        let fit = settled == Ok(Fitness::Fit);
+        let (settling, joined) = (pin!(lease.resource().settle()), pin!(lease.joined()));
+        let fit = match timeout_at(half_way, select(settling, joined)).await {
+            Ok(Either::Left((fitness, _))) => fitness == Fitness::Fit,
+            // Somebody else is at it now, and will settle it in the end.
+            Ok(Either::Right(((), _))) => true,
+            Err(_) => false,
+        };
         if !fit {
             let usage = lease.resource().usage();
             tracing::warn!(
@@ -189,11 +225,9 @@ impl<'a> Step<'a> {
                 resource = R::NAME,
                 waited = ?from.elapsed(),
                 %usage,
-                "not everything came back: closed instead of kept"
+                "not fit to be kept: closed"
             );
-            self.note(from, || {
-                format!("{} not settled ({usage}): not kept", R::NAME)
-            });
+            self.note(from, || format!("{} not fit to be kept ({usage})", R::NAME));
         }
         fit
     }

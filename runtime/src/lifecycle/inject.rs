@@ -18,7 +18,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 /// A parameter `&T`.
 ///
@@ -101,7 +101,7 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
         let (resource, acquire) = session
             .lease::<T::Resource>(parameter, returned.put_back::<T>())
             .await?;
-        let loan = match timeout(acquire.left(), T::take(&resource, &acquire)).await {
+        let loan = match timeout_at(acquire.until(), T::take(&resource, &acquire)).await {
             Ok(taken) => taken,
             Err(_) => Err(acquire.timed_out("taking a connection")),
         };

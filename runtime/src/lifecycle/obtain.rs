@@ -10,7 +10,7 @@ use crate::{
     timeline::{Phase, Timeline},
 };
 use std::{future::Future, sync::Arc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// Leases what `slot` offers and can still serve, or opens anew. What it found too old or dead goes
 /// to `outdated`, to be closed after the answer.
@@ -66,7 +66,7 @@ async fn kept<R: Resource>(
             return None;
         }
     };
-    let fitness = timeout(acquire.left(), lease.resource().reset(idle)).await;
+    let fitness = timeout_at(acquire.until(), lease.resource().reset(idle)).await;
     if let Ok(Fitness::Fit) = fitness {
         note_reset(timeline, from, || {
             format!(
@@ -134,7 +134,7 @@ async fn bounded<T>(
     what: &str,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match timeout(acquire.left(), work).await {
+    match timeout_at(acquire.until(), work).await {
         Ok(done) => done,
         Err(_) => Err(acquire.timed_out(what)),
     }

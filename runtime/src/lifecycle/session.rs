@@ -5,6 +5,7 @@ use super::{
     obtain,
 };
 use crate::{
+    config::RESERVE,
     error::{Error, ErrorKind, Stage},
     host::Host,
     invocation::Invocation,
@@ -21,9 +22,11 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Instant, Sleep, sleep_until},
+};
 
 tokio::task_local! {
     /// What the handler that is being polled right now has been lent.
@@ -50,6 +53,21 @@ impl Lent {
             .iter()
             .find_map(|resource| resource.explain(symptom))
             .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
+    }
+
+    fn abandon(&self) {
+        for resource in &self.resources {
+            resource.abandon();
+        }
+    }
+}
+
+/// Abandons what was lent, unless it is forgotten.
+struct AbandonOnDrop<'a>(&'a Lent);
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -103,9 +121,14 @@ pub(super) enum Stopped {
 }
 
 impl Session {
-    pub(super) fn begin(site: &'static Site, invocation: &Invocation) -> Self {
-        let finally = Arc::new(Finally::new(site, invocation.deadline));
+    pub(super) async fn begin(site: &'static Site, invocation: &Invocation) -> Self {
         let host = Host::current();
+        if let Some(host) = &host {
+            // A handler may be called several times for one event: what the last call left to be
+            // done after the answer is in the way of the next.
+            Box::pin(host.finish_ended()).await;
+        }
+        let finally = Arc::new(Finally::new(site, invocation.deadline));
         if let Some(host) = &host {
             host.defer(Arc::clone(&finally));
         }
@@ -135,12 +158,11 @@ impl Session {
         put_back: PutBack<R>,
     ) -> Result<(Borrowed<R>, Acquire), Error> {
         let settings = self.site.settings::<R>(parameter);
-        let stop_at = self.stop_at(settings.reserve);
-        let acquire = Acquire::new(self.site.name(), settings, stop_at);
+        let acquire = Acquire::new(self.site.name(), settings, self.stop_at());
         let slot = self.site.slot::<R>(parameter);
         let timeline = self.host.as_ref().and_then(|host| host.timeline());
         let mut outdated = Vec::new();
-        let leased = obtain::lease(&slot, &acquire, timeline, &mut outdated).await;
+        let leased = Box::pin(obtain::lease(&slot, &acquire, timeline, &mut outdated)).await;
         let (lease, borrowed) = match leased {
             Ok(lease) => {
                 let borrowed = lease.share();
@@ -159,22 +181,24 @@ impl Session {
         Ok((borrowed, acquire))
     }
 
-    /// When the handler is stopped: `reserve` before the deadline, but never in the first half of
+    /// When the handler is stopped: [`RESERVE`] before the deadline, but never in the first half of
     /// the time that there is.
-    fn stop_at(&self, reserve: Duration) -> Option<Instant> {
+    fn stop_at(&self) -> Option<Instant> {
         let deadline = self.deadline?;
         let left = deadline.saturating_duration_since(self.started);
-        Some(self.started + left.saturating_sub(reserve).max(left / 2))
+        Some(self.started + left.saturating_sub(RESERVE).max(left / 2))
     }
 
     /// Runs the handler.
     pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
         let from = Instant::now();
-        let stop_at = self.stop_at(crate::config::RESERVE);
+        let stop_at = self.stop_at();
         let mut watching = watching(&self.lent.resources);
         let outcome = {
             let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
-            let mut alarm: Option<Pin<Box<Sleep>>> = None;
+            // A handler that is always ready uses up tokio's budget, and would be stopped by no alarm
+            // that has to share it.
+            let mut alarm: Option<Pin<Box<Unconstrained<Sleep>>>> = None;
             let racing = poll_fn(|cx| {
                 if let Poll::Ready(outcome) = handler.as_mut().poll(cx) {
                     return Poll::Ready(Some(outcome));
@@ -184,13 +208,16 @@ impl Session {
                 let Some(stop_at) = stop_at else {
                     return Poll::Pending;
                 };
-                let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(stop_at)));
+                let alarm =
+                    alarm.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(stop_at))));
                 alarm.as_mut().poll(cx).map(|()| None)
             });
+            // Goes before the handler's future does, so that nothing it held comes back. (A panic has
+            // unwound the handler by then.)
+            let unless_it_ends = AbandonOnDrop(&self.lent);
             let outcome = LENT.scope(Arc::new(self.lent.clone()), racing).await;
-            if !matches!(outcome, Some(Ok(_))) {
-                // Before the handler's future is dropped, so that nothing it held comes back.
-                self.abandon();
+            if let Some(Ok(_)) = outcome {
+                std::mem::forget(unless_it_ends);
             }
             outcome
         };
@@ -219,17 +246,17 @@ impl Session {
         self.finally.ended(ending);
         self.lent.resources.clear();
         if self.host.is_none() {
-            self.finally.run(false, None).await;
-        }
-    }
-
-    fn abandon(&self) {
-        for resource in &self.lent.resources {
-            resource.abandon();
+            // Boxed, like the opening: the future of a handler is no larger than it needs to be.
+            Box::pin(self.finally.run(None)).await;
         }
     }
 
     fn deadline_error(&self) -> Error {
+        let waiting = self
+            .explain(Symptom::TimedOut)
+            .map_or_else(String::new, |cause| {
+                format!("; it was waiting: {}", cause.message())
+            });
         let usage: Vec<String> = self
             .lent
             .resources
@@ -239,7 +266,7 @@ impl Session {
         Error::new(
             ErrorKind::DeadlineExceeded,
             format!(
-                "stopped after {} ms, {} ms before the deadline ({}): raise the function's timeout, or do less per event",
+                "stopped after {} ms, {} ms before the deadline ({}){waiting}: raise the function's timeout, or do less per event",
                 self.started.elapsed().as_millis(),
                 self.deadline
                     .map(|deadline| deadline.saturating_duration_since(Instant::now()))
@@ -258,7 +285,8 @@ impl Drop for Session {
         if self.over {
             return;
         }
-        self.abandon();
+        self.lent.abandon();
+        self.finally.ended(Ending::Dropped);
         if self.host.is_none() {
             self.finally.drop_all();
         }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use std::{
     any::Any,
     env,
+    ffi::OsString,
     io::{IsTerminal, Write, stdin, stdout},
     panic::AssertUnwindSafe,
     process,
@@ -34,15 +35,16 @@ struct Tally {
 }
 
 pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     let mut tally = Tally::default();
     if arguments.is_empty() {
         if stdin().is_terminal() {
             eprintln!("waiting for events: one line of JSON each on the standard input");
         }
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        // Bytes rather than text: what is no Unicode is no JSON, and is named by its line as well.
+        let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
         let mut number = 0;
-        while let Some(line) = lines.next_line().await.map_err(|error| {
+        while let Some(line) = lines.next_segment().await.map_err(|error| {
             Error::new(
                 ErrorKind::Platform,
                 format!("the standard input cannot be read after line {number}: {error}"),
@@ -50,17 +52,24 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
             .at(Stage::Platform)
         })? {
             number += 1;
-            if !line.trim().is_empty() {
-                refuse_bad_json(&line, &format!("line {number}"));
-                tally.add(invoke(&handler, &line, tally.events + 1).await?);
+            if !line.trim_ascii().is_empty() {
+                let event = json(&line, &format!("line {number}"));
+                tally.add(invoke(&handler, event, tally.events + 1).await?);
             }
         }
     } else {
-        for (index, argument) in arguments.iter().enumerate() {
-            refuse_bad_json(argument, &format!("argument {}", index + 1));
-        }
-        for argument in &arguments {
-            tally.add(invoke(&handler, argument, tally.events + 1).await?);
+        let events: Vec<&str> = arguments
+            .iter()
+            .enumerate()
+            .map(|(index, argument)| {
+                json(
+                    argument.as_encoded_bytes(),
+                    &format!("argument {}", index + 1),
+                )
+            })
+            .collect();
+        for event in events {
+            tally.add(invoke(&handler, event, tally.events + 1).await?);
         }
     }
     tally.result()
@@ -85,10 +94,13 @@ impl Tally {
 }
 
 /// Ends the process if `event` is no JSON at all. `place` says where it stands.
-fn refuse_bad_json(event: &str, place: &str) {
-    if let Err(error) = serde_json::from_str::<&RawValue>(event) {
-        eprintln!("{place} is no JSON: {error}");
-        process::exit(BAD_INPUT);
+fn json<'a>(event: &'a [u8], place: &str) -> &'a str {
+    match serde_json::from_slice::<&RawValue>(event) {
+        Ok(event) => event.get(),
+        Err(error) => {
+            eprintln!("{place} is no JSON: {error}");
+            process::exit(BAD_INPUT);
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Script {
         std::mem::take(&mut *lock(&self.log))
     }
 
-    fn note(&self, what: impl Into<String>) {
+    pub fn note(&self, what: impl Into<String>) {
         lock(&self.log).push(what.into());
     }
 
@@ -91,10 +91,7 @@ impl Fake {
 
 impl Resource for Fake {
     const NAME: &'static str = "fake";
-    const DEFAULTS: Defaults = Defaults {
-        env: None,
-        ..Defaults::SQL
-    };
+    const DEFAULTS: Defaults = Defaults::SQL.with_env(None);
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let script = Script::of(acquire.handler());
@@ -120,6 +117,14 @@ impl Resource for Fake {
 
     fn abandon(&self) {
         self.0.note("abandon");
+    }
+
+    fn closing(&self) {
+        // It is said twice after a failure.
+        let mut log = lock(&self.0.log);
+        if log.last().is_none_or(|last| last != "closing") {
+            log.push("closing".to_owned());
+        }
     }
 
     async fn settle(&self) -> Fitness {

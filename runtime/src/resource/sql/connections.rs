@@ -6,7 +6,7 @@ use crate::{
     clock::Stamp,
     config::{Defaults, Settings},
     error::Error,
-    resource::{Acquire, Fate, Resource, Usage},
+    resource::{Acquire, Fate, Fitness, Resource, Usage},
 };
 use sqlx::{ConnectOptions, Connection};
 use std::{
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 /// Up to `max` connections, each lent to one invocation at a time.
@@ -32,6 +32,8 @@ pub struct Connections<DB: Driver> {
     open: Arc<AtomicU32>,
     /// Nothing that comes back is kept any more.
     abandoned: AtomicBool,
+    /// A connection has been lost: the others cannot be trusted either.
+    lost: AtomicBool,
 }
 
 /// A connection that nobody holds.
@@ -59,13 +61,15 @@ impl<DB: Driver> Connections<DB> {
     pub(super) async fn take(&self, acquire: &Acquire) -> Result<Loan<DB>, Error> {
         let waiting = Arc::clone(&self.permits).acquire_owned();
         // The semaphore is never closed: only the wait can end without a permit.
-        let Ok(Ok(permit)) = timeout(acquire.left(), waiting).await else {
+        let Ok(Ok(permit)) = timeout_at(acquire.until(), waiting).await else {
             return Err(fault::all_in_use(acquire));
         };
-        while let Some(idle) = self.pop_idle() {
+        if let Some(idle) = self.pop_idle() {
             if let Some(connection) = self.revive(idle).await {
                 return Ok(Loan { connection, permit });
             }
+            // The others have idled for longer still: what ended this one has ended them.
+            self.lock_idle().clear();
         }
         let connection = self.open(acquire).await?;
         Ok(Loan { connection, permit })
@@ -86,6 +90,8 @@ impl<DB: Driver> Connections<DB> {
                 // state to be kept.
                 if is_alive(&mut connection, self.settings.ping).await {
                     self.push_idle(connection);
+                } else {
+                    self.lost.store(true, Ordering::Release);
                 }
             }
             Fate::Closed if !abandoned => connection.close().await,
@@ -95,7 +101,7 @@ impl<DB: Driver> Connections<DB> {
 
     async fn open(&self, acquire: &Acquire) -> Result<Counted<DB>, Error> {
         let target = DB::target(&self.options);
-        match timeout(acquire.left(), self.options.connect()).await {
+        match timeout_at(acquire.until(), self.options.connect()).await {
             Ok(Ok(raw)) => Ok(Counted::new(raw, &self.open)),
             Ok(Err(error)) => Err(fault::connecting::<DB>(acquire, &target, error)),
             Err(_) => Err(fault::connect_timed_out::<DB>(acquire, &target)),
@@ -153,6 +159,7 @@ impl<DB: Driver> Resource for Connections<DB> {
             idle: Mutex::default(),
             open: Arc::default(),
             abandoned: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -168,6 +175,15 @@ impl<DB: Driver> Resource for Connections<DB> {
     fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.lock_idle().clear();
+    }
+
+    async fn settle(&self) -> Fitness {
+        // Every loan has been put back by the lifecycle itself.
+        if self.lost.load(Ordering::Acquire) {
+            Fitness::Unfit
+        } else {
+            Fitness::Fit
+        }
     }
 
     async fn close(&self) {

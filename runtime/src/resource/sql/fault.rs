@@ -31,12 +31,14 @@ impl From<sqlx::Error> for Error {
             | ErrorKind::NoSuchDatabase
             | ErrorKind::TooManyConnections
             | ErrorKind::Unavailable
+            | ErrorKind::Refused
+            | ErrorKind::Unreachable
             | ErrorKind::Tls => Stage::Acquire,
             _ => Stage::Handler,
         };
         let message = match kind {
             ErrorKind::AllInUse => format!(
-                "{error} (no connection came free in time, or none could be opened; the reason is known to the handler's own task only)"
+                "{error}: no connection came free in time, or none could be opened (more is known in the handler's own task, of a pool that it was lent)"
             ),
             _ => error.to_string(),
         };
@@ -48,9 +50,8 @@ impl From<sqlx::Error> for Error {
 pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(database) => database_kind(&**database).unwrap_or(ErrorKind::Query),
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => {
-            ErrorKind::ConnectionLost
-        }
+        sqlx::Error::Io(error) => io_kind(error),
+        sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => ErrorKind::ConnectionLost,
         sqlx::Error::Tls(_) => ErrorKind::Tls,
         sqlx::Error::PoolTimedOut => ErrorKind::AllInUse,
         _ => ErrorKind::Query,

@@ -42,8 +42,8 @@ impl Driver for MySql {
     fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
         let number = error.try_downcast_ref::<MySqlDatabaseError>()?.number();
         Some(match number {
-            // access denied for the user; plugin not loaded; account locked
-            1045 | 1698 | 1524 | 3118 | 4151 => ErrorKind::Authentication,
+            // access denied for the user; host not allowed or blocked; plugin not loaded; account locked
+            1045 | 1698 | 1129 | 1130 | 1524 | 3118 | 4151 => ErrorKind::Authentication,
             // access denied to the database; unknown database
             1044 | 1049 => ErrorKind::NoSuchDatabase,
             // too many connections: of the server, of the user, of the user's resources

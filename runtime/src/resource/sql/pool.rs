@@ -3,15 +3,15 @@
 //! * It has no maintenance task and no timers: age and idle time are checked when a connection is
 //!   acquired, by both clocks.
 //! * A kept connection is pinged only after it idled for longer than `trust`, and within a bound.
-//! * After an abnormal end, whatever comes back is closed instead of being pinged, which would wait
-//!   for the abandoned query.
+//! * When it is not going to be kept, whatever comes back is closed instead of being pinged, which
+//!   would wait for a query that was given up.
 //! * It is closed within a bound: what is idle first, then the rest.
 //! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
 
 use super::{driver::Driver, fault, url};
 use crate::{
-    config::{ASK_WHY_AFTER, Defaults, Settings},
-    error::Error,
+    config::{ASK_WHY_AFTER, Close, Defaults, Settings},
+    error::{Error, ErrorKind},
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
 use futures_util::future::{BoxFuture, Either, select};
@@ -40,6 +40,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// A sqlx pool that is opened, reset and closed with the invocations.
 pub struct SqlPool<DB: Driver> {
     pool: Pool<DB>,
+    options: DB::Options,
     target: String,
     acquire: Acquire,
     state: Arc<State>,
@@ -51,10 +52,20 @@ struct State {
     /// Connections that were opened, less those that were given up: what `Pool::size` counts beyond
     /// that is being opened right now.
     live: AtomicU32,
+    /// The pool has lost a connection without our doing.
+    lost: AtomicBool,
     /// A connection was being opened when the handler was last polled.
     was_opening: AtomicBool,
+    /// Every connection was in use then.
+    was_full: AtomicBool,
     abandoned: AtomicBool,
+    closing: AtomicBool,
     thaw: Mutex<Thaw>,
+    /// Somebody is asking the server why a connection takes so long.
+    asking: AtomicBool,
+    /// Why connections could not be opened, when that may pass.
+    reason: Mutex<Option<Error>>,
+    /// Why the pool has been given up.
     failure: Mutex<Option<Error>>,
 }
 
@@ -71,41 +82,52 @@ impl<DB: Driver> SqlPool<DB> {
 
     /// Connections that are being opened right now.
     fn opening(&self) -> u32 {
-        let live = self.state.live.load(Ordering::Acquire);
-        self.pool.size().saturating_sub(live)
+        let size = self.pool.size();
+        let live = self.state.live.fetch_min(size, Ordering::AcqRel);
+        if live > size {
+            self.state.lost.store(true, Ordering::Release);
+        }
+        size.saturating_sub(live)
     }
 
     /// Waits until a connection is being opened for longer than usual, and asks the server itself
-    /// why. When there is an answer, everybody who waits for the pool is let go with it.
+    /// why. When it is the one answer that sqlx would keep to itself and that does not pass, whoever
+    /// tries to connect is let go with it.
     async fn find_out(&self) {
         let mut patience = ASK_WHY_AFTER;
         loop {
             self.opening_for(patience).await;
-            let options = self.pool.connect_options();
-            match timeout(self.acquire.within(), options.connect()).await {
-                Ok(Err(error)) => {
-                    let why = fault::connecting::<DB>(&self.acquire, &self.target, error);
-                    self.give_up(&options, why);
-                    return;
+            // One question at a time, however many invocations wait.
+            if let Some(_asking) = Asking::begin(&self.state.asking) {
+                let asked = timeout(self.acquire.within(), self.options.connect()).await;
+                match asked {
+                    Ok(Err(error)) => {
+                        self.learn(fault::connecting::<DB>(&self.acquire, &self.target, error));
+                    }
+                    Ok(Ok(connection)) => {
+                        *lock(&self.state.reason) = None;
+                        let _ = timeout(self.acquire.within(), connection.close()).await;
+                    }
+                    Err(_) => *lock(&self.state.reason) = None,
                 }
-                Ok(Ok(connection)) => {
-                    let _ = connection.close().await;
-                }
-                Err(_) => {}
+            }
+            if lock(&self.state.failure).is_some() {
+                return;
             }
             // The server answers, or does not even do that: no reason to ask more and more often.
             patience *= 2;
         }
     }
 
-    /// Lets everybody go who waits for the pool: with `why`, which their error is traced back to.
-    fn give_up(&self, options: &DB::Options, why: Error) {
+    fn learn(&self, why: Error) {
+        // What may pass while `acquire_ms` lasts, sqlx tries again, and is right.
+        if why.kind() != ErrorKind::Refused {
+            *lock(&self.state.reason) = Some(why);
+            return;
+        }
         *lock(&self.state.failure) = Some(why);
-        // Who is trying to connect tries again and again until `acquire_ms` is over, even when the
-        // pool has been closed, but reads the options anew each time.
-        self.pool.set_connect_options(DB::nowhere(options));
-        // Marks the pool as closed at once; the rest is for the *finally*.
-        drop(self.pool.close());
+        // Who is trying to connect reads the options anew each time. What is open goes on serving.
+        self.pool.set_connect_options(DB::nowhere(&self.options));
     }
 
     /// Resolves when a connection has been on its way for `patience`.
@@ -114,6 +136,9 @@ impl<DB: Driver> SqlPool<DB> {
         poll_fn(|cx| {
             let is_opening = self.opening() > 0;
             self.state.was_opening.store(is_opening, Ordering::Release);
+            let usage = self.usage();
+            let is_full = !is_opening && usage.in_use >= self.state.settings.max;
+            self.state.was_full.store(is_full, Ordering::Release);
             if !is_opening {
                 alarm = None;
                 return Poll::Pending;
@@ -141,16 +166,27 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let settings = *acquire.settings();
         let options = url::options::<DB>(acquire)?;
+        // sqlx takes the pool's patience once and for all: only what is closed with this invocation
+        // may have it cut short by this invocation's deadline.
+        let acquire = match settings.close {
+            Close::Always => *acquire,
+            _ => acquire.unclamped(),
+        };
         let target = DB::target(&options);
         let state = Arc::new(State {
             settings,
             live: AtomicU32::new(0),
+            lost: AtomicBool::new(false),
             was_opening: AtomicBool::new(false),
+            was_full: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             thaw: Mutex::new(Thaw {
                 at: Instant::now(),
                 idle: Duration::ZERO,
             }),
+            asking: AtomicBool::new(false),
+            reason: Mutex::new(None),
             failure: Mutex::new(None),
         });
         let opened = Arc::clone(&state);
@@ -176,11 +212,12 @@ impl<DB: Driver> Resource for SqlPool<DB> {
                 let verdict = returning.may_return();
                 Box::pin(async move { verdict })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         Ok(Self {
             pool,
+            options,
             target,
-            acquire: *acquire,
+            acquire,
             state,
         })
     }
@@ -215,6 +252,9 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         if !idle.is_zero() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
             self.state.live.store(self.pool.size(), Ordering::Release);
+        }
+        // A shorter pause says nothing about a connection that has slept through a longer one.
+        if idle > self.state.settings.trust {
             *lock(&self.state.thaw) = Thaw {
                 at: Instant::now(),
                 idle,
@@ -234,10 +274,16 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         match symptom {
             // By now the pool has given up what it was opening.
             Symptom::TimedOut if self.state.was_opening.load(Ordering::Acquire) => {
+                if let Some(reason) = lock(&self.state.reason).clone() {
+                    return Some(reason);
+                }
                 Some(fault::connect_timed_out::<DB>(&self.acquire, &self.target))
             }
-            Symptom::TimedOut if self.pool.size() >= self.state.settings.max => {
+            Symptom::TimedOut if self.state.was_full.load(Ordering::Acquire) => {
                 Some(fault::all_in_use(&self.acquire))
+            }
+            Symptom::TimedOut if self.state.lost.load(Ordering::Acquire) => {
+                Some(fault::connect_timed_out::<DB>(&self.acquire, &self.target))
             }
             _ => None,
         }
@@ -247,9 +293,20 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         self.state.abandoned.store(true, Ordering::Release);
     }
 
+    fn closing(&self) {
+        self.state.closing.store(true, Ordering::Release);
+    }
+
     async fn settle(&self) -> Fitness {
         self.is_quiet().await;
-        Fitness::Fit
+        // Where the pool has lost one connection, the others cannot be trusted either. Looking for
+        // what is being opened finds out.
+        self.opening();
+        if self.state.lost.load(Ordering::Acquire) {
+            Fitness::Unfit
+        } else {
+            Fitness::Fit
+        }
     }
 
     async fn close(&self) {
@@ -271,6 +328,22 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 }
 
+/// The one who asks.
+struct Asking<'a>(&'a AtomicBool);
+
+impl<'a> Asking<'a> {
+    fn begin(asking: &'a AtomicBool) -> Option<Self> {
+        let is_first = !asking.swap(true, Ordering::AcqRel);
+        is_first.then_some(Self(asking))
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl State {
     /// Before a kept connection is handed out: an error makes the pool open another one instead,
     /// within the same acquire.
@@ -286,6 +359,8 @@ impl State {
             .is_some_and(|longest| meta.age > longest);
         let verdict = if too_old {
             Ok(false)
+        } else if idle > self.settings.idle {
+            Err(gone())
         } else if idle <= self.settings.trust {
             Ok(true)
         } else {
@@ -312,13 +387,18 @@ impl State {
         }
     }
 
-    /// An error makes the pool drop the connection without asking the server anything.
+    /// Before the pool takes a connection back: it would ping it, and wait for a query that was given
+    /// up. `false` makes it say goodbye instead, an error makes it drop the connection.
     fn may_return(&self) -> Result<bool, sqlx::Error> {
-        if self.abandoned.load(Ordering::Acquire) {
+        let verdict = if self.abandoned.load(Ordering::Acquire) {
+            Err(gone())
+        } else {
+            Ok(!self.closing.load(Ordering::Acquire))
+        };
+        if !matches!(verdict, Ok(true)) {
             self.live.fetch_sub(1, Ordering::AcqRel);
-            return Err(gone());
         }
-        Ok(true)
+        verdict
     }
 }
 

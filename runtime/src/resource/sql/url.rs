@@ -23,7 +23,26 @@ pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Erro
     let url = acquire.url()?;
     let variable = acquire.settings().env.unwrap_or_default();
     check_scheme::<DB>(&url, variable, &SCHEMES)?;
+    if hides_a_password(&url) {
+        return Err(unreadable::<DB>(
+            variable,
+            "a special character in the password ends its host part too early",
+        ));
+    }
     DB::options(&url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
+}
+
+/// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs
+/// to a password, and what sqlx would take for the database's name is a part of it.
+fn hides_a_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    if url.starts_with("sqlite:") {
+        return false;
+    }
+    rest.find(['/', '?', '#'])
+        .is_some_and(|end| rest[end..].contains('@'))
 }
 
 fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Result<(), Error> {
@@ -110,6 +129,26 @@ mod tests {
             text.contains("`mysql:`") && text.contains("PostgreSQL"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_password_with_a_special_character_is_not_taken_for_a_place() {
+        for url in [
+            "postgres://app:12345/hunter2@host:5432/shop",
+            "postgres://app:/hunter2@host/shop",
+            "postgres://app:12?hunter2@host/shop",
+            "postgres://app:12#hunter2@host/shop",
+        ] {
+            assert!(hides_a_password(url), "{url}");
+        }
+        for url in [
+            "postgres://app:p%40ss@host/shop?sslmode=disable",
+            "postgres://app:p@ss@host/shop",
+            "postgres://host",
+            "sqlite:///tmp/a@b.db",
+        ] {
+            assert!(!hides_a_password(url), "{url}");
+        }
     }
 
     #[test]

@@ -1,0 +1,484 @@
+//! The attribute in process: what handlers of every kind do with a client of the user's own.
+
+use db_handler::{
+    Context, Error, ErrorKind, LambdaEvent,
+    config::{Close, Defaults, Settings},
+    db_handler,
+    resource::{Acquire, Exclusive, Fate, Resource},
+};
+use futures_util::join;
+use std::{
+    collections::HashMap,
+    future::Future,
+    marker::PhantomData,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tracing::{Subscriber, span};
+use tracing_subscriber::{Layer, layer::SubscriberExt};
+
+// --- the clients ---
+
+/// A client of the user's own, kept unless the attribute says otherwise.
+struct Client {
+    /// No two clients have the same.
+    serial: usize,
+    handler: &'static str,
+    settings: Settings,
+}
+
+/// How often clients were opened and closed for a handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    opened: usize,
+    closed: usize,
+}
+
+/// By handler: tests run side by side, and each has handlers of its own.
+static COUNTS: LazyLock<Mutex<HashMap<&'static str, Counts>>> = LazyLock::new(Mutex::default);
+
+fn all_counts() -> MutexGuard<'static, HashMap<&'static str, Counts>> {
+    COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn counts(handler: &str) -> Counts {
+    all_counts().get(handler).copied().unwrap_or_default()
+}
+
+impl Resource for Client {
+    const NAME: &'static str = "client";
+    const DEFAULTS: Defaults = Defaults::KEPT;
+
+    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+        static SERIAL: AtomicUsize = AtomicUsize::new(1);
+        all_counts().entry(acquire.handler()).or_default().opened += 1;
+        // Whoever else wants one at the same time gets a chance to ask for it now.
+        tokio::task::yield_now().await;
+        Ok(Self {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            handler: acquire.handler(),
+            settings: *acquire.settings(),
+        })
+    }
+
+    async fn close(&self) {
+        all_counts().entry(self.handler).or_default().closed += 1;
+    }
+}
+
+/// A part of the client that one invocation has for itself.
+struct Line {
+    client: usize,
+    uses: usize,
+}
+
+impl Exclusive for Line {
+    type Resource = Client;
+    type Loan = Box<Self>;
+
+    async fn take(client: &Client, _: &Acquire) -> Result<Box<Self>, Error> {
+        Ok(Box::new(Self {
+            client: client.serial,
+            uses: 0,
+        }))
+    }
+
+    async fn put_back(_: &Client, _: Box<Self>, fate: Fate) {
+        assert_eq!(fate, Fate::Kept);
+    }
+}
+
+/// A client that never opens.
+struct Broken;
+
+impl Resource for Broken {
+    const NAME: &'static str = "broken client";
+    const DEFAULTS: Defaults = Defaults::KEPT;
+
+    async fn open(_: &Acquire) -> Result<Self, Error> {
+        Err(Error::new(ErrorKind::Refused, "scripted"))
+    }
+}
+
+fn event<T>(payload: T) -> LambdaEvent<T> {
+    LambdaEvent::new(payload, Context::default())
+}
+
+// --- slots ---
+
+#[tokio::test]
+async fn a_client_is_opened_once_for_many_invocations() {
+    #[db_handler]
+    async fn many(event: LambdaEvent<usize>, client: &Client) -> Result<(usize, usize), Error> {
+        Ok((event.payload, client.serial))
+    }
+
+    let (_, serial) = many(event(0)).await.expect("opens");
+    for number in 1..100 {
+        assert_eq!(many(event(number)).await.ok(), Some((number, serial)));
+    }
+    let once = Counts {
+        opened: 1,
+        closed: 0,
+    };
+    assert_eq!(counts("attribute::many"), once);
+}
+
+#[tokio::test]
+async fn two_first_invocations_open_one_client() {
+    #[db_handler]
+    async fn at_once(_: LambdaEvent<()>, client: &Client) -> Result<usize, Error> {
+        Ok(client.serial)
+    }
+
+    let (one, other) = join!(at_once(event(())), at_once(event(())));
+    assert_eq!(one.expect("opens"), other.expect("shares"));
+    assert_eq!(counts("attribute::at_once").opened, 1);
+}
+
+#[tokio::test]
+async fn an_exclusive_loan_comes_from_a_kept_client_anew() {
+    #[db_handler]
+    async fn alone(line: &mut Line, _: LambdaEvent<()>) -> Result<(usize, usize), Error> {
+        line.uses += 1;
+        Ok((line.client, line.uses))
+    }
+
+    let first = alone(event(())).await.expect("opens");
+    assert_eq!(first.1, 1);
+    assert_eq!(alone(event(())).await.ok(), Some(first));
+}
+
+#[tokio::test]
+async fn a_generic_handler_has_a_slot_for_each_type() {
+    /// A client for values of one type.
+    struct For<T>(usize, PhantomData<fn() -> T>);
+
+    impl<T: 'static> Resource for For<T> {
+        const NAME: &'static str = "typed client";
+        const DEFAULTS: Defaults = Defaults::KEPT;
+
+        async fn open(acquire: &Acquire) -> Result<Self, Error> {
+            let client = Client::open(acquire).await?;
+            Ok(Self(client.serial, PhantomData))
+        }
+    }
+
+    #[db_handler]
+    async fn generic<T: Send + 'static>(
+        event: LambdaEvent<T>,
+        client: &For<T>,
+    ) -> Result<(T, usize), Error> {
+        Ok((event.payload, client.0))
+    }
+
+    let (number, first) = generic(event(7)).await.expect("opens");
+    let (text, second) = generic(event("text")).await.expect("opens");
+    assert_eq!((number, text), (7, "text"));
+    assert_ne!(first, second);
+    assert_eq!(generic(event(8)).await.ok(), Some((8, first)));
+    assert_eq!(generic(event("more")).await.ok(), Some(("more", second)));
+    assert_eq!(counts("attribute::generic").opened, 2);
+}
+
+#[tokio::test]
+async fn handlers_do_not_share() {
+    #[db_handler]
+    async fn left(_: LambdaEvent<()>, client: &Client) -> Result<usize, Error> {
+        Ok(client.serial)
+    }
+
+    #[db_handler]
+    async fn right(_: LambdaEvent<()>, client: &Client) -> Result<usize, Error> {
+        Ok(client.serial)
+    }
+
+    assert_ne!(left(event(())).await.ok(), right(event(())).await.ok());
+}
+
+#[tokio::test]
+async fn a_handler_calls_another_one() {
+    #[db_handler]
+    async fn inner(event: LambdaEvent<bool>, client: &Client) -> Result<usize, Error> {
+        if event.payload {
+            return Ok(client.serial);
+        }
+        Err(Error::new(ErrorKind::Query, "scripted"))
+    }
+
+    #[db_handler]
+    async fn outer(
+        event: LambdaEvent<bool>,
+        client: &Client,
+        line: &mut Line,
+    ) -> Result<[usize; 3], Error> {
+        let inner = inner(event).await?;
+        Ok([client.serial, line.client, inner])
+    }
+
+    let [client, line, of_inner] = outer(event(true)).await.expect("both work");
+    // Two parameters are two resources, even if they come from the same kind of client.
+    assert!(client != line && line != of_inner && of_inner != client);
+    assert_eq!(inner(event(true)).await.ok(), Some(of_inner));
+    outer(event(false)).await.expect_err("fails inside");
+    assert_eq!(
+        outer(event(true)).await.ok(),
+        Some([client, line, of_inner])
+    );
+}
+
+// --- settings ---
+
+#[tokio::test]
+async fn a_parameter_overrides_the_attribute() {
+    #[db_handler(close = "never")]
+    async fn mixed(
+        _: LambdaEvent<()>,
+        kept: &Client,
+        #[db(close = "always")] fresh: &Client,
+    ) -> Result<(usize, usize), Error> {
+        Ok((kept.serial, fresh.serial))
+    }
+
+    let (kept, fresh) = mixed(event(())).await.expect("opens");
+    let after_one = Counts {
+        opened: 2,
+        closed: 1,
+    };
+    assert_eq!(counts("attribute::mixed"), after_one);
+    let (kept_again, fresh_again) = mixed(event(())).await.expect("opens");
+    let after_two = Counts {
+        opened: 3,
+        closed: 2,
+    };
+    assert_eq!(counts("attribute::mixed"), after_two);
+    assert_eq!(kept, kept_again);
+    assert_ne!(fresh, fresh_again);
+}
+
+#[tokio::test]
+async fn constants_arrive_as_settings() {
+    struct Limits;
+
+    impl Limits {
+        const MAX: u32 = 4;
+        const fn seconds(seconds: u64) -> u64 {
+            seconds * 1_000
+        }
+    }
+
+    #[db_handler(
+        env = "ATTRIBUTE_URL",
+        pool(max = Limits::MAX, min = Limits::MAX / 2, acquire_ms = Limits::seconds(2)),
+        budget(instances = 10, connections = 101, share = 0.4),
+        close = "on_error"
+    )]
+    async fn constants(_: LambdaEvent<()>, client: &Client) -> Result<Settings, Error> {
+        Ok(client.settings)
+    }
+
+    let settings = constants(event(())).await.expect("opens");
+    assert_eq!(settings.env, Some("ATTRIBUTE_URL"));
+    assert_eq!((settings.max, settings.min), (4, 2));
+    assert_eq!(settings.acquire, Duration::from_secs(2));
+    assert_eq!(settings.close, Close::OnError);
+}
+
+// --- functions of every kind ---
+
+struct Greeter {
+    greeting: String,
+    greeted: usize,
+}
+
+impl Greeter {
+    fn new() -> Self {
+        Self {
+            greeting: "Hello".to_owned(),
+            greeted: 0,
+        }
+    }
+
+    #[db_handler]
+    async fn by_reference(&self, event: LambdaEvent<&str>, _: &Client) -> Result<String, Error> {
+        Ok(format!("{}, {}!", self.greeting, event.payload))
+    }
+
+    #[db_handler]
+    async fn by_mutable_reference(
+        &mut self,
+        _: LambdaEvent<()>,
+        client: &Client,
+    ) -> Result<(usize, usize), Error> {
+        self.greeted += 1;
+        Ok((self.greeted, client.serial))
+    }
+
+    #[db_handler]
+    async fn by_arc(self: Arc<Self>, _: LambdaEvent<()>, _: &mut Line) -> Result<String, Error> {
+        Ok(self.greeting.clone())
+    }
+}
+
+#[tokio::test]
+async fn methods_keep_their_self() {
+    let mut greeter = Greeter::new();
+    let greeting = greeter.by_reference(event("Ada")).await;
+    assert_eq!(greeting.ok().as_deref(), Some("Hello, Ada!"));
+
+    let (first, client) = greeter
+        .by_mutable_reference(event(()))
+        .await
+        .expect("opens");
+    assert_eq!(first, 1);
+    // The slot belongs to the method, not to its `self`.
+    let mut another = Greeter::new();
+    another.greeted = 10;
+    let second = another.by_mutable_reference(event(())).await;
+    assert_eq!(second.ok(), Some((11, client)));
+
+    let greeting = Arc::new(greeter).by_arc(event(())).await;
+    assert_eq!(greeting.ok().as_deref(), Some("Hello"));
+}
+
+trait Greet {
+    fn greet(&self, event: LambdaEvent<u32>) -> impl Future<Output = Result<u32, Error>> + Send;
+}
+
+impl Greet for Greeter {
+    #[db_handler]
+    async fn greet(&self, event: LambdaEvent<u32>, client: &Client) -> Result<u32, Error> {
+        assert_eq!(client.handler, "attribute::greet");
+        Ok(event.payload)
+    }
+}
+
+#[tokio::test]
+async fn a_trait_may_ask_for_the_handler() {
+    async fn call(greet: &impl Greet) -> Result<u32, Error> {
+        greet.greet(event(5)).await
+    }
+
+    assert_eq!(call(&Greeter::new()).await.ok(), Some(5));
+}
+
+#[tokio::test]
+async fn a_handler_can_be_spawned() {
+    #[db_handler]
+    async fn spawned(
+        event: LambdaEvent<String>,
+        client: &Client,
+        line: &mut Line,
+    ) -> Result<String, Error> {
+        tokio::task::yield_now().await;
+        line.uses += 1;
+        assert_ne!(client.serial, line.client);
+        Ok(event.payload)
+    }
+
+    let task = tokio::spawn(spawned(event("text".to_owned())));
+    let answer = task.await.expect("no panic");
+    assert_eq!(answer.ok().as_deref(), Some("text"));
+}
+
+// --- errors ---
+
+#[tokio::test]
+async fn a_boxed_error_holds_ours() {
+    #[db_handler]
+    async fn boxed(_: LambdaEvent<()>, _: &Broken) -> Result<(), lambda_runtime::Error> {
+        Ok(())
+    }
+
+    let error = boxed(event(())).await.expect_err("never opens");
+    assert_eq!(Error::from(error).kind(), ErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn an_anyhow_error_holds_ours() {
+    #[db_handler]
+    async fn anyhow(_: LambdaEvent<()>, _: &Broken) -> Result<(), anyhow::Error> {
+        Ok(())
+    }
+
+    let error = anyhow(event(())).await.expect_err("never opens");
+    let ours: &Error = error.downcast_ref().expect("our error");
+    assert_eq!(ours.kind(), ErrorKind::Refused);
+    assert_eq!(ours.handler(), Some("attribute::anyhow"));
+}
+
+#[tokio::test]
+async fn an_error_type_of_the_users_own_is_made_from_ours() {
+    #[derive(Debug, PartialEq)]
+    enum OrderError {
+        SoldOut,
+        Database(ErrorKind),
+    }
+
+    impl From<Error> for OrderError {
+        fn from(error: Error) -> Self {
+            Self::Database(error.kind())
+        }
+    }
+
+    #[db_handler]
+    async fn broken(_: LambdaEvent<()>, _: &Broken) -> Result<(), OrderError> {
+        Ok(())
+    }
+
+    #[db_handler]
+    async fn sold_out(_: LambdaEvent<()>, _: &Client) -> Result<(), OrderError> {
+        Err(OrderError::SoldOut)
+    }
+
+    let refused = OrderError::Database(ErrorKind::Refused);
+    assert_eq!(broken(event(())).await, Err(refused));
+    assert_eq!(sold_out(event(())).await, Err(OrderError::SoldOut));
+}
+
+// --- other attributes ---
+
+/// Writes down the names of all spans.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<&'static str>>>);
+
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        attributes: &span::Attributes<'_>,
+        _: &span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(attributes.metadata().name());
+    }
+}
+
+#[tokio::test]
+async fn instrument_makes_one_span_wherever_it_stands() {
+    #[tracing::instrument(skip(client))]
+    #[db_handler]
+    async fn above(event: LambdaEvent<u32>, client: &Client) -> Result<u32, Error> {
+        let _ = client;
+        Ok(event.payload)
+    }
+
+    #[db_handler]
+    #[tracing::instrument(skip_all, fields(number = event.payload))]
+    async fn below(event: LambdaEvent<u32>, client: &Client) -> Result<u32, Error> {
+        let _ = client;
+        Ok(event.payload)
+    }
+
+    let spans = Spans::default();
+    // For this thread only, which is all that this test has.
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    assert_eq!(above(event(1)).await.ok(), Some(1));
+    assert_eq!(below(event(2)).await.ok(), Some(2));
+    let names = spans.0.lock().expect("nobody panicked with it").clone();
+    assert_eq!(names, ["above", "below"]);
+}
