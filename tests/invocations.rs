@@ -116,6 +116,33 @@ async fn eager_is_connected_before_the_first_event() {
 }
 
 #[tokio::test]
+async fn what_was_connected_ahead_serves_the_first_event_even_when_nothing_is_kept() {
+    for (prefix, database) in databases().await {
+        let running = Running::start(&format!("{prefix}/single_eager"), &database).await;
+        database.wait_until_connections(1).await;
+        let before = ids(&database).await;
+        let session = running.succeed(&session()).await;
+        assert_eq!(json!(before), json!([session]), "{prefix}");
+        running.api.idle().await;
+        database.wait_until_connections(0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_takes_the_others_of_its_pool_with_it() {
+    for (prefix, database) in databases().await {
+        let running = Running::start(&format!("{prefix}/never"), &database).await;
+        running.succeed(&json!({"do": "side_by_side"})).await;
+        running.api.idle().await;
+        assert_eq!(database.terminate_connections().await, 2, "{prefix}");
+        // Within the time of trust nothing is asked, so this one may fail, but only this one.
+        running.api.invoke(&session(), AMPLE).await;
+        running.api.idle().await;
+        running.succeed(&json!({"do": "side_by_side"})).await;
+    }
+}
+
+#[tokio::test]
 async fn lazy_is_not_connected_without_a_query() {
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/never"), &database).await;

@@ -107,6 +107,20 @@ async fn there_is_no_such_database() {
 }
 
 #[tokio::test]
+async fn the_host_is_unknown() {
+    for (handler, scheme) in [
+        ("postgres/always", "postgres"),
+        ("postgres/single", "postgres"),
+        ("mariadb/always", "mysql"),
+        ("mariadb/single", "mysql"),
+    ] {
+        let url = format!("{scheme}://app:hunter2@no-such-host.invalid/shop");
+        let error = "DatabaseUnreachable";
+        assert_refused_in_the_end(handler, &url, error, &["acquire: "]).await;
+    }
+}
+
+#[tokio::test]
 async fn the_server_has_no_room() {
     // Three of PostgreSQL's connections are reserved for superusers.
     let full = Postgres::builder().setting("max_connections", "4").start();
@@ -172,6 +186,11 @@ async fn a_url_that_cannot_be_used_says_what_is_wrong_with_it() {
             "port",
         ),
         ("hunter2", "InvalidDatabaseUrl", "no scheme"),
+        (
+            "postgres://app:1/hunter2@127.0.0.1/shop",
+            "InvalidDatabaseUrl",
+            "percent-encode",
+        ),
         ("hunter2:app@host", "UnknownDatabaseScheme", "postgres://"),
         (
             "mysql://app:hunter2@host/shop",

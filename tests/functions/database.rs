@@ -169,6 +169,14 @@ macro_rules! handlers {
                 with_connection(event.payload, db).await
             }
 
+            #[db_handler(connect = "eager")]
+            async fn single_eager(
+                event: LambdaEvent<Deed>,
+                db: &mut $connection,
+            ) -> Result<Value, Error> {
+                with_connection(event.payload, db).await
+            }
+
             /// The pool is closed after every invocation, the connection is kept.
             #[db_handler]
             async fn both(
@@ -218,6 +226,7 @@ macro_rules! handlers {
                     "single" => db_handler::run(single).await,
                     "single_kept" => db_handler::run(single_kept).await,
                     "repeated" => db_handler::run(repeated).await,
+                    "single_eager" => db_handler::run(single_eager).await,
                     "both" => db_handler::run(both).await,
                     "boxed" => db_handler::run(boxed).await,
                     other => Err(Error::other(format!("no handler {other}"))),

@@ -1,0 +1,129 @@
+//! Why nobody gets a connection: sqlx's pool retries a refused or turned-away connection silently, and
+//! reports every cause as one timeout.
+
+use super::{SqlPool, state::WaitingFor};
+use crate::{
+    config::ASK_WHY_AFTER,
+    error::{Error, ErrorKind},
+    resource::{
+        Resource, Symptom,
+        sql::{Driver, fault},
+    },
+};
+use sqlx::{ConnectOptions, Connection};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
+    time::Duration,
+};
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Sleep, sleep, timeout},
+};
+
+impl<DB: Driver> SqlPool<DB> {
+    /// What is known about a symptom that sqlx does not explain.
+    pub(super) fn diagnosis(&self, symptom: Symptom) -> Option<Error> {
+        if let Some(failure) = self.state.failure() {
+            return Some(failure);
+        }
+        if symptom != Symptom::TimedOut {
+            return None;
+        }
+        let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.target);
+        match self.state.waiting_for() {
+            Some(WaitingFor::Opening) => Some(self.state.reason().unwrap_or_else(connecting)),
+            Some(WaitingFor::Return) => Some(fault::all_in_use(&self.acquire)),
+            None => self.has_lost_one().then(connecting),
+        }
+    }
+
+    /// Whether the pool has lost a connection without our doing.
+    pub(super) fn has_lost_one(&self) -> bool {
+        self.state.opening(self.pool.size());
+        self.state.has_lost_one()
+    }
+
+    /// Waits until a connection is being opened for longer than usual, and asks the server itself
+    /// why. When it is the one answer that sqlx would keep to itself and that does not pass, whoever
+    /// tries to connect is let go with it.
+    pub(super) async fn find_out(&self) {
+        let mut patience = ASK_WHY_AFTER;
+        loop {
+            self.opening_for(patience).await;
+            // One question at a time, however many invocations wait.
+            if let Some(_asking) = Asking::begin(&self.state.asking) {
+                let asked = timeout(self.acquire.within(), self.options.connect()).await;
+                match asked {
+                    Ok(Err(error)) => {
+                        self.learn(fault::connecting::<DB>(&self.acquire, &self.target, error));
+                    }
+                    Ok(Ok(connection)) => {
+                        self.state.may_pass(None);
+                        let _ = timeout(self.acquire.within(), connection.close()).await;
+                    }
+                    Err(_) => self.state.may_pass(None),
+                }
+            }
+            if self.state.failure().is_some() {
+                return;
+            }
+            // The server answers, or does not even do that: no reason to ask more and more often.
+            patience *= 2;
+        }
+    }
+
+    fn learn(&self, why: Error) {
+        // What may pass while `acquire_ms` lasts, sqlx tries again, and is right.
+        if why.kind() != ErrorKind::Refused {
+            self.state.may_pass(Some(why));
+            return;
+        }
+        self.state.fail(why);
+        // Who is trying to connect reads the options anew each time. What is open goes on serving.
+        self.pool.set_connect_options(DB::nowhere(&self.options));
+    }
+
+    /// Resolves when a connection has been on its way for `patience`.
+    async fn opening_for(&self, patience: Duration) {
+        let mut alarm: Option<Pin<Box<Unconstrained<Sleep>>>> = None;
+        poll_fn(|cx| {
+            let waiting_for = if self.state.opening(self.pool.size()) > 0 {
+                Some(WaitingFor::Opening)
+            } else if self.usage().in_use >= self.state.settings.max {
+                Some(WaitingFor::Return)
+            } else {
+                None
+            };
+            self.state.wait_for(waiting_for);
+            if waiting_for != Some(WaitingFor::Opening) {
+                alarm = None;
+                return Poll::Pending;
+            }
+            // Polled whenever the handler is, so at the latest when it has begun to wait.
+            alarm
+                .get_or_insert_with(|| Box::pin(unconstrained(sleep(patience))))
+                .as_mut()
+                .poll(cx)
+        })
+        .await;
+    }
+}
+
+/// The one who asks.
+struct Asking<'a>(&'a AtomicBool);
+
+impl<'a> Asking<'a> {
+    fn begin(asking: &'a AtomicBool) -> Option<Self> {
+        let is_first = !asking.swap(true, Ordering::AcqRel);
+        is_first.then_some(Self(asking))
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
