@@ -7,8 +7,9 @@ use db_handler::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::env;
+use std::{env, time::Duration};
 use tokio::sync::Barrier;
+use tokio::time::timeout;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
@@ -217,6 +218,18 @@ macro_rules! handlers {
                 Ok(json!(sessions))
             }
 
+            /// Gives one of its calls up half-way.
+            async fn impatient(event: LambdaEvent<()>) -> Result<Value, Error> {
+                let deed = |deed| LambdaEvent::new(deed, event.context.clone());
+                let before = single_kept(deed(Deed::Session)).await?;
+                let sleeping = single_kept(deed(Deed::Sleep { seconds: 30.0 }));
+                if timeout(Duration::from_millis(200), sleeping).await.is_ok() {
+                    return Err(Error::other("it did not sleep"));
+                }
+                let after = single_kept(deed(Deed::Session)).await?;
+                Ok(json!([before, after]))
+            }
+
             pub(super) async fn run(handler: &str) -> Result<(), Error> {
                 match handler {
                     "always" => db_handler::run(always).await,
@@ -227,6 +240,7 @@ macro_rules! handlers {
                     "single_kept" => db_handler::run(single_kept).await,
                     "repeated" => db_handler::run(repeated).await,
                     "single_eager" => db_handler::run(single_eager).await,
+                    "impatient" => db_handler::run(impatient).await,
                     "both" => db_handler::run(both).await,
                     "boxed" => db_handler::run(boxed).await,
                     other => Err(Error::other(format!("no handler {other}"))),
