@@ -1,10 +1,10 @@
 //! Whoever drives the invocations: with a host, the *finally* waits until the answer is posted.
 
-use crate::{lifecycle::Finally, timeline::Timeline};
+use crate::{lifecycle::Finally, lock::lock, timeline::Timeline};
 use futures_util::future::join_all;
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 tokio::task_local! {
@@ -70,6 +70,6 @@ impl Host {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Finally>>> {
-        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.deferred)
     }
 }

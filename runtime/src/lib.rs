@@ -71,6 +71,7 @@ mod error;
 mod host;
 mod invocation;
 mod lifecycle;
+mod lock;
 mod platform;
 mod registry;
 pub mod resource;

@@ -2,13 +2,14 @@
 
 use crate::{
     config::{Config, Settings},
+    lock::lock,
     resource::Resource,
     slot::Slot,
 };
 use std::{
     any::{Any, TypeId},
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 /// One per annotated handler, in a static of the expansion.
@@ -71,7 +72,7 @@ impl Site {
     }
 
     pub(crate) fn slot<R: Resource>(&self, parameter: usize) -> Arc<Slot<R>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.slots);
         let resource = TypeId::of::<R>();
         let known = slots
             .iter()

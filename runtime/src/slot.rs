@@ -3,10 +3,10 @@
 //! Every change of who holds what happens under one short lock without an `.await`, so that a
 //! future dropped at any point leaves a slot that is consistent.
 
-use crate::{clock::Stamp, config::Settings, resource::Resource};
+use crate::{clock::Stamp, config::Settings, lock::lock, resource::Resource};
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -65,11 +65,6 @@ pub(crate) enum Released<R> {
     Stays,
     /// This was the last lease, and it is to be closed.
     Close(Outdated<R>),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these locks; if it did, the data would still be whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<R: Resource> Slot<R> {

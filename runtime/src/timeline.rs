@@ -1,6 +1,7 @@
 //! What happened in an invocation and when, for whoever draws it.
 
-use std::sync::{Mutex, PoisonError};
+use crate::lock::lock;
+use std::sync::Mutex;
 use tokio::time::Instant;
 
 /// The parts of an invocation's life, in their order.
@@ -34,13 +35,10 @@ impl Timeline {
             to: Instant::now(),
             what,
         };
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(entry);
+        lock(&self.0).push(entry);
     }
 
     pub(crate) fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.0))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     config::{ANSWER_MARGIN, Close, FINALLY, Settings},
+    lock::lock,
     resource::{Fate, Fitness, Resource},
     site::Site,
     slot::{Lease, Outdated, Released},
@@ -11,7 +12,7 @@ use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
 use std::{
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -110,8 +111,8 @@ impl Finally {
         join_all(held.into_iter().map(|held| step.finish(held))).await;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 

@@ -8,6 +8,7 @@
 use super::{finally::PutBack, obtain, session::Session};
 use crate::{
     error::{Error, Stage},
+    lock::lock,
     resource::{Exclusive, Shared},
     site::Site,
     slot::Borrowed,
@@ -16,7 +17,7 @@ use std::{
     future::{Future, ready},
     marker::PhantomData,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::time::timeout_at;
 
@@ -172,7 +173,7 @@ struct Returned<L>(Arc<Mutex<Option<L>>>);
 
 impl<L> Returned<L> {
     fn lock(&self) -> MutexGuard<'_, Option<L>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     clock::Stamp,
     config::{Defaults, Settings},
     error::Error,
+    lock::lock,
     resource::{Acquire, Fate, Fitness, Resource, Usage},
 };
 use sqlx::{ConnectOptions, Connection};
@@ -13,7 +14,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -142,7 +143,7 @@ impl<DB: Driver> Connections<DB> {
     }
 
     fn lock_idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

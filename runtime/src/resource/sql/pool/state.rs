@@ -1,11 +1,11 @@
 //! What a pool's hooks and the lifecycle tell each other.
 
-use crate::{config::Settings, error::Error, resource::sql::Driver};
+use crate::{config::Settings, error::Error, lock::lock, resource::sql::Driver};
 use sqlx::{Connection, pool::PoolConnectionMetadata};
 use std::{
     io,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -202,8 +202,4 @@ fn gone() -> sqlx::Error {
         io::ErrorKind::ConnectionAborted,
         "given up by the lifecycle",
     ))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
