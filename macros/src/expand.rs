@@ -102,6 +102,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         idle_ms,
         acquire_ms,
         lifetime_ms,
+        credentials,
         close,
         connect,
     } = settings;
@@ -131,7 +132,14 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));
         Some(quote_spanned!(span=> .#method(#k::__private::#ty::#variant)))
     });
-    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#words)*)
+    let credentials = credentials.iter().map(|provider| {
+        // What is no provider is reported on its path.
+        let at = span.located_at(provider.span());
+        let k = runtime.at(at);
+        let source = quote_spanned!(at=> #k::__private::Source::new(&#provider));
+        quote_spanned!(span=> .credentials(#source))
+    });
+    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#words)*)
 }
 
 /// The rules about constants that only the compiler can evaluate.

@@ -42,6 +42,7 @@ const KEYS: &[Key] = &[
     },
     Key::value("close", "close = \"always\""),
     Key::value("connect", "connect = \"lazy\""),
+    Key::value("credentials", "credentials = DB_SECRET"),
     Key {
         keys: &[
             Key::value("instances", "instances = 30"),

@@ -10,6 +10,7 @@ mod keys;
 mod model;
 mod number;
 mod path;
+mod provider;
 mod settings;
 mod shell;
 mod signature;

@@ -1,11 +1,12 @@
 //! The settings of one resource: the attribute's, overridden by those of the parameter's `#[db(...)]`.
 
 use proc_macro2::TokenStream;
-use syn::LitStr;
+use syn::{ExprPath, LitStr};
 
 use crate::args::{Args, Value};
 use crate::diag::Diagnostics;
 use crate::number::{Limits, integer};
+use crate::provider::provider;
 use crate::value::Given;
 use crate::word::{CLOSE, CONNECT, variable, word};
 
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) idle_ms: Option<Given<u64>>,
     pub(crate) acquire_ms: Option<Given<u64>>,
     pub(crate) lifetime_ms: Option<Given<u64>>,
+    /// Where a provider is.
+    pub(crate) credentials: Option<ExprPath>,
     /// The variant's name.
     pub(crate) close: Option<Given<&'static str>>,
     /// The variant's name.
@@ -75,6 +78,7 @@ impl Settings {
             idle_ms: integer(pool, "idle_ms", IDLE_MS, diag),
             acquire_ms: integer(pool, "acquire_ms", ACQUIRE_MS, diag),
             lifetime_ms: integer(pool, "lifetime_ms", LIFETIME_MS, diag),
+            credentials: provider(args, diag),
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
         }
@@ -90,6 +94,7 @@ impl Settings {
             idle_ms: self.idle_ms.or(attribute.idle_ms),
             acquire_ms: self.acquire_ms.or(attribute.acquire_ms),
             lifetime_ms: self.lifetime_ms.or(attribute.lifetime_ms),
+            credentials: self.credentials.or(attribute.credentials),
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
         }

@@ -29,6 +29,17 @@ impl Stamp {
     }
 }
 
+#[cfg(test)]
+impl Stamp {
+    /// The same moment, but for the wall clock.
+    pub(crate) fn with_wall_later(self, step: Duration) -> Self {
+        Self {
+            wall: self.wall + step,
+            ..self
+        }
+    }
+}
+
 /// Turns the platform's deadline into a moment on the monotonic clock.
 ///
 /// `epoch_ms` is in milliseconds since 1970. A deadline that has passed when the event arrives is

@@ -3,6 +3,7 @@
 //! [`Config`] is what the attribute wrote down; [`Settings`] is what holds once the defaults of the
 //! resource have been filled in.
 
+use crate::credentials::Source;
 use std::time::Duration;
 
 /// Connections of one instance, unless `pool(max = ..)` says otherwise (the Sequelize guide's figure).
@@ -28,6 +29,23 @@ pub const FINALLY: Duration = Duration::from_millis(2_000);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
 /// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
+/// The first wait of someone whom a full server turned away is drawn between nothing and this; the bound
+/// doubles with every further time.
+pub const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// The largest bound of such a wait.
+pub const RETRY_LONGEST: Duration = Duration::from_millis(400);
+/// How long a secret that the server has just turned down is given to change: server and provider are
+/// not rotated in the same moment.
+pub const ROTATION: Duration = Duration::from_millis(500);
+/// How long an IAM token of RDS lives: the figure of AWS's documentation.
+#[cfg(feature = "rds-iam")]
+pub const IAM_TOKEN_LIFE: Duration = Duration::from_mins(15);
+/// How long an IAM token is used, so that one that is just being sent does not expire on its way.
+#[cfg(feature = "rds-iam")]
+pub const IAM_TOKEN_FRESH: Duration = Duration::from_mins(10);
+/// How long a secret of AWS Secrets Manager is used (the figure of AWS's own caching clients).
+#[cfg(feature = "secrets-manager")]
+pub const SECRET_FRESH: Duration = Duration::from_hours(1);
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
@@ -72,6 +90,7 @@ pub struct Config {
     pub(crate) lifetime_ms: Option<u64>,
     pub(crate) close: Option<Close>,
     pub(crate) connect: Option<Connect>,
+    pub(crate) credentials: Option<Source>,
 }
 
 impl Config {
@@ -86,6 +105,7 @@ impl Config {
             lifetime_ms: None,
             close: None,
             connect: None,
+            credentials: None,
         }
     }
 
@@ -160,6 +180,12 @@ impl Config {
     /// When the connections go.
     pub const fn close(mut self, close: Close) -> Self {
         self.close = Some(close);
+        self
+    }
+
+    /// Where user and password come from.
+    pub const fn credentials(mut self, source: Source) -> Self {
+        self.credentials = Some(source);
         self
     }
 
@@ -240,6 +266,8 @@ pub struct Settings {
     pub close: Close,
     /// When the first connection is made.
     pub connect: Connect,
+    /// Where user and password come from, if not from the URL.
+    pub credentials: Option<Source>,
     /// A kept connection idle for no longer than this is used as it is.
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
@@ -295,6 +323,7 @@ impl Settings {
                 Some(connect) => connect,
                 None => Connect::Lazy,
             },
+            credentials: config.credentials,
             trust: TRUST,
             ping: PING,
         }

@@ -39,6 +39,8 @@ impl fmt::Display for Stage {
 pub enum ErrorKind {
     /// The environment variable that holds the URL is missing or empty.
     MissingUrl,
+    /// User and password could not be had from where `credentials` says.
+    Credentials,
     /// The URL cannot be read.
     InvalidUrl,
     /// The URL's scheme belongs to no database that is known here.
@@ -85,6 +87,7 @@ impl ErrorKind {
     pub const fn error_type(self) -> &'static str {
         match self {
             Self::MissingUrl => "MissingDatabaseUrl",
+            Self::Credentials => "CredentialsUnavailable",
             Self::InvalidUrl => "InvalidDatabaseUrl",
             Self::UnknownScheme => "UnknownDatabaseScheme",
             Self::WrongScheme => "WrongDatabaseScheme",
@@ -197,6 +200,13 @@ impl Error {
     /// What `Display` says after handler and stage.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// With more at the end of the message.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn adding(mut self, more: &str) -> Self {
+        self.0.message.push_str(more);
+        self
     }
 
     pub(crate) fn at(mut self, stage: Stage) -> Self {

@@ -30,6 +30,7 @@
 //! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
+//! * [`credentials`] says where user and password come from, if not from the URL.
 //! * [`config`] has every default, range and bound.
 //!
 //! # The lifecycle
@@ -55,6 +56,8 @@
 //! | `mysql` | | `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
 //! | `sqlite` | | `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
 //! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
+//! | `rds-iam` | | logging in to RDS and Aurora with IAM tokens |
+//! | `secrets-manager` | | user and password from AWS Secrets Manager |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
 
 #[allow(
@@ -67,6 +70,7 @@ mod answer;
 mod budget;
 mod clock;
 pub mod config;
+pub mod credentials;
 mod error;
 mod host;
 mod invocation;

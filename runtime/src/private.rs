@@ -3,6 +3,7 @@
 pub use crate::{
     budget::{check_budget, check_min},
     config::{Close, Config, Connect},
+    credentials::Source,
     lifecycle::{Ref, RefMut, handle, signature},
     registry::Registered,
     site::Site,

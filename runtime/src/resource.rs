@@ -275,6 +275,15 @@ impl Acquire {
         self.started + self.within
     }
 
+    /// The same, beginning now.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn restarted(&self) -> Self {
+        Self {
+            started: Instant::now(),
+            ..*self
+        }
+    }
+
     /// The same for what outlives the invocation, and with it the invocation's deadline.
     #[cfg(feature = "_sql")]
     pub(crate) fn unclamped(&self) -> Self {

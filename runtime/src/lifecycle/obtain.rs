@@ -99,7 +99,8 @@ pub(super) async fn prepare<R: Resource>(
     parameter: usize,
 ) -> Result<(), Error> {
     let settings = site.settings::<R>(parameter);
-    if settings.env.is_some() {
+    // With credentials, the URL may be left to them.
+    if settings.env.is_some() && settings.credentials.is_none() {
         resource::url(settings.env)
             .map_err(|error| error.at(Stage::Init).in_handler(site.name()))?;
     }

@@ -3,7 +3,10 @@
 mod connections;
 mod driver;
 mod fault;
+mod label;
+mod login;
 mod pool;
+mod retry;
 mod url;
 
 #[cfg(feature = "mysql")]

@@ -1,11 +1,11 @@
 //! A bounded set of connections without tasks, timers or pings of its own: what `&mut PgConnection`
 //! and its siblings are taken from.
 
-use super::{driver::Driver, fault, url};
+use super::{driver::Driver, fault, login::Login, retry::Retry};
 use crate::{
     clock::Stamp,
     config::{Defaults, Settings},
-    error::Error,
+    error::{Error, ErrorKind},
     lock::lock,
     resource::{Acquire, Fate, Fitness, Resource, Usage},
 };
@@ -21,12 +21,12 @@ use std::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{timeout, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 
 /// Up to `max` connections, each lent to one invocation at a time.
 pub struct Connections<DB: Driver> {
-    options: DB::Options,
+    login: Login<DB>,
     settings: Settings,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle<DB>>>,
@@ -101,11 +101,27 @@ impl<DB: Driver> Connections<DB> {
     }
 
     async fn open(&self, acquire: &Acquire) -> Result<Counted<DB>, Error> {
-        let target = DB::target(&self.options);
-        match timeout_at(acquire.until(), self.options.connect()).await {
-            Ok(Ok(raw)) => Ok(Counted::new(raw, &self.open)),
-            Ok(Err(error)) => Err(fault::connecting::<DB>(acquire, &target, error)),
-            Err(_) => Err(fault::connect_timed_out::<DB>(acquire, &target)),
+        let mut retry = Retry::new(acquire.until());
+        let mut turned_away = None;
+        loop {
+            let dialled = self
+                .login
+                .connect(acquire, |options| Box::pin(options.connect()));
+            let denied = match dialled.await {
+                Ok(raw) => return Ok(Counted::new(raw, &self.open)),
+                Err(denied) => denied,
+            };
+            if !denied.for_lack_of_room {
+                // A last try that ran out of time knows less than the one before.
+                let is_late = denied.why.kind() == ErrorKind::ConnectTimeout;
+                let why = turned_away.filter(|_| is_late).unwrap_or(denied.why);
+                return Err(retry.told(why));
+            }
+            match retry.next_wait() {
+                Some(wait) => sleep(wait).await,
+                None => return Err(retry.told(denied.why)),
+            }
+            turned_away = Some(denied.why);
         }
     }
 
@@ -154,7 +170,7 @@ impl<DB: Driver> Resource for Connections<DB> {
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let settings = *acquire.settings();
         Ok(Self {
-            options: url::options::<DB>(acquire)?,
+            login: Login::read(acquire)?,
             settings,
             permits: Arc::new(Semaphore::new(settings.max as usize)),
             idle: Mutex::default(),
@@ -268,7 +284,7 @@ impl<DB: Driver> DerefMut for Loan<DB> {
 impl<DB: Driver> fmt::Debug for Connections<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections")
-            .field("target", &DB::target(&self.options))
+            .field("target", &self.login.place())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

@@ -1,5 +1,6 @@
 //! What differs between the databases.
 
+use super::login::Identify;
 use crate::error::ErrorKind;
 use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError, pool::Pool};
 
@@ -8,7 +9,7 @@ pub trait Driver:
     Database<Connection: Connection<Options = Self::Options> + Send> + sealed::Sealed
 {
     /// Where and how to connect.
-    type Options: ConnectOptions<Connection = Self::Connection> + Send + Sync + Clone;
+    type Options: ConnectOptions<Connection = Self::Connection> + Identify + Send + Sync + Clone;
 
     /// What its pool is called in errors and drawings.
     const POOL: &'static str;
@@ -36,6 +37,9 @@ pub trait Driver:
     /// What the database's own error code says about a connection that could not be had; `None` for
     /// an ordinary failure of a statement.
     fn kind(error: &dyn DatabaseError) -> Option<ErrorKind>;
+
+    /// Whether the server, or a proxy before it, has no room for one more connection right now.
+    fn has_no_room(error: &dyn DatabaseError) -> bool;
 }
 
 /// A socket that does not exist: not being found is no refusal, which sqlx's pool would retry.

@@ -105,6 +105,9 @@ pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sql
             "the server has no connection to spare: lower `max` (now {}) or the function's concurrency, or raise the server's limit",
             acquire.settings().max
         ),
+        ErrorKind::Authentication if acquire.settings().credentials.is_some() => {
+            "check the user, and what `credentials` provides".to_owned()
+        }
         ErrorKind::Authentication => format!("check user and password in {variable}"),
         ErrorKind::NoSuchDatabase => format!("check the database's name in {variable}"),
         ErrorKind::Tls => "check `sslmode` and the server's certificate".to_owned(),

@@ -3,12 +3,16 @@
 use super::{
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
+    login::{Identify, Written},
 };
-use crate::error::ErrorKind;
+use crate::{
+    credentials::{Engine, Secret, Target},
+    error::ErrorKind,
+};
 use sqlx::{
     MySql, MySqlConnection,
     error::DatabaseError,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError},
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
 };
 use std::str::FromStr;
 
@@ -54,6 +58,70 @@ impl Driver for MySql {
             1927 | 4031 | 1152 | 1184 => ErrorKind::ConnectionLost,
             _ => return None,
         })
+    }
+
+    fn has_no_room(error: &dyn DatabaseError) -> bool {
+        let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else {
+            return false;
+        };
+        match error.number() {
+            1040 | 1203 => true,
+            // The same number says that an hour's queries are used up.
+            1226 => error.message().contains("max_user_connections"),
+            _ => false,
+        }
+    }
+}
+
+impl Identify for MySqlConnectOptions {
+    fn target(&self, variable: &'static str, written: &Written) -> Target {
+        Target {
+            variable,
+            engine: Engine::MySql,
+            host: written.host.then(|| self.get_host().to_owned()),
+            port: Some(self.get_port()),
+            user: written.user.then(|| self.get_username().to_owned()),
+            database: self.get_database().map(ToOwned::to_owned),
+        }
+    }
+
+    fn identified_by(self, secret: &Secret, verify: bool) -> Self {
+        let mut options = self.password(secret.password());
+        if let Some(user) = &secret.user {
+            options = options.username(user);
+        }
+        if let Some(host) = &secret.host {
+            options = options.host(host);
+        }
+        if let Some(port) = secret.port {
+            options = options.port(port);
+        }
+        if let Some(database) = &secret.database {
+            options = options.database(database);
+        }
+        if let Some(pem) = &secret.root_certificate {
+            options = options.ssl_ca_from_pem(pem.to_vec());
+        }
+        if secret.is_token {
+            // The server cannot compare a token with a hash: it has to see it.
+            options = options.enable_cleartext_plugin(true);
+        }
+        if verify {
+            options = options.ssl_mode(MySqlSslMode::VerifyIdentity);
+        }
+        options
+    }
+
+    /// sqlx sends no connection attributes. It does send one `SET` after each handshake, and quotes
+    /// the time zone in it as it is: a variable of the session's rides along without a round trip.
+    fn labelled(self, label: &str, written: &Written) -> Self {
+        let zone = written.timezone.as_deref().unwrap_or("+00:00");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-:/_".contains(c);
+        if zone.chars().all(is_plain) {
+            self.timezone(Some(format!("{zone}', @db_handler = '{label}")))
+        } else {
+            self
+        }
     }
 }
 

@@ -12,16 +12,20 @@ mod diagnosis;
 mod state;
 
 use self::state::State;
-use super::{driver::Driver, fault, url};
+use super::{
+    driver::Driver,
+    fault,
+    login::{Attempt, Login},
+};
 use crate::{
     config::{Close, Defaults},
-    error::Error,
+    error::{Error, ErrorKind},
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
 use futures_util::future::{BoxFuture, Either, select};
 use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 /// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
 /// came back.
@@ -30,7 +34,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// A sqlx pool that is opened, reset and closed with the invocations.
 pub struct SqlPool<DB: Driver> {
     pool: Pool<DB>,
-    options: DB::Options,
+    login: Login<DB>,
+    /// What the pool logs in with.
+    attempt: AsyncMutex<Attempt<DB>>,
     target: String,
     acquire: Acquire,
     state: Arc<State>,
@@ -39,6 +45,43 @@ pub struct SqlPool<DB: Driver> {
 impl<DB: Driver> SqlPool<DB> {
     pub(super) fn pool(&self) -> &Pool<DB> {
         &self.pool
+    }
+
+    /// Opens the first connection, so that credentials that have been rotated are noticed while they
+    /// can still be replaced.
+    async fn log_in(&self) -> Result<(), Error> {
+        let mut attempt = self.attempt.lock().await;
+        for is_first in [true, false] {
+            let error = match self.connect(&self.acquire).await {
+                Err(error) if is_first && error.kind() == ErrorKind::Authentication => error,
+                done => return done,
+            };
+            let Some(fresh) = self.login.after_denial(&self.acquire, &attempt).await? else {
+                return Err(error);
+            };
+            self.pool.set_connect_options(fresh.options.clone());
+            *attempt = fresh;
+        }
+        Ok(())
+    }
+
+    /// What the pool opens in this invocation logs in with credentials that are fresh. Where they cannot
+    /// be had, the old ones may still do.
+    async fn keep_credentials_fresh(&self) {
+        if !self.login.may_change() {
+            return;
+        }
+        let mut attempt = self.attempt.lock().await;
+        if self.login.is_fresh(&attempt) {
+            return;
+        }
+        match self.login.attempt(&self.acquire.restarted()).await {
+            Ok(fresh) => {
+                self.pool.set_connect_options(fresh.options.clone());
+                *attempt = fresh;
+            }
+            Err(error) => tracing::warn!(%error, "the pool goes on with the credentials it has"),
+        }
     }
 
     async fn is_quiet(&self) {
@@ -54,7 +97,9 @@ impl<DB: Driver> Resource for SqlPool<DB> {
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let settings = *acquire.settings();
-        let options = url::options::<DB>(acquire)?;
+        let login = Login::<DB>::read(acquire)?;
+        let attempt = login.attempt(acquire).await?;
+        let options = attempt.options.clone();
         // sqlx takes the pool's patience once and for all: only what is closed with this invocation
         // may have it cut short by this invocation's deadline.
         let acquire = match settings.close {
@@ -86,14 +131,19 @@ impl<DB: Driver> Resource for SqlPool<DB> {
                 let verdict = returning.may_return();
                 Box::pin(async move { verdict })
             })
-            .connect_lazy_with(options.clone());
-        Ok(Self {
+            .connect_lazy_with(options);
+        let opened = Self {
             pool,
-            options,
+            login,
+            attempt: AsyncMutex::new(attempt),
             target,
             acquire,
             state,
-        })
+        };
+        if opened.login.may_change() {
+            opened.log_in().await?;
+        }
+        Ok(opened)
     }
 
     async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
@@ -123,6 +173,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         if self.pool.is_closed() || self.state.failure().is_some() {
             return Fitness::Unfit;
         }
+        self.keep_credentials_fresh().await;
         if !idle.is_zero() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
             self.state.all_live(self.pool.size());

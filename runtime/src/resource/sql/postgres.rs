@@ -3,9 +3,17 @@
 use super::{
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
+    login::{Identify, Written},
 };
-use crate::error::ErrorKind;
-use sqlx::{PgConnection, Postgres, error::DatabaseError, postgres::PgConnectOptions};
+use crate::{
+    credentials::{Engine, Secret, Target},
+    error::ErrorKind,
+};
+use sqlx::{
+    PgConnection, Postgres,
+    error::DatabaseError,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 use std::str::FromStr;
 
 impl Sealed for Postgres {}
@@ -50,6 +58,59 @@ impl Driver for Postgres {
             code if code.starts_with("08") => ErrorKind::ConnectionLost,
             _ => return None,
         })
+    }
+
+    fn has_no_room(error: &dyn DatabaseError) -> bool {
+        match error.code().as_deref() {
+            Some("53300" | "53400" | "57P03") => true,
+            // PgBouncer has one code for all that it refuses.
+            Some("08P01") => error.message().starts_with("no more connections allowed"),
+            _ => false,
+        }
+    }
+}
+
+impl Identify for PgConnectOptions {
+    fn target(&self, variable: &'static str, written: &Written) -> Target {
+        Target {
+            variable,
+            engine: Engine::Postgres,
+            host: written.host.then(|| self.get_host().to_owned()),
+            port: Some(self.get_port()),
+            user: written.user.then(|| self.get_username().to_owned()),
+            database: self.get_database().map(ToOwned::to_owned),
+        }
+    }
+
+    fn identified_by(self, secret: &Secret, verify: bool) -> Self {
+        let mut options = self.password(secret.password());
+        if let Some(user) = &secret.user {
+            options = options.username(user);
+        }
+        if let Some(host) = &secret.host {
+            options = options.host(host);
+        }
+        if let Some(port) = secret.port {
+            options = options.port(port);
+        }
+        if let Some(database) = &secret.database {
+            options = options.database(database);
+        }
+        if let Some(pem) = &secret.root_certificate {
+            options = options.ssl_root_cert_from_pem(pem.to_vec());
+        }
+        if verify {
+            options = options.ssl_mode(PgSslMode::VerifyFull);
+        }
+        options
+    }
+
+    fn labelled(self, label: &str, written: &Written) -> Self {
+        if written.label {
+            self
+        } else {
+            self.application_name(label)
+        }
     }
 }
 

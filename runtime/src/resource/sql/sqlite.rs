@@ -3,8 +3,12 @@
 use super::{
     connections::lend_connection,
     driver::{Driver, sealed::Sealed},
+    login::{Identify, Written},
 };
-use crate::error::ErrorKind;
+use crate::{
+    credentials::{Engine, Secret, Target},
+    error::ErrorKind,
+};
 use sqlx::{Sqlite, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
 use std::str::FromStr;
 
@@ -41,6 +45,32 @@ impl Driver for Sqlite {
             14 | 26 => ErrorKind::NoSuchDatabase,
             _ => return None,
         })
+    }
+
+    fn has_no_room(_: &dyn DatabaseError) -> bool {
+        false
+    }
+}
+
+/// A file has nobody who would want to know who opens it.
+impl Identify for SqliteConnectOptions {
+    fn target(&self, variable: &'static str, _: &Written) -> Target {
+        Target {
+            variable,
+            engine: Engine::Other,
+            host: None,
+            port: None,
+            user: None,
+            database: None,
+        }
+    }
+
+    fn identified_by(self, _: &Secret, _: bool) -> Self {
+        self
+    }
+
+    fn labelled(self, _: &str, _: &Written) -> Self {
+        self
     }
 }
 

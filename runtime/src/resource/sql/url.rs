@@ -18,18 +18,17 @@ const SCHEMES: [Scheme; 5] = [
     ("sqlite", "sqlite", cfg!(feature = "sqlite")),
 ];
 
-/// The options in the URL of this parameter.
-pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Error> {
-    let url = acquire.url()?;
+/// The options in `url`, which is that of this parameter.
+pub(super) fn options_of<DB: Driver>(acquire: &Acquire, url: &str) -> Result<DB::Options, Error> {
     let variable = acquire.settings().env.unwrap_or_default();
-    check_scheme::<DB>(&url, variable, &SCHEMES)?;
-    if hides_a_password(&url) {
+    check_scheme::<DB>(url, variable, &SCHEMES)?;
+    if hides_a_password(url) {
         return Err(unreadable::<DB>(
             variable,
             "a special character in the password ends its host part too early",
         ));
     }
-    DB::options(&url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
+    DB::options(url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
 }
 
 /// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs

@@ -55,7 +55,8 @@ impl<DB: Driver> SqlPool<DB> {
             self.opening_for(patience).await;
             // One question at a time, however many invocations wait.
             if let Some(_asking) = Asking::begin(&self.state.asking) {
-                let asked = timeout(self.acquire.within(), self.options.connect()).await;
+                let options = self.pool().connect_options();
+                let asked = timeout(self.acquire.within(), options.connect()).await;
                 match asked {
                     Ok(Err(error)) => {
                         self.learn(fault::connecting::<DB>(&self.acquire, &self.target, error));
@@ -83,7 +84,8 @@ impl<DB: Driver> SqlPool<DB> {
         }
         self.state.fail(why);
         // Who is trying to connect reads the options anew each time. What is open goes on serving.
-        self.pool.set_connect_options(DB::nowhere(&self.options));
+        self.pool
+            .set_connect_options(DB::nowhere(&self.pool().connect_options()));
     }
 
     /// Resolves when a connection has been on its way for `patience`.

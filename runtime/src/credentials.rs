@@ -1,0 +1,192 @@
+//! Where user and password come from, when not from the URL: `credentials = ..`.
+//!
+//! The value is the path of a [`Provider`]: a `static` of one of the types below, or an async function.
+//!
+//! | provider | where the secret comes from |
+//! | --- | --- |
+//! | [`Environment`] | variables with a common prefix: `DB_PASSWORD`, `DB_USER`, `DB_HOST` .. |
+//! | [`SecretFile`] | a file that holds the password, or the JSON that AWS writes for RDS |
+//! | an `async fn() -> Result<Secret, E>` | wherever you like |
+//! | `SecretsManager` (feature `secrets-manager`) | AWS Secrets Manager, in the format of RDS |
+//! | `RdsIam` (feature `rds-iam`) | a token for RDS or Aurora, signed locally |
+//!
+//! ```
+//! # #[cfg(feature = "postgres")]
+//! # mod example {
+//! use db_handler::{
+//!     Error, LambdaEvent,
+//!     credentials::SecretFile,
+//!     db_handler,
+//!     sqlx::{self, PgConnection},
+//! };
+//!
+//! static DB_PASSWORD: SecretFile = SecretFile::password("/run/secrets/db-password");
+//!
+//! // DATABASE_URL is `postgres://app@db.internal/shop`: everything but the password.
+//! #[db_handler(credentials = DB_PASSWORD)]
+//! async fn orders(event: LambdaEvent<String>, db: &mut PgConnection) -> Result<i64, Error> {
+//!     # let _ = event;
+//!     Ok(sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(db).await?)
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! What a [`Secret`] holds goes over what the URL says. With a secret that names the host, the URL's
+//! variable need not even be set.
+//!
+//! # When it is asked for
+//!
+//! Whenever a connection is opened, unless the last answer is still fresh: see [`Secret::fresh_for`]. No
+//! timer is involved, which a freeze would stop: the age of a secret is the larger step of the
+//! monotonic and the wall clock.
+//!
+//! When the server does not let us in, the secret is fetched afresh, once, and the connection tried
+//! again, once: a rotation costs no invocation. Where the fresh secret is the one that just failed, half
+//! of the rotation may be still to come: it is waited for, for
+//! [`config::ROTATION`](crate::config::ROTATION) at most.
+//!
+//! A pool of sqlx's opens its connections by itself. With credentials, its first one is opened before
+//! the handler gets it, so that a rotation is noticed; what the pool opens later on, while it is kept, has
+//! the secret that was fresh at the beginning of the invocation.
+
+mod environment;
+mod file;
+mod rds_json;
+#[cfg(feature = "_sql")]
+mod resolve;
+mod secret;
+mod target;
+
+#[cfg(feature = "rds-iam")]
+mod rds_iam;
+#[cfg(feature = "secrets-manager")]
+mod secrets_manager;
+
+pub use environment::Environment;
+pub use file::SecretFile;
+#[cfg(feature = "rds-iam")]
+pub use rds_iam::RdsIam;
+#[cfg(feature = "_sql")]
+pub(crate) use secret::Engine;
+pub use secret::Secret;
+#[cfg(feature = "secrets-manager")]
+pub use secrets_manager::SecretsManager;
+pub use target::Target;
+
+#[cfg(feature = "_sql")]
+pub(crate) use resolve::{Resolved, refresh, resolve};
+
+use crate::error::{Error, ErrorKind};
+use futures_util::future::BoxFuture;
+use std::{any::TypeId, error::Error as StdError, fmt, future::Future, sync::LazyLock};
+
+/// Somewhere a secret comes from.
+///
+/// Implemented for the types of this module, for every async function without arguments that returns
+/// a [`Secret`], and for a [`LazyLock`] of any of these.
+///
+/// ```
+/// use db_handler::credentials::{Provider, Secret, Target};
+/// use db_handler::Error;
+///
+/// /// One password for each user, from a vault.
+/// struct Vault;
+///
+/// impl Provider for Vault {
+///     async fn fetch(&self, target: &Target) -> Result<Secret, Error> {
+///         # async fn ask_the_vault(_: &str) -> Result<String, Error> { Ok(String::new()) }
+///         let user = target.user().unwrap_or("app");
+///         Ok(Secret::new(ask_the_vault(user).await?))
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` provides no credentials",
+    label = "not a provider",
+    note = "`credentials` takes the path of a `static` of a type of `db_handler::credentials`, or of an `async fn() -> Result<Secret, E>`",
+    note = "implement `db_handler::credentials::Provider` for a type of your own"
+)]
+pub trait Provider: Send + Sync + 'static {
+    /// Gets the secret for `target`. Called by one caller at a time for one target, bounded by what is
+    /// left of `acquire_ms`; it may be dropped at any `.await`.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being had. The caller is told: name what is missing, never its value.
+    fn fetch(&self, target: &Target) -> impl Future<Output = Result<Secret, Error>> + Send;
+}
+
+impl<F, Fut, E> Provider for F
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Secret, E>> + Send,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
+        self().await.map_err(|error| {
+            let error = Error::other(error);
+            // What the function has classified itself stays as it is.
+            if error.kind() == ErrorKind::Handler {
+                unavailable(error.message()).caused_by(error)
+            } else {
+                error
+            }
+        })
+    }
+}
+
+impl<P: Provider> Provider for LazyLock<P> {
+    async fn fetch(&self, target: &Target) -> Result<Secret, Error> {
+        (**self).fetch(target).await
+    }
+}
+
+/// A provider as the settings carry it.
+#[derive(Clone, Copy)]
+pub struct Source(&'static dyn AnyProvider);
+
+impl Source {
+    /// Of `provider`.
+    #[must_use]
+    pub const fn new<P: Provider>(provider: &'static P) -> Self {
+        Self(provider)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+/// Any [`Provider`].
+#[cfg_attr(
+    not(feature = "_sql"),
+    allow(dead_code, reason = "only what opens connections asks")
+)]
+trait AnyProvider: Send + Sync {
+    fn fetch<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Secret, Error>>;
+    /// Two that are equal are the same provider: an address alone does not tell functions apart, which
+    /// take up no room.
+    fn id(&self) -> (TypeId, usize);
+    fn name(&self) -> &'static str;
+}
+
+impl<P: Provider> AnyProvider for P {
+    fn fetch<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Secret, Error>> {
+        Box::pin(Provider::fetch(self, target))
+    }
+
+    fn id(&self) -> (TypeId, usize) {
+        (TypeId::of::<P>(), std::ptr::from_ref(self).addr())
+    }
+
+    fn name(&self) -> &'static str {
+        std::any::type_name::<P>()
+    }
+}
+
+/// The error of a secret that cannot be had.
+fn unavailable(message: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Credentials, format!("credentials: {message}"))
+}

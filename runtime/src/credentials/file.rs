@@ -1,0 +1,98 @@
+//! A secret in a file, as orchestrators mount them.
+
+use super::{Provider, Secret, Target, unavailable};
+use crate::error::Error;
+use std::{fs, io};
+
+/// A file that holds a secret. It is read whenever a connection is opened, so that whoever rotates the
+/// secret only has to replace the file.
+///
+/// ```
+/// use db_handler::credentials::SecretFile;
+///
+/// static PASSWORD: SecretFile = SecretFile::password("/run/secrets/db-password");
+/// static EVERYTHING: SecretFile = SecretFile::json("/run/secrets/db.json");
+/// # let _ = (&PASSWORD, &EVERYTHING);
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct SecretFile {
+    path: &'static str,
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Password,
+    Json,
+}
+
+impl SecretFile {
+    /// A file with the password and nothing else; line breaks at its end do not count.
+    #[must_use]
+    pub const fn password(path: &'static str) -> Self {
+        Self {
+            path,
+            format: Format::Password,
+        }
+    }
+
+    /// A file in the format of [`Secret::from_rds_json`].
+    #[must_use]
+    pub const fn json(path: &'static str) -> Self {
+        Self {
+            path,
+            format: Format::Json,
+        }
+    }
+}
+
+impl Provider for SecretFile {
+    async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
+        let path = self.path;
+        // A file may lie in a network's file system: nothing else has to wait for it.
+        let read = tokio::task::spawn_blocking(move || fs::read_to_string(path))
+            .await
+            .map_err(|_| io::Error::other("reading it was given up"))
+            .flatten();
+        let text =
+            read.map_err(|error| unavailable(format_args!("cannot read {path}: {error}")))?;
+        match self.format {
+            Format::Password => {
+                let password = text.trim_end_matches(['\r', '\n']);
+                if password.is_empty() {
+                    return Err(unavailable(format_args!("{path} is empty")));
+                }
+                Ok(Secret::new(password))
+            }
+            Format::Json => Secret::from_rds_json(&text)
+                .map_err(|error| unavailable(format_args!("{path}: {}", detail(&error)))),
+        }
+    }
+}
+
+/// What `error` says after "credentials: ".
+fn detail(error: &Error) -> &str {
+    let message = error.message();
+    message.strip_prefix("credentials: ").unwrap_or(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fetch(file: SecretFile) -> Result<Secret, Error> {
+        file.fetch(&Target::of_tests("host")).await
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_named() {
+        let error = fetch(SecretFile::password("/nowhere/db-password"))
+            .await
+            .expect_err("not there");
+        let text = error.to_string();
+        assert!(
+            text.contains("cannot read /nowhere/db-password: No such file"),
+            "{text}"
+        );
+    }
+}

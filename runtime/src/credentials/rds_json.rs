@@ -1,0 +1,157 @@
+//! The JSON that AWS writes for a secret of RDS, Aurora or Redshift.
+
+use super::{
+    secret::{Engine, Secret},
+    unavailable,
+};
+use crate::error::Error;
+use serde_json::{Map, Value};
+
+impl Secret {
+    /// Reads the JSON that AWS Secrets Manager holds for a database: `username` and `password`, and
+    /// where they are there `host`, `port`, `dbname` and `engine`. Everything else is passed over.
+    ///
+    /// ```
+    /// use db_handler::credentials::Secret;
+    ///
+    /// let secret = Secret::from_rds_json(
+    ///     r#"{ "engine": "postgres", "host": "db.internal", "port": 5432, "username": "app", "password": "hunter2" }"#,
+    /// )?;
+    /// assert_eq!(format!("{secret:?}"), "Secret(password, user, host, port)");
+    /// # Ok::<_, db_handler::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Credentials`](crate::ErrorKind::Credentials), which names the field that is missing or
+    /// malformed and never shows a value.
+    pub fn from_rds_json(json: &str) -> Result<Self, Error> {
+        // serde's own text may quote what it found.
+        let value: Value = serde_json::from_str(json).map_err(|error| {
+            unavailable(format_args!(
+                "the secret is no JSON (line {}, column {}): expected an object with the fields `username` and `password`",
+                error.line(),
+                error.column()
+            ))
+        })?;
+        let Value::Object(fields) = value else {
+            return Err(unavailable(
+                "the secret is no JSON object with the fields `username` and `password`",
+            ));
+        };
+        let needed = |name| text(&fields, name)?.ok_or_else(|| missing(name));
+        let mut secret = Self::new(needed("password")?).user(needed("username")?);
+        secret.host = text(&fields, "host")?;
+        secret.port = port(&fields)?;
+        secret.database = text(&fields, "dbname")?;
+        secret.engine = text(&fields, "engine")?.map(|name| engine(&name));
+        Ok(secret)
+    }
+}
+
+fn missing(field: &str) -> Error {
+    unavailable(format_args!(
+        "the secret has no field `{field}`, or an empty one"
+    ))
+}
+
+fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Error> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(unavailable(format_args!(
+            "the secret's field `{name}` is no text"
+        ))),
+    }
+}
+
+/// A number, or a text of one: both have been written.
+fn port(fields: &Map<String, Value>) -> Result<Option<u16>, Error> {
+    let number = match fields.get("port") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number.as_u64().and_then(|port| port.try_into().ok()),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(_) => None,
+    };
+    number
+        .filter(|port| *port > 0)
+        .map(Some)
+        .ok_or_else(|| unavailable("the secret's field `port` is no number between 1 and 65535"))
+}
+
+fn engine(name: &str) -> Engine {
+    match name {
+        "postgres" | "postgresql" | "aurora-postgresql" => Engine::Postgres,
+        "mysql" | "mariadb" | "aurora" | "aurora-mysql" => Engine::MySql,
+        _ => Engine::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_aws_writes_is_read() {
+        let secret = Secret::from_rds_json(
+            r#"{ "engine": "aurora-postgresql", "host": "db.internal", "port": "5433", "username": "app",
+                 "password": "p\"ss/wo:rd", "dbname": "shop", "dbInstanceIdentifier": "shop-1", "masterarn": "arn" }"#,
+        )
+        .expect("the format of RDS");
+        assert_eq!(secret.password(), "p\"ss/wo:rd");
+        assert_eq!(secret.user.as_deref(), Some("app"));
+        assert_eq!(secret.host.as_deref(), Some("db.internal"));
+        assert_eq!(secret.port, Some(5_433));
+        assert_eq!(secret.database.as_deref(), Some("shop"));
+        assert_eq!(secret.engine, Some(Engine::Postgres));
+    }
+
+    #[test]
+    fn the_secret_of_a_managed_master_user_has_two_fields() {
+        let secret =
+            Secret::from_rds_json(r#"{"username":"postgres","password":"x"}"#).expect("both");
+        assert_eq!((secret.host, secret.port), (None, None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_never_shown() {
+        for (json, named) in [
+            (r#"{"username":"hunter2"}"#, "`password`"),
+            (r#"{"password":"hunter2"}"#, "`username`"),
+            (r#"{"username":"app","password":""}"#, "`password`"),
+            (
+                r#"{"username":"app","password":["hunter2"]}"#,
+                "`password` is no text",
+            ),
+            (
+                r#"{"username":"app","password":"hunter2","port":"hunter2"}"#,
+                "`port` is no number",
+            ),
+            (
+                r#"{"username":"app","password":"hunter2","port":70000}"#,
+                "`port` is no number",
+            ),
+            (
+                r#"{"username":"app","password":"hunter2","port":0}"#,
+                "`port` is no number",
+            ),
+            (
+                r#"{"username":"app","password":"hunter2","host":5}"#,
+                "`host` is no text",
+            ),
+            (
+                r#"{"username":"app","password":"hunter2""#,
+                "is no JSON (line 1",
+            ),
+            ("hunter2", "is no JSON (line 1, column 1)"),
+            (r#""hunter2""#, "is no JSON object"),
+            ("", "is no JSON"),
+        ] {
+            let error = Secret::from_rds_json(json).expect_err(json);
+            let text = format!("{error:?}");
+            assert!(text.contains(named), "{json}: {text}");
+            assert!(!text.contains("hunter"), "{json}: {text}");
+            assert_eq!(error.error_type(), "CredentialsUnavailable");
+        }
+    }
+}

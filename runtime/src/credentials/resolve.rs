@@ -1,0 +1,375 @@
+//! The secret for a connection that is about to be opened: remembered while it is fresh, fetched by
+//! one caller at a time.
+
+use super::{Secret, Source, Target, secret::Engine, unavailable};
+use crate::{
+    clock::Stamp,
+    config::ROTATION,
+    error::{Error, Stage},
+    lock::lock,
+    resource::Acquire,
+};
+use std::{
+    any::TypeId,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{sleep, timeout_at},
+};
+
+/// A secret, and which one it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) secret: Arc<Secret>,
+    fetched: Stamp,
+    number: u64,
+}
+
+impl Resolved {
+    /// Whether it may be used without asking again.
+    pub(crate) fn is_fresh(&self, now: Stamp) -> bool {
+        let has_expired = self
+            .secret
+            .expires_at
+            .is_some_and(|end| SystemTime::now() >= end);
+        now.since(self.fetched) < self.secret.fresh_for && !has_expired
+    }
+}
+
+/// The latest secret of one provider for one target. It outlives the resources: a pool that is closed
+/// after every invocation is no reason to ask again.
+#[derive(Default)]
+struct Latest {
+    /// Held by the one who fetches.
+    known: AsyncMutex<Option<Resolved>>,
+}
+
+type Key = (TypeId, usize, Target);
+
+/// As many as there are parameters with `credentials`.
+static LATEST: Mutex<Vec<(Key, Arc<Latest>)>> = Mutex::new(Vec::new());
+
+fn latest(source: Source, target: &Target) -> Arc<Latest> {
+    let (provider, address) = source.0.id();
+    let key = (provider, address, target.clone());
+    let mut all = lock(&LATEST);
+    if let Some((_, known)) = all.iter().find(|(other, _)| *other == key) {
+        return Arc::clone(known);
+    }
+    let new = Arc::new(Latest::default());
+    all.push((key, Arc::clone(&new)));
+    new
+}
+
+/// The secret for `target`: the last one while it is fresh, or else a new one.
+///
+/// # Errors
+/// When the provider has none, or takes longer than the acquire may.
+pub(crate) async fn resolve(
+    acquire: &Acquire,
+    source: Source,
+    target: &Target,
+) -> Result<Resolved, Error> {
+    bounded(acquire, async {
+        let latest = latest(source, target);
+        let mut known = latest.known.lock().await;
+        match &*known {
+            Some(resolved) if resolved.is_fresh(Stamp::now()) => Ok(resolved.clone()),
+            _ => fetch(source, target, &mut known).await,
+        }
+    })
+    .await
+}
+
+/// A secret that is newer than `failed`, with which the server did not let us in.
+///
+/// Where it turns out to be the same, it is asked for once more after [`ROTATION`]: the server and the
+/// provider are not changed in the same moment.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub(crate) async fn refresh(
+    acquire: &Acquire,
+    source: Source,
+    target: &Target,
+    failed: &Resolved,
+) -> Result<Resolved, Error> {
+    bounded(acquire, async {
+        let latest = latest(source, target);
+        let newer = newer(source, target, &latest, failed).await?;
+        if !newer.secret.is_same(&failed.secret) || acquire.left() <= ROTATION {
+            return Ok(newer);
+        }
+        sleep(ROTATION).await;
+        self::newer(source, target, &latest, &newer).await
+    })
+    .await
+}
+
+async fn newer(
+    source: Source,
+    target: &Target,
+    latest: &Latest,
+    failed: &Resolved,
+) -> Result<Resolved, Error> {
+    let mut known = latest.known.lock().await;
+    match &*known {
+        // Somebody else has asked meanwhile.
+        Some(resolved) if resolved.number > failed.number => Ok(resolved.clone()),
+        _ => fetch(source, target, &mut known).await,
+    }
+}
+
+async fn fetch(
+    source: Source,
+    target: &Target,
+    known: &mut Option<Resolved>,
+) -> Result<Resolved, Error> {
+    // Stamped before: what takes long to arrive is older when it does.
+    let fetched = Stamp::now();
+    let secret = source.0.fetch(target).await?;
+    check(&secret, target)?;
+    let resolved = Resolved {
+        secret: Arc::new(secret),
+        fetched,
+        number: known.as_ref().map_or(0, |known| known.number) + 1,
+    };
+    *known = Some(resolved.clone());
+    Ok(resolved)
+}
+
+fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
+    if let Some(end) = secret.expires_at
+        && let Ok(ago) = SystemTime::now().duration_since(end)
+    {
+        return Err(unavailable(format_args!(
+            "the secret expired {} s before it was handed over",
+            ago.as_secs()
+        )));
+    }
+    if let Some(engine) = secret.engine
+        && engine != target.engine
+    {
+        let wanted = match target.engine {
+            Engine::Postgres => "PostgreSQL",
+            Engine::MySql => "MySQL",
+            Engine::Other => "none that has credentials",
+        };
+        return Err(unavailable(format_args!(
+            "the secret's field `engine` names another database than the handler's parameter, which is for {wanted}"
+        )));
+    }
+    if secret.host.is_none() && target.host.is_none() {
+        return Err(unavailable(format_args!(
+            "the secret has no host, and {} does not name one either",
+            target.variable
+        )));
+    }
+    Ok(())
+}
+
+async fn bounded(
+    acquire: &Acquire,
+    work: impl Future<Output = Result<Resolved, Error>>,
+) -> Result<Resolved, Error> {
+    match timeout_at(acquire.until(), work).await {
+        Ok(done) => done,
+        Err(_) => Err(unavailable(format_args!(
+            "fetching the secret took longer than {} ms",
+            acquire.within().as_millis()
+        ))),
+    }
+    .map_err(|error| error.at(Stage::Acquire).in_handler(acquire.handler()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Defaults, Settings},
+        credentials::Provider,
+        error::ErrorKind,
+    };
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    /// Hands out `secret-1`, `secret-2` .., a new one after every `same` times.
+    struct Numbered {
+        asked: AtomicU32,
+        same: u32,
+        fresh_for: Duration,
+        takes: Duration,
+    }
+
+    impl Numbered {
+        const fn new(same: u32, fresh_for: Duration) -> Self {
+            Self {
+                asked: AtomicU32::new(0),
+                same,
+                fresh_for,
+                takes: Duration::ZERO,
+            }
+        }
+    }
+
+    impl Provider for Numbered {
+        async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
+            sleep(self.takes).await;
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(Secret::new(format!("secret-{}", asked / self.same + 1)).fresh_for(self.fresh_for))
+        }
+    }
+
+    fn acquire() -> Acquire {
+        let settings = Settings::new(&Config::new(), &Defaults::SQL);
+        Acquire::new("tests::handler", settings, None)
+    }
+
+    fn target() -> Target {
+        Target::of_tests("db.internal")
+    }
+
+    async fn password(source: Source) -> String {
+        let resolved = resolve(&acquire(), source, &target()).await;
+        resolved.expect("provided").secret.password().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_secret_is_not_asked_for_again() {
+        static PROVIDER: Numbered = Numbered::new(1, Duration::from_secs(600));
+        let source = Source::new(&PROVIDER);
+        assert_eq!(password(source).await, "secret-1");
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert_eq!(password(source).await, "secret-1");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(password(source).await, "secret-2");
+    }
+
+    #[test]
+    fn a_secret_ages_by_the_wall_clock_too() {
+        let fetched = Stamp::now();
+        let resolved = Resolved {
+            secret: Arc::new(Secret::new("x").fresh_for(Duration::from_secs(600))),
+            fetched,
+            number: 1,
+        };
+        assert!(resolved.is_fresh(fetched.with_wall_later(Duration::from_secs(599))));
+        // The monotonic clock stood still with the sandbox.
+        assert!(!resolved.is_fresh(fetched.with_wall_later(Duration::from_secs(601))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_time_it_is_asked_for_whenever_it_is_needed() {
+        static PROVIDER: Numbered = Numbered::new(1, Duration::ZERO);
+        let source = Source::new(&PROVIDER);
+        assert_eq!(password(source).await, "secret-1");
+        assert_eq!(password(source).await, "secret-2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_callers_ask_once() {
+        static PROVIDER: Numbered = Numbered {
+            takes: Duration::from_millis(20),
+            ..Numbered::new(1, Duration::from_secs(600))
+        };
+        let source = Source::new(&PROVIDER);
+        let (one, two) = tokio::join!(password(source), password(source));
+        assert_eq!((one.as_str(), two.as_str()), ("secret-1", "secret-1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_failed_with_the_same_secret_ask_once_more() {
+        static PROVIDER: Numbered = Numbered::new(1, Duration::from_secs(600));
+        let source = Source::new(&PROVIDER);
+        let failed = resolve(&acquire(), source, &target()).await.expect("first");
+        for _ in 0..2 {
+            let fresh = refresh(&acquire(), source, &target(), &failed)
+                .await
+                .expect("second");
+            assert_eq!(fresh.secret.password(), "secret-2");
+        }
+        assert_eq!(PROVIDER.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_other_half_of_a_rotation_is_waited_for_once() {
+        static PROVIDER: Numbered = Numbered::new(2, Duration::ZERO);
+        let source = Source::new(&PROVIDER);
+        let failed = resolve(&acquire(), source, &target()).await.expect("first");
+        let started = tokio::time::Instant::now();
+        let fresh = refresh(&acquire(), source, &target(), &failed)
+            .await
+            .expect("third");
+        assert_eq!(fresh.secret.password(), "secret-2");
+        assert_eq!(started.elapsed(), ROTATION);
+        assert_eq!(PROVIDER.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_hangs_is_bounded_and_one_that_was_dropped_is_asked_again() {
+        static PROVIDER: Numbered = Numbered {
+            takes: Duration::from_secs(60),
+            ..Numbered::new(1, Duration::ZERO)
+        };
+        let source = Source::new(&PROVIDER);
+        for _ in 0..2 {
+            let error = resolve(&acquire(), source, &target())
+                .await
+                .expect_err("hangs");
+            assert_eq!(error.kind(), ErrorKind::Credentials);
+            assert!(error.to_string().contains("3000 ms"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_async_function_is_a_provider_and_its_error_is_told() {
+        async fn fails() -> Result<Secret, std::io::Error> {
+            Err(std::io::Error::other("the vault is sealed"))
+        }
+        async fn works() -> Result<Secret, Error> {
+            Ok(Secret::new("by a function"))
+        }
+        assert_eq!(password(Source::new(&works)).await, "by a function");
+        let error = resolve(&acquire(), Source::new(&fails), &target())
+            .await
+            .expect_err("sealed");
+        assert_eq!(
+            error.to_string(),
+            "tests::handler: acquire: credentials: the vault is sealed"
+        );
+        assert_eq!(error.kind(), ErrorKind::Credentials);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_right_is_named() {
+        async fn expired() -> Result<Secret, Error> {
+            Ok(Secret::new("hunter2").expires_at(SystemTime::UNIX_EPOCH))
+        }
+        async fn mysql() -> Result<Secret, Error> {
+            Secret::from_rds_json(r#"{"engine":"mysql","username":"hunter2","password":"hunter2"}"#)
+        }
+        async fn nowhere() -> Result<Secret, Error> {
+            Ok(Secret::new("hunter2"))
+        }
+        for (source, target, named) in [
+            (Source::new(&expired), target(), "expired"),
+            (Source::new(&mysql), target(), "`engine`"),
+            (
+                Source::new(&nowhere),
+                Target {
+                    host: None,
+                    ..target()
+                },
+                "DATABASE_URL",
+            ),
+        ] {
+            let error = resolve(&acquire(), source, &target).await.expect_err(named);
+            let text = format!("{error:?}");
+            assert!(text.contains(named) && !text.contains("hunter"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! AWS Secrets Manager, asked through the AWS SDK.
+
+use super::{Provider, Secret, Target, unavailable};
+use crate::{config::SECRET_FRESH, error::Error};
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_secretsmanager::{
+    Client,
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    operation::get_secret_value::GetSecretValueError,
+};
+use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
+use std::{fmt, time::Duration};
+use tokio::sync::OnceCell;
+
+/// A secret in AWS Secrets Manager, in the JSON that AWS writes for RDS: see
+/// [`Secret::from_rds_json`].
+///
+/// It is used for an hour (see [`fresh_for`](Self::fresh_for)), and fetched afresh when the server does
+/// not let us in with it: a rotation is noticed when it happens. The function's role needs the
+/// permission `secretsmanager:GetSecretValue`.
+///
+/// ```
+/// use db_handler::credentials::SecretsManager;
+///
+/// static DB_SECRET: SecretsManager = SecretsManager::secret("prod/shop/db");
+/// # let _ = &DB_SECRET;
+/// ```
+///
+/// Region and credentials come from the AWS SDK's default chain (`AWS_REGION` and what Lambda puts into
+/// the environment); [`client`](Self::client) takes a client of your own.
+pub struct SecretsManager {
+    id: &'static str,
+    fresh_for: Duration,
+    client: OnceCell<Client>,
+}
+
+impl SecretsManager {
+    /// The secret of this name or ARN, in its current version.
+    #[must_use]
+    pub const fn secret(id: &'static str) -> Self {
+        Self {
+            id,
+            fresh_for: SECRET_FRESH,
+            client: OnceCell::const_new(),
+        }
+    }
+
+    /// How long it is used before it is asked for again; 0 asks whenever a connection is opened.
+    #[must_use]
+    pub const fn fresh_for(mut self, duration: Duration) -> Self {
+        self.fresh_for = duration;
+        self
+    }
+
+    /// Asks with this client. A `LazyLock` has room for it.
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.client = OnceCell::new_with(Some(client));
+        self
+    }
+
+    async fn ask(&self) -> Result<String, Error> {
+        let client = self.client.get_or_init(default_client).await;
+        if client.config().region().is_none() {
+            return Err(unavailable(
+                "AWS Secrets Manager needs a region: AWS_REGION is not set",
+            ));
+        }
+        let answer = client.get_secret_value().secret_id(self.id).send().await;
+        let answer = answer.map_err(|error| self.refused(error))?;
+        answer.secret_string.ok_or_else(|| {
+            unavailable(format_args!(
+                "the secret {} in AWS Secrets Manager is binary, and has no text",
+                self.id
+            ))
+        })
+    }
+
+    fn refused(&self, error: SdkError<GetSecretValueError>) -> Error {
+        let said = match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            _ => DisplayErrorContext(&error).to_string(),
+        };
+        unavailable(format_args!(
+            "AWS Secrets Manager does not hand over {}: {said}",
+            self.id
+        ))
+        .caused_by(error)
+    }
+}
+
+impl Provider for SecretsManager {
+    async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
+        let json = self.ask().await?;
+        Ok(Secret::from_rds_json(&json)?.fresh_for(self.fresh_for))
+    }
+}
+
+impl fmt::Debug for SecretsManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretsManager")
+            .field("id", &self.id)
+            .field("fresh_for", &self.fresh_for)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn default_client() -> Client {
+    // The TLS library that sqlx uses: the SDK's own choice would be a second one.
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Tls::Rustls(CryptoMode::Ring))
+        .build_https();
+    let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
+    // Asking the instance's metadata for a region takes seconds where there is none.
+    if let Some(region) = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|variable| std::env::var(variable).ok())
+        .filter(|region| !region.is_empty())
+    {
+        config = config.region(Region::new(region));
+    }
+    Client::new(&config.load().await)
+}
