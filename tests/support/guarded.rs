@@ -51,6 +51,15 @@ impl Workplace {
         workplace
     }
 
+    /// The same for a program that we may run ourselves, and perhaps only we: one in our own folders.
+    pub(crate) fn create_for_ourselves(name: &str) -> Self {
+        let mut workplace = Self::create(name);
+        if workplace.user.take().is_some() {
+            chown(workplace.path(), Some(0), None).expect("our own folder");
+        }
+        workplace
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }

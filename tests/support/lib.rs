@@ -6,6 +6,7 @@
 //! | a MariaDB with an empty database | [`mariadb()`]`.fresh_database().await` |
 //! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`] |
 //! | who is connected, what runs | [`Database::wait_until_connections`], [`Database::running_queries`] |
+//! | AWS's services, as far as moto plays them | [`aws()`] |
 //! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
 //! | a compiled example or binary | [`example`], [`bin`] |
 //! | the platform's side of a function | [`runtime_api::RuntimeApi`], [`function::Function`] |
@@ -13,6 +14,7 @@
 //! Nothing here is skipped when it is missing: the test fails and says what to install. Nothing sleeps and hopes: every
 //! wait ends with its event, or after [`PATIENCE`] with a panic that shows what was there instead.
 
+mod aws;
 mod binaries;
 pub mod caller;
 mod database;
@@ -27,6 +29,7 @@ mod server;
 mod tls;
 mod wait;
 
+pub use aws::{Aws, aws};
 pub use binaries::{bin, example};
 pub use database::{Database, Session};
 pub use mariadb::{MariaDb, MariaDbBuilder, mariadb};
