@@ -118,7 +118,15 @@ impl<DB: Driver> Connections<DB> {
                 return Err(retry.told(why));
             }
             match retry.next_wait() {
-                Some(wait) => sleep(wait).await,
+                Some(wait) => {
+                    sleep(wait).await;
+                    // Somebody else in this process may have finished with theirs.
+                    if let Some(idle) = self.pop_idle()
+                        && let Some(connection) = self.revive(idle).await
+                    {
+                        return Ok(connection);
+                    }
+                }
                 None => return Err(retry.told(denied.why)),
             }
             turned_away = Some(denied.why);
