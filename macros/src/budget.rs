@@ -71,6 +71,25 @@ impl Budget {
         })
     }
 
+    /// The share as it was written, as a float.
+    pub(crate) fn written_share(&self) -> Option<TokenStream> {
+        let tokens = self.share.tokens()?;
+        // The default has none.
+        (!tokens.is_empty())
+            .then(|| self.share_as_float())
+            .flatten()
+    }
+
+    fn share_as_float(&self) -> Option<TokenStream> {
+        match &self.share {
+            Given::Known { value, .. } => {
+                let share = millionths((*value).into(), true);
+                Some(LitFloat::new(&share, Span::call_site()).into_token_stream())
+            }
+            share => share.tokens().cloned(),
+        }
+    }
+
     /// Checks the budget for the `max` of every resource that counts.
     pub(crate) fn check(
         &self,
@@ -98,13 +117,7 @@ impl Budget {
             }
             return None;
         }
-        let share = match &self.share {
-            Given::Known { value, .. } => {
-                LitFloat::new(&millionths((*value).into(), true), Span::call_site())
-                    .into_token_stream()
-            }
-            share => share.tokens()?.clone(),
-        };
+        let share = self.share_as_float()?;
         Some(BudgetCheck {
             key: self.key.clone(),
             max: max

@@ -105,6 +105,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         credentials,
         close,
         connect,
+        share,
     } = settings;
     let numbers = [
         ("max", max),
@@ -132,6 +133,11 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));
         Some(quote_spanned!(span=> .#method(#k::__private::#ty::#variant)))
     });
+    let share = share.iter().map(|share| {
+        // A constant out of range is reported where it stands.
+        let span = span.located_at(share.span());
+        quote_spanned!(span=> .share(#share))
+    });
     let credentials = credentials.iter().map(|provider| {
         // What is no provider is reported on its path.
         let at = span.located_at(provider.span());
@@ -139,7 +145,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let source = quote_spanned!(at=> #k::__private::Source::new(&#provider));
         quote_spanned!(span=> .credentials(#source))
     });
-    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#words)*)
+    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#share)*#(#words)*)
 }
 
 /// The rules about constants that only the compiler can evaluate.

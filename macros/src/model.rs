@@ -48,7 +48,12 @@ impl Model {
             let Some(own) = Override::read(param, diag) else {
                 continue;
             };
-            let merged = own.settings.or(&attribute);
+            let share = own
+                .budget
+                .as_ref()
+                .or(budget.as_ref())
+                .and_then(Budget::written_share);
+            let merged = own.settings.or(&attribute).within(share);
             min_checks.extend(merged.check_min(diag));
             if let Some(budget) = own.budget {
                 budget_checks.extend(budget.check(std::slice::from_ref(&merged.max), diag));

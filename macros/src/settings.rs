@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) close: Option<Given<&'static str>>,
     /// The variant's name.
     pub(crate) connect: Option<Given<&'static str>>,
+    /// The budget's, where `close = "pressure"` looks at it.
+    pub(crate) share: Option<TokenStream>,
 }
 
 /// Left to the runtime's `check_min`, because a constant expression is involved.
@@ -81,6 +83,7 @@ impl Settings {
             credentials: provider(args, diag),
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
+            share: None,
         }
     }
 
@@ -97,7 +100,15 @@ impl Settings {
             credentials: self.credentials.or(attribute.credentials),
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
+            share: self.share.or(attribute.share),
         }
+    }
+
+    /// The same, given back beyond this share.
+    pub(crate) fn within(mut self, share: Option<TokenStream>) -> Self {
+        let looks_at_it = self.close.as_ref().and_then(Given::known) == Some("Pressure");
+        self.share = share.filter(|_| looks_at_it);
+        self
     }
 
     /// The rules that tie `min` to `max` and to `close`.

@@ -11,6 +11,7 @@ use crate::value::{Given, Plain, plain};
 pub(crate) const CLOSE: &[Word] = &[
     ("always", "Always"),
     ("on_error", "OnError"),
+    ("pressure", "Pressure"),
     ("never", "Never"),
 ];
 

@@ -46,6 +46,10 @@ pub const IAM_TOKEN_FRESH: Duration = Duration::from_mins(10);
 /// How long a secret of AWS Secrets Manager is used (the figure of AWS's own caching clients).
 #[cfg(feature = "secrets-manager")]
 pub const SECRET_FRESH: Duration = Duration::from_hours(1);
+/// How often `close = "pressure"` asks a server how full it is, at most, give or take a half of it.
+pub const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the server may take to say so.
+pub const PRESSURE_ASK: Duration = Duration::from_millis(250);
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
@@ -64,6 +68,8 @@ pub enum Close {
     Always,
     /// After an invocation that ended with an error, a panic or at the deadline; kept otherwise.
     OnError,
+    /// Kept while the server has room, and given back when it is fuller than `budget`'s share.
+    Pressure,
     /// Kept, until a connection is too old, idled too long, or is found dead.
     Never,
 }
@@ -91,6 +97,7 @@ pub struct Config {
     pub(crate) close: Option<Close>,
     pub(crate) connect: Option<Connect>,
     pub(crate) credentials: Option<Source>,
+    pub(crate) share: Option<f64>,
 }
 
 impl Config {
@@ -106,6 +113,7 @@ impl Config {
             close: None,
             connect: None,
             credentials: None,
+            share: None,
         }
     }
 
@@ -180,6 +188,20 @@ impl Config {
     /// When the connections go.
     pub const fn close(mut self, close: Close) -> Self {
         self.close = Some(close);
+        self
+    }
+
+    /// The share of the server's connections beyond which `close = "pressure"` keeps none: above 0, at
+    /// most 1.
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn share(mut self, share: f64) -> Self {
+        assert!(
+            share > 0.0 && share <= 1.0,
+            "`budget(share)` must be above 0 and at most 1"
+        );
+        self.share = Some(share);
         self
     }
 
@@ -268,6 +290,8 @@ pub struct Settings {
     pub connect: Connect,
     /// Where user and password come from, if not from the URL.
     pub credentials: Option<Source>,
+    /// The share of the server's connections beyond which `close = "pressure"` keeps none.
+    pub share: f64,
     /// A kept connection idle for no longer than this is used as it is.
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
@@ -324,6 +348,10 @@ impl Settings {
                 None => Connect::Lazy,
             },
             credentials: config.credentials,
+            share: match config.share {
+                Some(share) => share,
+                None => DEFAULT_BUDGET_SHARE,
+            },
             trust: TRUST,
             ping: PING,
         }

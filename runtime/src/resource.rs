@@ -125,6 +125,8 @@ pub enum Fitness {
     Fit,
     /// It cannot, and is replaced.
     Unfit,
+    /// It could, but others need its place more: it is closed.
+    Unwanted,
 }
 
 /// What a driver reports when it does not say why.

@@ -194,7 +194,7 @@ fn must_close(close: Close, ending: Ending) -> bool {
     match close {
         Close::Always => true,
         Close::OnError => ending != Ending::Succeeded,
-        Close::Never => ending.is_abnormal(),
+        Close::Never | Close::Pressure => ending.is_abnormal(),
     }
 }
 
@@ -207,19 +207,24 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether everything lent came back in time.
+    /// Whether everything lent came back in time, and is to be kept.
     async fn settle<R: Resource>(&self, lease: &Lease<R>) -> bool {
         let from = Instant::now();
         // What does not settle has to be closed, and that takes time, too.
         let half_way = from + self.until.saturating_duration_since(from) / 2;
         let (settling, joined) = (pin!(lease.resource().settle()), pin!(lease.joined()));
-        let fit = match timeout_at(half_way, select(settling, joined)).await {
-            Ok(Either::Left((fitness, _))) => fitness == Fitness::Fit,
+        let fitness = match timeout_at(half_way, select(settling, joined)).await {
+            Ok(Either::Left((fitness, _))) => fitness,
             // Somebody else is at it now, and will settle it in the end.
-            Ok(Either::Right(((), _))) => true,
-            Err(_) => false,
+            Ok(Either::Right(((), _))) => Fitness::Fit,
+            Err(_) => Fitness::Unfit,
         };
-        if !fit {
+        if fitness == Fitness::Unwanted {
+            self.note(from, || {
+                format!("{} given back: the server is full", R::NAME)
+            });
+        }
+        if fitness == Fitness::Unfit {
             let usage = lease.resource().usage();
             tracing::warn!(
                 handler = self.handler,
@@ -230,7 +235,7 @@ impl<'a> Step<'a> {
             );
             self.note(from, || format!("{} not fit to be kept ({usage})", R::NAME));
         }
-        fit
+        fitness == Fitness::Fit
     }
 
     async fn close<R: Resource>(&self, outdated: Outdated<R>) {

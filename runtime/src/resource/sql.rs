@@ -3,9 +3,11 @@
 mod connections;
 mod driver;
 mod fault;
+mod jitter;
 mod label;
 mod login;
 mod pool;
+mod pressure;
 mod retry;
 mod url;
 

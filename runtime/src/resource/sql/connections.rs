@@ -1,10 +1,10 @@
 //! A bounded set of connections without tasks, timers or pings of its own: what `&mut PgConnection`
 //! and its siblings are taken from.
 
-use super::{driver::Driver, fault, login::Login, retry::Retry};
+use super::{driver::Driver, fault, login::Login, pressure, retry::Retry};
 use crate::{
     clock::Stamp,
-    config::{Defaults, Settings},
+    config::{Close, Defaults, Settings},
     error::{Error, ErrorKind},
     lock::lock,
     resource::{Acquire, Fate, Fitness, Resource, Usage},
@@ -205,10 +205,21 @@ impl<DB: Driver> Resource for Connections<DB> {
     async fn settle(&self) -> Fitness {
         // Every loan has been put back by the lifecycle itself.
         if self.lost.load(Ordering::Acquire) {
-            Fitness::Unfit
-        } else {
-            Fitness::Fit
+            return Fitness::Unfit;
         }
+        if self.settings.close != Close::Pressure {
+            return Fitness::Fit;
+        }
+        let Some(mut idle) = self.pop_idle() else {
+            return Fitness::Fit;
+        };
+        let (place, share) = (self.login.place(), self.settings.share);
+        let fitness = pressure::verdict::<DB>(&place, share, &mut idle.connection).await;
+        // What has not answered is dropped.
+        if fitness != Fitness::Unfit {
+            self.push_idle(idle.connection);
+        }
+        fitness
     }
 
     async fn close(&self) {

@@ -1,12 +1,12 @@
 //! What differs between the databases.
 
-use super::login::Identify;
+use super::{login::Identify, pressure::Pressured};
 use crate::error::ErrorKind;
 use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError, pool::Pool};
 
 /// A database that sqlx speaks to. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
 pub trait Driver:
-    Database<Connection: Connection<Options = Self::Options> + Send> + sealed::Sealed
+    Database<Connection: Connection<Options = Self::Options> + Send> + Pressured + sealed::Sealed
 {
     /// Where and how to connect.
     type Options: ConnectOptions<Connection = Self::Connection> + Identify + Send + Sync + Clone;

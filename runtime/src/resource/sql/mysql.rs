@@ -4,13 +4,14 @@ use super::{
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
     login::{Identify, Written},
+    pressure::{Load, Pressured},
 };
 use crate::{
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
 };
 use sqlx::{
-    MySql, MySqlConnection,
+    MySql, MySqlConnection, Row,
     error::DatabaseError,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
 };
@@ -122,6 +123,24 @@ impl Identify for MySqlConnectOptions {
         } else {
             self
         }
+    }
+}
+
+/// The connection that the server keeps for an administrator comes on top of `max_connections`.
+const LOAD: &str = "SHOW GLOBAL STATUS LIKE 'Threads_connected'; SELECT @@GLOBAL.max_connections";
+
+impl Pressured for MySql {
+    async fn load(connection: &mut MySqlConnection) -> Result<Option<Load>, sqlx::Error> {
+        let rows = sqlx::raw_sql(LOAD).fetch_all(connection).await?;
+        let [status, limit] = rows.as_slice() else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        let used: String = status.try_get(1)?;
+        let room: u64 = limit.try_get(0)?;
+        Ok(Some(Load {
+            used: used.parse().unwrap_or(0),
+            room: u32::try_from(room).unwrap_or(u32::MAX),
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     driver::Driver,
     fault,
     login::{Attempt, Login},
+    pressure,
 };
 use crate::{
     config::{Close, Defaults},
@@ -202,10 +203,23 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         self.is_quiet().await;
         // Where the pool has lost one connection, the others cannot be trusted either.
         if self.has_lost_one() {
-            Fitness::Unfit
-        } else {
-            Fitness::Fit
+            return Fitness::Unfit;
         }
+        if self.state.settings.close != Close::Pressure {
+            return Fitness::Fit;
+        }
+        let Some(mut connection) = self.pool.try_acquire() else {
+            return Fitness::Fit;
+        };
+        let share = self.state.settings.share;
+        let fitness = pressure::verdict::<DB>(&self.target, share, &mut connection).await;
+        if fitness == Fitness::Unfit {
+            drop(connection.detach());
+        } else {
+            drop(connection);
+            self.is_quiet().await;
+        }
+        fitness
     }
 
     async fn close(&self) {

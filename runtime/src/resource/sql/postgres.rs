@@ -4,13 +4,14 @@ use super::{
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
     login::{Identify, Written},
+    pressure::{Load, Pressured},
 };
 use crate::{
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
 };
 use sqlx::{
-    PgConnection, Postgres,
+    PgConnection, Postgres, Row,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgSslMode},
 };
@@ -111,6 +112,31 @@ impl Identify for PgConnectOptions {
         } else {
             self.application_name(label)
         }
+    }
+}
+
+/// Of other users' sessions only some columns can be seen: one with a database and a user is a client's.
+/// `reserved_connections` is there from PostgreSQL 16 on, the last one on RDS.
+const LOAD: &str = "
+    select count(*) filter (where datid is not null and usesysid is not null
+            and coalesce(backend_type, 'client backend') = 'client backend'),
+        current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8
+            - coalesce(current_setting('reserved_connections', true)::int8, 0)
+            - coalesce(current_setting('rds.rds_superuser_reserved_connections', true)::int8, 0)
+    from pg_stat_activity";
+
+impl Pressured for Postgres {
+    async fn load(connection: &mut PgConnection) -> Result<Option<Load>, sqlx::Error> {
+        // Not prepared: a statement that is asked for so rarely is not worth a place in the cache.
+        let row = sqlx::raw_sql(LOAD).fetch_one(connection).await?;
+        let number = |index| {
+            let number: i64 = row.try_get(index)?;
+            Ok::<_, sqlx::Error>(u32::try_from(number).unwrap_or(0))
+        };
+        Ok(Some(Load {
+            used: number(0)?,
+            room: number(1)?,
+        }))
     }
 }
 

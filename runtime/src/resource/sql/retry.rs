@@ -1,14 +1,12 @@
 //! A server without room for one more connection is asked again, at random moments: many instances that
 //! were turned away together must not come back together.
 
+use super::jitter;
 use crate::{
     config::{RETRY_FIRST, RETRY_LONGEST},
     error::Error,
 };
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often, and for how long, one acquire has been turned away.
@@ -18,7 +16,6 @@ pub(super) struct Retry {
     began: Instant,
     until: Instant,
     turned_away: u32,
-    random: RandomState,
 }
 
 impl Retry {
@@ -28,7 +25,6 @@ impl Retry {
             began: Instant::now(),
             until,
             turned_away: 0,
-            random: RandomState::new(),
         }
     }
 
@@ -43,16 +39,7 @@ impl Retry {
         }
         let bound = (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_LONGEST);
         // The last try has to have some time itself.
-        Some(self.draw(bound).min(left - RETRY_FIRST))
-    }
-
-    /// A time between nothing and `bound`.
-    fn draw(&self, bound: Duration) -> Duration {
-        // std's hasher has a random key: with each count, its hash is another random number.
-        let random = self.random.hash_one(self.turned_away) >> 32;
-        #[allow(clippy::cast_possible_truncation, reason = "shifted to 32 bits")]
-        let share = f64::from(random as u32) / f64::from(u32::MAX);
-        bound.mul_f64(share)
+        Some(jitter::below(bound).min(left - RETRY_FIRST))
     }
 
     /// `why`, with how often and for how long it was tried.

@@ -4,6 +4,7 @@ use super::{
     connections::lend_connection,
     driver::{Driver, sealed::Sealed},
     login::{Identify, Written},
+    pressure::{Load, Pressured},
 };
 use crate::{
     credentials::{Engine, Secret, Target},
@@ -71,6 +72,12 @@ impl Identify for SqliteConnectOptions {
 
     fn labelled(self, _: &str, _: &Written) -> Self {
         self
+    }
+}
+
+impl Pressured for Sqlite {
+    async fn load(_: &mut SqliteConnection) -> Result<Option<Load>, sqlx::Error> {
+        Ok(None)
     }
 }
 

@@ -1,0 +1,126 @@
+//! How full the server is, and whether what could be kept is to be given back: `close = "pressure"`.
+
+use super::jitter;
+use crate::{
+    clock::Stamp,
+    config::{PRESSURE_ASK, PRESSURE_INTERVAL},
+    lock::lock,
+    resource::Fitness,
+};
+use sqlx::Database;
+use std::{future::Future, sync::Mutex, time::Duration};
+use tokio::time::timeout;
+
+/// The connections of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Those that are open, whoever has them.
+    pub(super) used: u32,
+    /// Those that ordinary users may have: reserved ones do not count.
+    pub(super) room: u32,
+}
+
+/// A database that can be asked how full it is.
+pub trait Pressured: Database {
+    /// Asks by one cheap statement, which needs no privilege; `None` where there is no limit.
+    fn load(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<Load>, sqlx::Error>> + Send;
+}
+
+impl Load {
+    /// Whether more than `share` of the room is used.
+    fn is_beyond(self, share: f64) -> bool {
+        f64::from(self.used) > share * f64::from(self.room)
+    }
+}
+
+/// What a server has answered, and for how long that holds.
+struct Reading {
+    place: String,
+    at: Stamp,
+    holds_for: Duration,
+    load: Load,
+}
+
+/// The last reading of each server. It outlives the resources: one that has just been given back is no
+/// reason to ask more often.
+static READINGS: Mutex<Vec<Reading>> = Mutex::new(Vec::new());
+
+fn known(place: &str, now: Stamp) -> Option<Load> {
+    lock(&READINGS)
+        .iter()
+        .find(|reading| reading.place == place)
+        .filter(|reading| now.since(reading.at) < reading.holds_for)
+        .map(|reading| reading.load)
+}
+
+fn note(place: &str, at: Stamp, load: Load) {
+    let reading = Reading {
+        place: place.to_owned(),
+        at,
+        // Instances that were thawed together must not ask together for ever.
+        holds_for: PRESSURE_INTERVAL / 2 + jitter::below(PRESSURE_INTERVAL),
+        load,
+    };
+    let mut readings = lock(&READINGS);
+    readings.retain(|other| other.place != place);
+    readings.push(reading);
+}
+
+/// Whether `connection`, which nobody holds, is to be kept while the server at `place` uses no more than
+/// `share` of its room.
+///
+/// Asked at most once per [`PRESSURE_INTERVAL`] and process, give or take a half, and for [`PRESSURE_ASK`]
+/// at most: a connection that takes longer is half-way through an answer, and unfit.
+pub(super) async fn verdict<DB: Pressured>(
+    place: &str,
+    share: f64,
+    connection: &mut DB::Connection,
+) -> Fitness {
+    let now = Stamp::now();
+    let load = match known(place, now) {
+        Some(load) => Some(load),
+        None => match timeout(PRESSURE_ASK, DB::load(connection)).await {
+            Ok(Ok(load)) => load,
+            Ok(Err(_)) | Err(_) => return Fitness::Unfit,
+        },
+    };
+    let Some(load) = load else {
+        return Fitness::Fit;
+    };
+    if known(place, now).is_none() {
+        note(place, now, load);
+    }
+    if load.is_beyond(share) {
+        tracing::debug!(place, used = load.used, room = load.room, "given back");
+        Fitness::Unwanted
+    } else {
+        Fitness::Fit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_may_be_used_up_and_no_more() {
+        let load = |used| Load { used, room: 97 };
+        // 0.8 x 97 = 77.6
+        assert!(!load(77).is_beyond(0.8));
+        assert!(load(78).is_beyond(0.8));
+        assert!(!load(97).is_beyond(1.0));
+    }
+
+    #[test]
+    fn a_reading_holds_for_a_while_by_both_clocks() {
+        let load = Load { used: 1, room: 2 };
+        let at = Stamp::now();
+        note("tests:1", at, load);
+        let later = |share| at.with_wall_later(PRESSURE_INTERVAL.mul_f64(share));
+        assert_eq!(known("tests:1", later(0.49)), Some(load));
+        assert_eq!(known("tests:1", later(1.51)), None);
+        assert_eq!(known("tests:2", at), None);
+    }
+}

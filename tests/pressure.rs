@@ -1,0 +1,102 @@
+//! `close = "pressure"`: a connection is kept while the server has room, and given back when others need
+//! its place more.
+
+use futures_util::future::join_all;
+use sandbox::{Environment, Function, Sandbox};
+use serde_json::{Value, json};
+use std::{collections::HashSet, time::Duration};
+use support::{Database, DatabaseServer, MariaDb, Postgres};
+
+const FUNCTION: &str = env!("CARGO_BIN_EXE_pressure_function");
+
+async fn start(handler: &str, database: &Database, environments: usize) -> Vec<Environment> {
+    let sandbox = Sandbox::new(Function::new(FUNCTION).env("HANDLER", handler))
+        .timeout(Duration::from_secs(20))
+        .database("DATABASE_URL", database.url())
+        .expect("a URL with a host");
+    let starting = (0..environments).map(|_| sandbox.clone().start());
+    join_all(starting)
+        .await
+        .into_iter()
+        .map(|one| one.expect("the function starts"))
+        .collect()
+}
+
+/// One event for each at once, and the sessions that they had.
+async fn round(environments: &[Environment]) -> Vec<Value> {
+    let round = environments.iter().map(|one| one.invoke(json!(null)));
+    let sessions = join_all(round).await.into_iter().map(|invocation| {
+        let answer = invocation.answer().cloned();
+        answer.unwrap_or_else(|| panic!("lost: {:?}", invocation.outcome))
+    });
+    sessions.collect()
+}
+
+/// More environments than the server has room for, of which half may be used.
+async fn the_share_is_respected(
+    handler: &str,
+    server: &DatabaseServer,
+    database: &Database,
+    room: usize,
+) {
+    let share = room / 2;
+    let environments = start(handler, database, room + room / 5).await;
+    for number in 1..=4 {
+        round(&environments).await;
+        join_all(environments.iter().map(Environment::frozen)).await;
+        let kept = server.connections().await;
+        println!("{handler}: round {number}: {kept} kept of {room}, of which {share} may be");
+        // 5 % of the limit.
+        assert!(kept <= share + room / 20, "{handler}: {kept} kept");
+    }
+    // One after the other: what has room is kept.
+    for one in &environments {
+        round(std::slice::from_ref(one)).await;
+        one.frozen().await;
+    }
+    let kept = server.connections().await;
+    println!("{handler}: one after the other: {kept} kept");
+    assert!(kept <= share + room / 20, "{handler}: {kept} kept");
+    assert!(kept + 2 >= share, "{handler}: {kept} kept");
+    join_all(environments.iter().map(Environment::shutdown)).await;
+    server.wait_until_connections(0).await;
+}
+
+/// With room, nothing is given back.
+async fn with_room_it_is_kept(handler: &str, database: &Database) {
+    let environments = start(handler, database, 2).await;
+    for one in &environments {
+        let mut sessions = HashSet::new();
+        for _ in 0..20 {
+            sessions.extend(round(std::slice::from_ref(one)).await.iter().map(Value::to_string));
+        }
+        assert_eq!(sessions.len(), 1, "{handler}: {sessions:?}");
+    }
+    database.wait_until_connections(2).await;
+    join_all(environments.iter().map(Environment::shutdown)).await;
+    database.wait_until_connections(0).await;
+}
+
+#[tokio::test]
+async fn in_postgres() {
+    const ROOM: usize = 40;
+    let server = Postgres::builder()
+        .setting("max_connections", (ROOM + 3).to_string())
+        .start();
+    let database = server.fresh_database().await;
+    for handler in ["postgres", "pooled"] {
+        with_room_it_is_kept(handler, &database).await;
+    }
+    the_share_is_respected("postgres", &server, &database, ROOM).await;
+}
+
+#[tokio::test]
+async fn in_mariadb() {
+    const ROOM: usize = 20;
+    let server = MariaDb::builder()
+        .setting("max-connections", ROOM.to_string())
+        .start();
+    let database = server.fresh_database().await;
+    with_room_it_is_kept("mariadb", &database).await;
+    the_share_is_respected("mariadb", &server, &database, ROOM).await;
+}
