@@ -1,11 +1,13 @@
 //! `close = "pressure"`: a connection is kept while the server has room, and given back when others need
 //! its place more.
 
+use db_handler::config::PRESSURE_INTERVAL;
 use futures_util::future::join_all;
 use sandbox::{Environment, Function, Sandbox};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
-use support::{Database, DatabaseServer, MariaDb, Postgres};
+use support::{Database, DatabaseServer, MariaDb, Postgres, wait_for};
+use tokio::time::sleep;
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_pressure_function");
 
@@ -14,7 +16,7 @@ async fn start(handler: &str, database: &Database, environments: usize) -> Vec<E
         .timeout(Duration::from_secs(20))
         .database("DATABASE_URL", database.url())
         .expect("a URL with a host");
-    let starting = (0..environments).map(|_| sandbox.clone().start());
+    let starting = (0..environments).map(|_| sandbox.start());
     join_all(starting)
         .await
         .into_iter()
@@ -26,10 +28,16 @@ async fn start(handler: &str, database: &Database, environments: usize) -> Vec<E
 async fn round(environments: &[Environment]) -> Vec<Value> {
     let round = environments.iter().map(|one| one.invoke(json!(null)));
     let sessions = join_all(round).await.into_iter().map(|invocation| {
-        let answer = invocation.answer().cloned();
+        let answer = invocation.json();
         answer.unwrap_or_else(|| panic!("lost: {:?}", invocation.outcome))
     });
     sessions.collect()
+}
+
+/// The function has asked for its next event, and stands still.
+async fn frozen(environment: &Environment) {
+    let look = async || environment.frozen_for().await;
+    wait_for("a frozen environment", look, Option::is_some).await;
 }
 
 /// More environments than the server has room for, of which half may be used.
@@ -43,16 +51,18 @@ async fn the_share_is_respected(
     let environments = start(handler, database, room + room / 5).await;
     for number in 1..=4 {
         round(&environments).await;
-        join_all(environments.iter().map(Environment::frozen)).await;
+        join_all(environments.iter().map(frozen)).await;
         let kept = server.connections().await;
         println!("{handler}: round {number}: {kept} kept of {room}, of which {share} may be");
         // 5 % of the limit.
         assert!(kept <= share + room / 20, "{handler}: {kept} kept");
     }
+    // What they know about the server is too old by now.
+    sleep(PRESSURE_INTERVAL * 2).await;
     // One after the other: what has room is kept.
     for one in &environments {
         round(std::slice::from_ref(one)).await;
-        one.frozen().await;
+        frozen(one).await;
     }
     let kept = server.connections().await;
     println!("{handler}: one after the other: {kept} kept");
@@ -68,7 +78,12 @@ async fn with_room_it_is_kept(handler: &str, database: &Database) {
     for one in &environments {
         let mut sessions = HashSet::new();
         for _ in 0..20 {
-            sessions.extend(round(std::slice::from_ref(one)).await.iter().map(Value::to_string));
+            sessions.extend(
+                round(std::slice::from_ref(one))
+                    .await
+                    .iter()
+                    .map(Value::to_string),
+            );
         }
         assert_eq!(sessions.len(), 1, "{handler}: {sessions:?}");
     }

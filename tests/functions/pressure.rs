@@ -7,19 +7,31 @@ use db_handler::{
 use std::env;
 
 const PG_SESSION: &str = "SELECT pg_backend_pid()::int8";
-const MARIADB_SESSION: &str = "SELECT CONNECTION_ID() + 0";
+const MARIADB_SESSION: &str = "SELECT CAST(CONNECTION_ID() AS SIGNED)";
 
-#[db_handler(close = "pressure", pool(acquire_ms = 10000), budget(instances = 9, connections = 40, share = 0.5))]
+#[db_handler(
+    close = "pressure",
+    pool(acquire_ms = 10000),
+    budget(instances = 9, connections = 40, share = 0.5)
+)]
 async fn postgres(_event: LambdaEvent<()>, db: &mut PgConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(PG_SESSION).fetch_one(db).await?)
 }
 
-#[db_handler(close = "pressure", pool(acquire_ms = 10000), budget(instances = 9, connections = 40, share = 0.5))]
+#[db_handler(
+    close = "pressure",
+    pool(acquire_ms = 10000),
+    budget(instances = 9, connections = 40, share = 0.5)
+)]
 async fn pooled(_event: LambdaEvent<()>, db: &PgPool) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(PG_SESSION).fetch_one(db).await?)
 }
 
-#[db_handler(close = "pressure", pool(acquire_ms = 10000), budget(instances = 9, connections = 40, share = 0.5))]
+#[db_handler(
+    close = "pressure",
+    pool(acquire_ms = 10000),
+    budget(instances = 9, connections = 40, share = 0.5)
+)]
 async fn mariadb(_event: LambdaEvent<()>, db: &mut MySqlConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(MARIADB_SESSION).fetch_one(db).await?)
 }
