@@ -6,6 +6,7 @@
 //! | a MariaDB with an empty database | [`mariadb()`]`.fresh_database().await` |
 //! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`] |
 //! | who is connected, what runs | [`Database::wait_until_connections`], [`Database::running_queries`] |
+//! | PgBouncer before that PostgreSQL | [`PgBouncer::start`] |
 //! | AWS's services, as far as moto plays them | [`aws()`] |
 //! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
 //! | a compiled example or binary | [`example`], [`bin`] |
@@ -21,6 +22,7 @@ mod database;
 pub mod function;
 mod guarded;
 mod mariadb;
+mod pgbouncer;
 mod ports;
 mod postgres;
 mod programs;
@@ -33,6 +35,7 @@ pub use aws::{Aws, aws};
 pub use binaries::{bin, example};
 pub use database::{Database, Session};
 pub use mariadb::{MariaDb, MariaDbBuilder, mariadb};
+pub use pgbouncer::{PgBouncer, Pooler};
 pub use ports::{SilentListener, free_port, refused_port, silent_listener};
 pub use postgres::{Postgres, PostgresBuilder, postgres};
 pub use server::DatabaseServer;

@@ -7,6 +7,8 @@ mod jitter;
 mod label;
 mod login;
 mod pool;
+#[cfg(feature = "postgres")]
+mod pooled;
 mod pressure;
 mod retry;
 mod url;
@@ -21,5 +23,7 @@ mod sqlite;
 pub use connections::{Connections, Loan};
 pub use driver::Driver;
 pub use pool::SqlPool;
+#[cfg(feature = "postgres")]
+pub use pooled::PooledTransaction;
 
 pub(crate) use fault::{kind, symptom};

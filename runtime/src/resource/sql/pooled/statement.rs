@@ -1,0 +1,209 @@
+//! Which statements end a transaction, told from their text as PostgreSQL's lexer splits it.
+
+/// The words that a statement which ends a transaction begins with.
+const ENDS: [&str; 4] = ["COMMIT", "END", "ROLLBACK", "ABORT"];
+
+/// The word that would end the transaction, if one of the statements in `sql` does.
+pub(super) fn ends_a_transaction(sql: &str) -> Option<&'static str> {
+    let mut words = Words { rest: sql };
+    let mut statement: Vec<Word<'_>> = Vec::new();
+    loop {
+        let word = words.next();
+        match word {
+            // What a statement is, its first three words say.
+            Some(word) if word != Word::Semicolon => {
+                if statement.len() < 3 {
+                    statement.push(word);
+                }
+            }
+            _ => {
+                if let Some(ends) = ends(&statement) {
+                    return Some(ends);
+                }
+                statement.clear();
+            }
+        }
+        word?;
+    }
+}
+
+fn ends(statement: &[Word<'_>]) -> Option<&'static str> {
+    let plain = |index: usize| match statement.get(index) {
+        Some(Word::Plain(word)) => *word,
+        _ => "",
+    };
+    let is = |index, word: &str| plain(index).eq_ignore_ascii_case(word);
+    if is(0, "PREPARE") && is(1, "TRANSACTION") {
+        return Some("PREPARE TRANSACTION");
+    }
+    let word = *ENDS.iter().find(|word| is(0, word))?;
+    // ROLLBACK [WORK | TRANSACTION] TO: the transaction goes on.
+    let goes_on = word == "ROLLBACK"
+        && (is(1, "TO") || ((is(1, "WORK") || is(1, "TRANSACTION")) && is(2, "TO")));
+    (!goes_on).then_some(word)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word<'a> {
+    /// A keyword, a name or a number.
+    Plain(&'a str),
+    Semicolon,
+    /// A literal, a quoted name or an operator.
+    Other,
+}
+
+/// The words of a text: comments are none, and what is quoted is one.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = Word<'a>;
+
+    fn next(&mut self) -> Option<Word<'a>> {
+        loop {
+            self.rest = self.rest.trim_start();
+            if let Some(comment) = self.rest.strip_prefix("--") {
+                self.rest = comment
+                    .split_once(['\n', '\r'])
+                    .map_or("", |(_, rest)| rest);
+            } else if self.rest.starts_with("/*") {
+                self.rest = after_comment(self.rest);
+            } else {
+                break;
+            }
+        }
+        let first = self.rest.chars().next()?;
+        let (word, length) = match first {
+            ';' => (Word::Semicolon, 1),
+            '\'' => (Word::Other, quoted(self.rest, '\'', false)),
+            '"' => (Word::Other, quoted(self.rest, '"', false)),
+            '$' => (Word::Other, dollar_quoted(self.rest)),
+            'e' | 'E' if self.rest[1..].starts_with('\'') => {
+                (Word::Other, 1 + quoted(&self.rest[1..], '\'', true))
+            }
+            _ if is_of_a_word(first) => {
+                let length = self
+                    .rest
+                    .find(|c| !is_of_a_word(c) && c != '$')
+                    .unwrap_or(self.rest.len());
+                (Word::Plain(&self.rest[..length]), length)
+            }
+            _ => (Word::Other, first.len_utf8()),
+        };
+        self.rest = &self.rest[length..];
+        Some(word)
+    }
+}
+
+fn is_of_a_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
+/// What follows a comment, which may have others in it.
+fn after_comment(text: &str) -> &str {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text.as_bytes()[at..];
+        if rest.starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return &text[at..];
+            }
+        } else {
+            at += 1;
+        }
+    }
+    ""
+}
+
+/// How long the quoted text at the beginning is. Doubled, the quote stands for itself.
+fn quoted(text: &str, quote: char, with_backslashes: bool) -> usize {
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, character)) = characters.next() {
+        if with_backslashes && character == '\\' {
+            characters.next();
+        } else if character == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
+            return at + quote.len_utf8();
+        }
+    }
+    text.len()
+}
+
+/// How long the text in `$tag$` at the beginning is, or the parameter `$1`.
+fn dollar_quoted(text: &str) -> usize {
+    let tag_ends = text[1..].find(|c| !is_of_a_word(c));
+    let Some(end) = tag_ends.map(|end| end + 1) else {
+        return text.len();
+    };
+    let is_tag =
+        text[end..].starts_with('$') && !text[1..].starts_with(|c: char| c.is_ascii_digit());
+    if !is_tag {
+        return end;
+    }
+    let tag = &text[..=end];
+    text[tag.len()..]
+        .find(tag)
+        .map_or(text.len(), |at| at + 2 * tag.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_transaction_is_found() {
+        for (sql, word) in [
+            ("COMMIT", "COMMIT"),
+            ("  commit and chain;", "COMMIT"),
+            ("select 1; End", "END"),
+            ("/* a /* nested */ one */ rollback", "ROLLBACK"),
+            ("-- a line\nabort", "ABORT"),
+            ("rollback work", "ROLLBACK"),
+            (
+                "insert into t values (';'); rollback transaction",
+                "ROLLBACK",
+            ),
+            ("select E'\\''; commit", "COMMIT"),
+            ("select 'a\\'; commit; --'", "COMMIT"),
+            ("select $1; commit", "COMMIT"),
+            ("select $x$ ; $x$; commit", "COMMIT"),
+            ("prepare transaction 'x'", "PREPARE TRANSACTION"),
+            (";;commit", "COMMIT"),
+            ("select \"a\"\"; b\"; commit", "COMMIT"),
+        ] {
+            assert_eq!(ends_a_transaction(sql), Some(word), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_is_let_through() {
+        for sql in [
+            "",
+            "select 'commit'",
+            "select 1 as commit",
+            "select '; commit'",
+            "select E'\\'; commit'",
+            "select $$; commit; $$",
+            "create function f() returns int language plpgsql as $f$ begin return 1; end; $f$",
+            "select $1, '; end'",
+            "-- ; commit\nselect 1",
+            "/* ; commit */ select 1",
+            "savepoint a; rollback to a; rollback work to savepoint a",
+            "select \"; commit\"",
+            "select case when true then 1 end",
+            "prepare p as select 1",
+            "select '",
+            "/* open",
+            "select $tag$ open",
+            "select \u{e9}$",
+        ] {
+            assert_eq!(ends_a_transaction(sql), None, "{sql}");
+        }
+    }
+}

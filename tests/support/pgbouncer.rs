@@ -1,0 +1,110 @@
+//! PgBouncer in front of a PostgreSQL server.
+
+use std::fs;
+use std::net::TcpStream;
+
+use crate::database::Database;
+use crate::guarded::{EndWith, Server, Workplace};
+use crate::ports::free_port;
+use crate::postgres::Postgres;
+use crate::programs::Programs;
+use crate::wait::on_any_free_port;
+
+/// Which PgBouncer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooler {
+    /// The one of Debian 12, 1.18, which knows nothing of prepared statements.
+    Plain,
+    /// The one of Debian 13, 1.24, with `max_prepared_statements`.
+    Tracking,
+}
+
+const PLAIN: Programs = Programs {
+    names: &["pgbouncer"],
+    folders: &["/usr/sbin", "/opt/homebrew/opt/pgbouncer/bin"],
+    install: "`apt-get install pgbouncer`",
+};
+const TRACKING: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../target/pgbouncer-13/bin/pgbouncer"
+);
+
+/// A PgBouncer on a loopback port that pools transactions. It ends when it is dropped.
+#[derive(Debug)]
+pub struct PgBouncer {
+    _server: Server,
+    port: u16,
+}
+
+impl PgBouncer {
+    /// Starts one with `servers` connections to the server, for up to `clients` of its own.
+    ///
+    /// # Panics
+    /// When it is not installed, with the command that installs it, or does not start, with its log.
+    #[must_use]
+    pub fn start(pooler: Pooler, server: &Postgres, servers: usize, clients: usize) -> Self {
+        on_any_free_port(free_port, |port| {
+            Self::start_on(pooler, server, servers, clients, port)
+        })
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of `database` through it.
+    #[must_use]
+    pub fn url(&self, database: &Database) -> String {
+        let (user, password) = (Postgres::USER, Postgres::PASSWORD);
+        let (port, name) = (self.port, database.name());
+        format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}?sslmode=disable")
+    }
+
+    fn start_on(
+        pooler: Pooler,
+        server: &Postgres,
+        servers: usize,
+        clients: usize,
+        port: u16,
+    ) -> Result<Self, String> {
+        let (program, tracking) = match pooler {
+            Pooler::Plain => {
+                let [program] = PLAIN.find();
+                (program, "")
+            }
+            Pooler::Tracking => {
+                let is_there = fs::exists(TRACKING).is_ok_and(|there| there);
+                assert!(
+                    is_there,
+                    "these tests need {TRACKING}: run tests/get-pgbouncer"
+                );
+                (TRACKING.into(), "max_prepared_statements = 200\n")
+            }
+        };
+        let workplace = Workplace::create("pgbouncer");
+        let folder = workplace.path().to_path_buf();
+        let (user, password) = (Postgres::USER, Postgres::PASSWORD);
+        let users = folder.join("users");
+        fs::write(&users, format!("\"{user}\" \"{password}\"\n")).expect("room for a user");
+        let settings = folder.join("settings");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n\
+             default_pool_size = {servers}\nmax_client_conn = {clients}\nlog_connections = 0\nlog_disconnections = 0\n\
+             ignore_startup_parameters = extra_float_digits\n{tracking}",
+            server = server.port(),
+            users = users.display(),
+        );
+        fs::write(&settings, text).expect("room for settings");
+        workplace.hand_over(&users);
+        workplace.hand_over(&settings);
+        let is_ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let server = workplace.serve(EndWith::Kill, &program, [&settings], is_ready)?;
+        Ok(Self {
+            _server: server,
+            port,
+        })
+    }
+}
