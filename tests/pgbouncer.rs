@@ -124,20 +124,32 @@ async fn the_same_without_a_transaction_is_wrong() {
 }
 
 #[tokio::test]
-async fn sqlx_leaves_no_name_behind_for_the_next_client() {
+async fn a_type_of_ones_own_needs_no_name_and_leaves_none() {
     let database = postgres().fresh_database().await;
     let bouncer = PgBouncer::start(Pooler::Plain, postgres(), 1, 10);
     let mut owner = PgConnection::connect(database.url()).await.expect("server");
     owner
-        .execute("create type mood as enum ('good', 'bad')")
+        .execute(
+            "create type mood as enum ('good', 'bad'); create type \"Odd name\" as (mood mood, moods mood[]);
+             create table days (day int, mood mood)",
+        )
         .await
         .expect("creates");
     let url = bouncer.url(&database);
+    // Somebody else has left sqlx's first two names on the server's only connection.
+    let mut other = PgConnection::connect(&url).await.expect("PgBouncer");
+    sqlx::raw_sql("prepare sqlx_s_1 as select 1; prepare sqlx_s_2 as select 2")
+        .execute(&mut other)
+        .await
+        .expect("prepares");
     let mut first = PgConnection::connect(&url).await.expect("PgBouncer");
+    PooledTransaction::learn_types(&mut first)
+        .await
+        .expect("learns");
     for commits in [true, false] {
         let mut db = PooledTransaction::begin(&mut first).await.expect("begins");
-        // sqlx asks the server what this type is, by a statement that has a name.
-        let row = sqlx::query("select 'good'::mood, $1::int4")
+        let sql = "select 'good'::mood, $1::int4, null::\"Odd name\", array['bad'::mood]";
+        let row = sqlx::query(sql)
             .bind(1)
             .fetch_one(&mut db)
             .await
@@ -154,7 +166,7 @@ async fn sqlx_leaves_no_name_behind_for_the_next_client() {
             .fetch_one(&mut second)
             .await
             .expect("counts");
-        assert_eq!(row.get::<i64, _>(0), 0);
+        assert_eq!(row.get::<i64, _>(0), 2, "the two that were there before");
     }
 }
 

@@ -8,7 +8,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use sqlx::{
-    Connection, Either, Execute, Executor, PgConnection, PgTransaction, Postgres, SqlStr,
+    Connection, Either, Execute, Executor, PgConnection, PgTransaction, Postgres, Row, SqlSafeStr,
+    SqlStr,
     error::BoxDynError,
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
@@ -62,8 +63,7 @@ impl<'c> PooledTransaction<'c> {
     /// # Errors
     /// When the server cannot: nothing of it has happened then, or, if the connection was lost, perhaps
     /// all of it.
-    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.leave_no_name().await?;
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.0.commit().await
     }
 
@@ -71,20 +71,66 @@ impl<'c> PooledTransaction<'c> {
     ///
     /// # Errors
     /// When the connection is lost; then the server rolls it back.
-    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        // In a transaction that has failed, the server closes statements all the same.
-        self.leave_no_name().await?;
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
         self.0.rollback().await
     }
 
-    /// sqlx looks up types that it does not know (an enum, a composite) by statements of its own, and
-    /// these have names. The next client of the server's connection must not meet them.
-    async fn leave_no_name(&mut self) -> Result<(), sqlx::Error> {
-        if self.0.cached_statements_size() > 0 {
-            self.0.clear_cached_statements().await?;
+    /// Makes `connection` know the types of its database that are not PostgreSQL's own: enums, domains,
+    /// composites, those of extensions. Called once, after connecting.
+    ///
+    /// sqlx asks for a type when it first meets it, between the two steps of a statement, and that question ends
+    /// a statement without a name: "unnamed prepared statement does not exist". In a database without such types
+    /// this is one round trip; otherwise a few.
+    ///
+    /// # Errors
+    /// When the server refuses, or the connection is lost.
+    pub async fn learn_types(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let row = sqlx::raw_sql(OWN_TYPES).fetch_one(&mut *connection).await?;
+        let Some(columns) = row.try_get::<Option<String>, _>(0)? else {
+            return Ok(());
+        };
+        // The server has written and quoted these names itself.
+        let sql = sqlx::AssertSqlSafe(format!("select {columns}")).into_sql_str();
+        for tries_left in (0..NAMES_TRIED).rev() {
+            let mut transaction = connection.begin_with("BEGIN").await?;
+            // Only a statement with a name survives the questions; it has to go again in the same transaction.
+            match (&mut *transaction).prepare(sql.clone()).await {
+                Ok(_) => {
+                    transaction.clear_cached_statements().await?;
+                    return transaction.commit().await;
+                }
+                // Another client has left this name behind: sqlx's next one is another.
+                Err(error) if tries_left > 0 && is_name_taken(&error) => {
+                    transaction.rollback().await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
+}
+
+/// How many names, all of them left behind by other clients, are tried.
+const NAMES_TRIED: u32 = 20;
+
+/// A column of each type that is not PostgreSQL's own, and not the row of a table. A `select` cannot have more
+/// than 1664 columns.
+const OWN_TYPES: &str = "
+    select string_agg('null::' || own.oid::regtype, ', ')
+    from (
+        select type.oid
+        from pg_type type
+        left join pg_type element on element.oid = type.typelem and type.typcategory = 'A'
+        left join pg_class rows on rows.oid = coalesce(nullif(element.typrelid, 0), type.typrelid)
+        where type.oid >= 16384 and type.typtype <> 'p' and coalesce(rows.relkind, 'c') = 'c'
+        limit 1600
+    ) own";
+
+fn is_name_taken(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.code().map(|code| code == "42P05"))
+        .unwrap_or(false)
 }
 
 impl fmt::Debug for PooledTransaction<'_> {
