@@ -192,7 +192,10 @@ fn token(
     let mut token = url.trim_start_matches("https://").to_owned();
     let (_, query) = instructions.into_parts();
     for (name, value) in query {
-        token.push_str(&format!("&{name}={}", percent_encoded(&value)));
+        token.push('&');
+        token.push_str(name);
+        token.push('=');
+        token.push_str(&percent_encoded(&value));
     }
     Ok(token)
 }
@@ -227,16 +230,13 @@ fn region_in(host: &str) -> Option<&str> {
 
 /// By the rules of SigV4: everything but RFC 3986's unreserved characters.
 fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(byte.into());
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+    let encoded = text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
         }
-    }
-    encoded
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 #[cfg(test)]

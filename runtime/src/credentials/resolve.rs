@@ -28,6 +28,11 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
+    /// Whether it is a token instead of a password.
+    pub(crate) fn is_token(&self) -> bool {
+        self.secret.is_token
+    }
+
     /// Whether it may be used without asking again.
     pub(crate) fn is_fresh(&self, now: Stamp) -> bool {
         let has_expired = self

@@ -1,5 +1,6 @@
 //! The databases that sqlx speaks to: pools and single connections.
 
+mod advice;
 mod connections;
 mod driver;
 mod fault;

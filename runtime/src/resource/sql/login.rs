@@ -1,7 +1,7 @@
 //! As whom, and where, a connection is opened: what the URL says, what the credentials say over it, and
 //! a second try with fresh ones.
 
-use super::{driver::Driver, fault, label::label, url};
+use super::{advice, driver::Driver, fault, label::label, url};
 use crate::{
     clock::Stamp,
     credentials::{self, Engine, Resolved, Secret, Source, Target},
@@ -19,6 +19,9 @@ pub trait Identify: Sized {
 
     /// Puts what `secret` holds over what the URL said; with `verify`, the server has to prove its name.
     fn identified_by(self, secret: &Secret, verify: bool) -> Self;
+
+    /// Whether another server could pass for the one that is meant.
+    fn trusts_anybody(&self) -> bool;
 
     /// Says who we are, where the URL has not.
     fn labelled(self, label: &str, written: &Written) -> Self;
@@ -84,13 +87,17 @@ impl<DB: Driver> Login<DB> {
     /// The options for the next try, with a secret that is fresh.
     pub(super) async fn attempt(&self, acquire: &Acquire) -> Result<Attempt<DB>, Error> {
         let Some((source, target)) = &self.credentials else {
+            advice::give(acquire, false, self.options.trusts_anybody());
             return Ok(Attempt {
                 options: self.options.clone(),
                 resolved: None,
             });
         };
         let resolved = credentials::resolve(acquire, *source, target).await?;
-        Ok(self.with(resolved))
+        let attempt = self.with(resolved);
+        let is_token = attempt.resolved.as_ref().is_some_and(Resolved::is_token);
+        advice::give(acquire, is_token, attempt.options.trusts_anybody());
+        Ok(attempt)
     }
 
     /// The options for a second try after the server did not let `failed` in; `None` without
@@ -130,7 +137,7 @@ impl<DB: Driver> Login<DB> {
     }
 
     /// Whether what `attempt` logs in with may be used on.
-    pub(super) fn is_fresh(&self, attempt: &Attempt<DB>) -> bool {
+    pub(super) fn is_fresh(attempt: &Attempt<DB>) -> bool {
         attempt
             .resolved
             .as_ref()
@@ -217,7 +224,7 @@ impl Written {
                 .filter_map(|pair| pair.split_once('='))
                 .filter(|(name, _)| names.contains(name))
                 .map(|(_, value)| value.to_owned())
-                .last()
+                .next_back()
         };
         let has = |names: &[&str]| values(names).is_some();
         // sqlx reads PostgreSQL's variables, too.

@@ -1,6 +1,7 @@
 //! MySQL and MariaDB: `&MySqlPool` and `&mut MySqlConnection`.
 
 use super::{
+    advice::is_here,
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
     login::{Identify, Written},
@@ -111,6 +112,14 @@ impl Identify for MySqlConnectOptions {
             options = options.ssl_mode(MySqlSslMode::VerifyIdentity);
         }
         options
+    }
+
+    fn trusts_anybody(&self) -> bool {
+        let verifies = matches!(
+            self.get_ssl_mode(),
+            MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
+        );
+        !verifies && self.get_socket().is_none() && !is_here(self.get_host())
     }
 
     /// sqlx sends no connection attributes. It does send one `SET` after each handshake, and quotes

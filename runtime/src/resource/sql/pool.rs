@@ -73,7 +73,7 @@ impl<DB: Driver> SqlPool<DB> {
             return;
         }
         let mut attempt = self.attempt.lock().await;
-        if self.login.is_fresh(&attempt) {
+        if Login::is_fresh(&attempt) {
             return;
         }
         match self.login.attempt(&self.acquire.restarted()).await {

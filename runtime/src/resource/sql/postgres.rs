@@ -1,6 +1,7 @@
 //! PostgreSQL: `&PgPool` and `&mut PgConnection`.
 
 use super::{
+    advice::is_here,
     connections::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
     login::{Identify, Written},
@@ -104,6 +105,14 @@ impl Identify for PgConnectOptions {
             options = options.ssl_mode(PgSslMode::VerifyFull);
         }
         options
+    }
+
+    fn trusts_anybody(&self) -> bool {
+        let verifies = matches!(
+            self.get_ssl_mode(),
+            PgSslMode::VerifyCa | PgSslMode::VerifyFull
+        );
+        !verifies && self.get_socket().is_none() && !is_here(self.get_host())
     }
 
     fn labelled(self, label: &str, written: &Written) -> Self {

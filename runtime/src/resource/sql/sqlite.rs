@@ -70,6 +70,10 @@ impl Identify for SqliteConnectOptions {
         self
     }
 
+    fn trusts_anybody(&self) -> bool {
+        false
+    }
+
     fn labelled(self, _: &str, _: &Written) -> Self {
         self
     }
