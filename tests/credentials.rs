@@ -331,6 +331,75 @@ mod secrets_manager {
     }
 }
 
+mod iam {
+    use super::*;
+    use std::path::Path;
+    use support::caller::{call, local};
+
+    const KEY: &str = "hunter2-signs-with-this";
+    const SESSION: &str = "hunter2-is-the-session";
+
+    /// The error of a function with these variables beside the URL and the signer.
+    async fn refused(query: &str, variables: &[(&str, &str)]) -> (String, String) {
+        let port = postgres().port();
+        let url = format!("postgres://{}@127.0.0.1:{port}/app?{query}", Postgres::USER);
+        let mut function = local(Path::new(env!("CARGO_BIN_EXE_iam_function")))
+            .env("DATABASE_URL", url)
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", KEY)
+            .env("AWS_SESSION_TOKEN", SESSION);
+        for (name, value) in variables {
+            function = function.env(name, value);
+        }
+        let called = call(function, &[json!(null)]).await;
+        let shown = format!("{called:?}");
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("X-Amz-Signature"),
+            "{shown}"
+        );
+        let text = |field: &str| {
+            called.answers[0][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        (text("errorType"), text("errorMessage"))
+    }
+
+    const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let (kind, message) = refused("sslmode=disable", &[("AWS_REGION", "")]).await;
+        assert_eq!(kind, "CredentialsUnavailable", "{message}");
+        assert!(message.contains("AWS_REGION is not set"), "{message}");
+        let (kind, message) =
+            refused("sslmode=disable", &[REGION, ("AWS_ACCESS_KEY_ID", "")]).await;
+        assert_eq!(kind, "CredentialsUnavailable", "{message}");
+        assert!(
+            message.contains("AWS_ACCESS_KEY_ID is not set"),
+            "{message}"
+        );
+    }
+
+    /// Nothing in the URL says so.
+    #[tokio::test]
+    async fn a_token_is_shown_to_nobody_who_has_not_proved_who_it_is() {
+        let (kind, message) = refused("", &[REGION]).await;
+        assert_eq!(kind, "TlsFailed", "{message}");
+    }
+
+    /// This server takes no tokens, but it has got one.
+    #[tokio::test]
+    async fn a_verified_server_gets_the_token() {
+        let certificate = postgres().certificate().display();
+        let (kind, message) = refused(&format!("sslrootcert={certificate}"), &[REGION]).await;
+        assert_eq!(kind, "AuthenticationFailed", "{message}");
+        let log = postgres().log();
+        assert!(!log.contains("X-Amz-Signature"), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn the_password_may_come_alone() {
     static OPTIONS: LazyLock<PgConnectOptions> =

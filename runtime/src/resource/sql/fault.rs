@@ -158,6 +158,8 @@ fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
         // A Unix socket that is not there is a server that does not listen.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::Refused,
+        // This is how rustls says that a certificate does not hold.
+        io::ErrorKind::InvalidData => ErrorKind::Tls,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe

@@ -244,6 +244,55 @@ impl Written {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_token_is_for_a_server_that_proves_its_name_unless_the_url_says_otherwise() {
+        use crate::config::{Config, Defaults, Settings};
+        use sqlx::postgres::{PgConnectOptions, PgSslMode};
+        use std::str::FromStr;
+
+        async fn token() -> Result<Secret, Error> {
+            let mut secret = Secret::new("token");
+            secret.is_token = true;
+            Ok(secret)
+        }
+        async fn password() -> Result<Secret, Error> {
+            Ok(Secret::new("password"))
+        }
+        let mode = |source, url: &str| {
+            let written = Written::in_url(url);
+            let options = PgConnectOptions::from_str(url).expect("a URL");
+            let target = options.target("DATABASE_URL", &written);
+            let login = Login::<sqlx::Postgres> {
+                options,
+                credentials: Some((source, target)),
+                writes_tls_mode: written.tls_mode,
+            };
+            let settings = Settings::new(&Config::new(), &Defaults::SQL);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let acquire = Acquire::new("tests::tls", settings, None);
+                let attempt = login.attempt(&acquire).await.expect("provided");
+                attempt.options.get_ssl_mode()
+            })
+        };
+        let modes = [
+            mode(Source::new(&token), "postgres://app@db.internal/shop"),
+            mode(
+                Source::new(&token),
+                "postgres://app@db.internal/shop?sslmode=require",
+            ),
+            mode(Source::new(&password), "postgres://app@db.internal/shop"),
+        ];
+        assert!(matches!(
+            modes,
+            [PgSslMode::VerifyFull, PgSslMode::Require, PgSslMode::Prefer]
+        ));
+    }
+
     #[test]
     fn what_a_url_says_is_told_from_defaults() {
         let full =
