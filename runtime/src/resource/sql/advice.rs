@@ -53,6 +53,7 @@ impl Advice {
 }
 
 /// Whether `host` is this machine, which nobody else can be taken for.
+#[cfg(any(feature = "postgres", feature = "mysql", test))]
 pub(super) fn is_here(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
