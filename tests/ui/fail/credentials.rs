@@ -30,4 +30,6 @@ async fn h4(_event: LambdaEvent<()>, _db: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
+static _USED: Environment = Environment::prefix("DB");
+
 fn main() {}

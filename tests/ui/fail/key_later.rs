@@ -23,9 +23,4 @@ async fn h4(_event: LambdaEvent<()>, _db: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
-#[db_handler(close = "pressure")]
-async fn h5(_event: LambdaEvent<()>, _db: &PgPool) -> Result<(), Error> {
-    Ok(())
-}
-
 fn main() {}
