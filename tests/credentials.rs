@@ -149,11 +149,10 @@ mod files {
             }
             over.store(true, Ordering::Relaxed);
         };
-        timeout(LONGEST, async {
+        let running = Box::pin(async {
             tokio::join!(several_at_once(), several_at_once(), one_by_one, rotate)
-        })
-        .await
-        .expect("in time");
+        });
+        timeout(LONGEST, running).await.expect("in time");
         println!(
             "{} invocations, 10 rotations, none failed",
             answered.into_inner()
@@ -165,7 +164,7 @@ mod refused {
     use super::*;
 
     async fn outdated() -> Result<Secret, Error> {
-        Secret::from_rds_json(&rds_json("app", "hunter2"))
+        Secret::from_rds_json(&rds_json("misled", "hunter2"))
     }
 
     #[db_handler(credentials = outdated)]
@@ -189,7 +188,7 @@ mod refused {
     fn failures() -> usize {
         let log = postgres().log();
         assert!(!log.contains("hunter2"), "{log}");
-        log.matches("password authentication failed for user \"app\"")
+        log.matches("password authentication failed for user \"misled\"")
             .count()
     }
 }
