@@ -3,9 +3,9 @@
 
 use std::{env, sync::OnceLock};
 
-/// PostgreSQL cuts an `application_name` to 63 bytes (`NAMEDATALEN - 1`). A space and 8 digits are kept
-/// free for what tells one connection from another.
-const LONGEST: usize = 63 - 9;
+/// PostgreSQL cuts an `application_name` to 63 bytes (`NAMEDATALEN - 1`). A space, a `#` and 8 digits are
+/// kept free for what tells one connection from another.
+const LONGEST: usize = 63 - 10;
 
 /// Function and version: `create-order:42`.
 pub(super) fn label() -> &'static str {
