@@ -46,7 +46,7 @@ handler!(by_macro, secrets::VAULT);
 #[db_handler(
     credentials = FILE,
     close = "pressure",
-    budget(instances = 10, connections = 100, share = 0.5),
+    budget(instances = 4, connections = 100, share = 0.5),
 )]
 async fn several(
     _: LambdaEvent<()>,
