@@ -35,12 +35,14 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
     }
 
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
-        self.map_err(
-            |error| match boxed(&error).and_then(driver_symptom).and_then(explain) {
+        self.map_err(|error| {
+            let cause = boxed(&error)
+                .and_then(|boxed| ours(boxed).or_else(|| driver_symptom(boxed).and_then(explain)));
+            match cause {
                 Some(cause) => E::report(cause),
                 None => error,
-            },
-        )
+            }
+        })
     }
 }
 
@@ -71,6 +73,17 @@ pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
     if let Some(boxed) = error.downcast_ref::<anyhow::Error>() {
         return Some(&**boxed);
     }
+    None
+}
+
+/// An error of ours that has gone through a driver.
+#[cfg(feature = "_sql")]
+fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
+    crate::resource::sql::ours(error.downcast_ref()?).cloned()
+}
+
+#[cfg(not(feature = "_sql"))]
+fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
 }
 

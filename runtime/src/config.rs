@@ -28,6 +28,15 @@ pub const FINALLY: Duration = Duration::from_millis(2_000);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
 /// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
+/// How long a kept connection may take to answer before another one is opened beside it: longer than
+/// a round trip within a region, so that a healthy connection costs the server no second one.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
+/// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
+/// trip) before it is stopped on the server.
+pub const QUIET: Duration = Duration::from_millis(50);
+/// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
+/// well below a millisecond, and no measurable cost.
+pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
@@ -244,6 +253,8 @@ pub struct Settings {
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
     pub ping: Duration,
+    /// The handler is stopped this long before the deadline; the rest is for cancelling and closing.
+    pub reserve: Duration,
 }
 
 impl Settings {
@@ -297,6 +308,7 @@ impl Settings {
             },
             trust: TRUST,
             ping: PING,
+            reserve: RESERVE,
         }
     }
 }

@@ -67,6 +67,8 @@ pub enum ErrorKind {
     Tls,
     /// A connection broke while it was in use.
     ConnectionLost,
+    /// A clone of a resource was used when the invocation that it was lent to was over.
+    Escaped,
     /// The handler was stopped shortly before the platform's deadline.
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
@@ -99,6 +101,7 @@ impl ErrorKind {
             Self::NoSuchDatabase => "NoSuchDatabase",
             Self::Tls => "TlsFailed",
             Self::ConnectionLost => "ConnectionLost",
+            Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",
             Self::Event => "InvalidEvent",

@@ -51,9 +51,9 @@
 //! | --- | --- | --- |
 //! | `macros` | yes | the attribute |
 //! | `local` | yes | [`run`] outside a platform |
-//! | `postgres` | | `&PgPool`, `&mut PgConnection` |
-//! | `mysql` | | `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
-//! | `sqlite` | | `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
+//! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection` |
+//! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
+//! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
 //! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
 
@@ -95,4 +95,16 @@ pub use invocation::{Event, Invocation};
 pub use lambda_runtime::{Context, LambdaEvent};
 pub use platform::{Handler, run};
 #[cfg(feature = "_sql")]
+pub use resource::sql::{Db, DbConnection, DbTransaction};
+#[cfg(feature = "_sql")]
 pub use sqlx;
+
+/// A MySQL or MariaDB database: `&MySqlDb`.
+#[cfg(feature = "mysql")]
+pub type MySqlDb = Db<sqlx::MySql>;
+/// A PostgreSQL database: `&PgDb`.
+#[cfg(feature = "postgres")]
+pub type PgDb = Db<sqlx::Postgres>;
+/// A SQLite database: `&SqliteDb`.
+#[cfg(feature = "sqlite")]
+pub type SqliteDb = Db<sqlx::Sqlite>;

@@ -214,7 +214,12 @@ impl<R: Resource> Lease<R> {
         let mut hold = lock(&self.generation.hold);
         hold.leases -= 1;
         hold.last_used = Stamp::now();
-        if hold.leases > 0 || !(close || hold.retired) {
+        if hold.leases > 0 {
+            return Released::Stays;
+        }
+        if !(close || hold.retired) {
+            // Under the lock, so that it comes before the reset for whoever leases it next.
+            self.generation.resource.rest();
             return Released::Stays;
         }
         hold.retired = true;

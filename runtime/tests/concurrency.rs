@@ -49,7 +49,7 @@ async fn when_the_first_open_is_dropped_the_second_caller_opens() {
     }
     gate.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn the_last_one_out_closes() {
     assert!(script.log().is_empty(), "closed under the second one");
     go_second.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn nobody_joins_what_is_about_to_be_closed() {
         Err(Error::new(ErrorKind::Query, "scripted"))
     }));
     poll_once(&mut failing).await;
-    assert_eq!(script.log(), ["open", "closing", "close hangs"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close hangs"]);
 
     let mut next = pin!(until(site, Arc::new(Semaphore::new(1))));
     poll_once(&mut next).await;
@@ -112,7 +112,7 @@ async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
 
     go_on.add_permits(2);
     neighbour.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
     next.await;
     assert_eq!(script.log(), ["settle"]);
 }
@@ -131,7 +131,7 @@ async fn an_error_takes_the_resource_from_the_next_one_too() {
     script.log();
     go_on.add_permits(1);
     neighbour.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ async fn a_panic_reaches_the_caller_after_the_finally() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted"));
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "close", "gone"]
+        ["open", "abandon", "closing", "settle", "close", "gone"]
     );
     succeed(site).await;
     assert_eq!(script.log(), ["open", "settle"]);
@@ -50,6 +50,7 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
             "abandon",
             "closing",
             "put back: Discarded",
+            "settle",
             "close",
             "gone"
         ]
@@ -73,7 +74,7 @@ async fn the_handler_is_stopped_shortly_before_the_deadline() {
     );
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "close", "gone"]
+        ["open", "abandon", "closing", "settle", "close", "gone"]
     );
 }
 
@@ -179,7 +180,7 @@ async fn a_handler_dropped_while_opening_lets_the_next_one_open() {
     }
     gate.add_permits(1);
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]

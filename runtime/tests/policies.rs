@@ -30,7 +30,10 @@ async fn always_opens_and_closes_for_every_invocation() {
     let (site, script) = site!(always, Config::new());
     for _ in 0..2 {
         succeed(site).await.expect("succeeds");
-        assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
+        assert_eq!(
+            script.log(),
+            ["open", "used", "closing", "settle", "close", "gone"]
+        );
     }
 }
 
@@ -38,7 +41,7 @@ async fn always_opens_and_closes_for_every_invocation() {
 async fn always_closes_after_an_error_too() {
     let (site, script) = site!(always_error, Config::new());
     fail(site).await.expect_err("fails");
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +60,7 @@ async fn on_error_keeps_after_success_and_closes_after_an_error() {
     assert_eq!(script.log(), ["open", "used", "settle"]);
     fail(site).await.expect_err("fails");
     let log = script.log();
-    assert_eq!(log[1..], ["closing", "close", "gone"], "{log:?}");
+    assert_eq!(log[1..], ["closing", "settle", "close", "gone"], "{log:?}");
     succeed(site).await.expect("succeeds");
     assert_eq!(script.log(), ["open", "used", "settle"]);
 }
@@ -139,7 +142,15 @@ async fn a_close_that_hangs_is_given_up() {
     succeed(site).await.expect("succeeds");
     assert_eq!(
         script.log(),
-        ["open", "used", "closing", "close hangs", "abandon", "gone"]
+        [
+            "open",
+            "used",
+            "closing",
+            "settle",
+            "close hangs",
+            "abandon",
+            "gone"
+        ]
     );
     assert!(started.elapsed() <= db_handler::config::FINALLY + Duration::from_millis(10));
 }
@@ -170,7 +181,10 @@ async fn a_panic_in_a_close_does_not_reach_the_caller() {
     script.faults(Faults::default());
     script.log();
     succeed(site).await.expect("the next one works");
-    assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "used", "closing", "settle", "close", "gone"]
+    );
 }
 
 #[tokio::test]
@@ -184,6 +198,7 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
             "take",
             "closing",
             "put back: Closed",
+            "settle",
             "close",
             "gone"
         ]
@@ -204,7 +219,10 @@ async fn when_nothing_can_be_taken_the_resource_is_closed() {
         .await
         .expect_err("none left");
     assert_eq!(error.kind(), ErrorKind::AllInUse);
-    assert_eq!(script.log(), ["open", "take", "closing", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "take", "closing", "settle", "close", "gone"]
+    );
 }
 
 #[test]

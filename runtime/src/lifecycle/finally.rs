@@ -179,7 +179,7 @@ impl<R: Resource> Held for Holding<R> {
                 lease.retire();
             }
             let close = lease.is_retired() || must_close(self.settings.close, step.ending);
-            if !close && lease.is_last() && !step.settle(&lease).await {
+            if lease.is_last() && !step.settle(&lease, !close).await {
                 lease.retire();
             }
             match lease.release(close) {
@@ -207,20 +207,27 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether everything lent came back in time.
-    async fn settle<R: Resource>(&self, lease: &Lease<R>) -> bool {
+    /// Whether everything lent came back in time, and with `keep` is as good as new.
+    async fn settle<R: Resource>(&self, lease: &Lease<R>, keep: bool) -> bool {
         let from = Instant::now();
         // What does not settle has to be closed, and that takes time, too.
         let half_way = from + self.until.saturating_duration_since(from) / 2;
-        let (settling, joined) = (pin!(lease.resource().settle()), pin!(lease.joined()));
+        let resource = lease.resource();
+        let settling = pin!(async {
+            match resource.settle().await {
+                Fitness::Fit if keep => resource.refresh().await,
+                fitness => fitness,
+            }
+        });
+        let joined = pin!(lease.joined());
         let fit = match timeout_at(half_way, select(settling, joined)).await {
             Ok(Either::Left((fitness, _))) => fitness == Fitness::Fit,
             // Somebody else is at it now, and will settle it in the end.
             Ok(Either::Right(((), _))) => true,
             Err(_) => false,
         };
-        if !fit {
-            let usage = lease.resource().usage();
+        if !fit && keep {
+            let usage = resource.usage();
             tracing::warn!(
                 handler = self.handler,
                 resource = R::NAME,

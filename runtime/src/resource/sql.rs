@@ -1,9 +1,17 @@
 //! The databases that sqlx speaks to: pools and single connections.
 
-mod connections;
+mod address;
+mod db;
 mod driver;
 mod fault;
+mod label;
+mod link;
+mod nodelay;
 mod pool;
+mod set;
+mod silent;
+mod tag;
+mod thaw;
 mod url;
 
 #[cfg(feature = "mysql")]
@@ -13,8 +21,10 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use connections::{Connections, Loan};
+pub use db::{Db, DbConnection, DbTransaction};
 pub use driver::Driver;
 pub use pool::SqlPool;
+pub use set::Lent;
+pub use tag::Tag;
 
-pub(crate) use fault::{kind, symptom};
+pub(crate) use fault::{kind, ours, symptom};

@@ -5,6 +5,9 @@
 //! * A kept connection is pinged only after it idled for longer than `trust`, and within a bound.
 //! * When it is not going to be kept, whatever comes back is closed instead of being pinged, which
 //!   would wait for a query that was given up.
+//! * A query that outlives its handler is stopped on the server, and a clone of the pool that escapes
+//!   from its invocation is refused, and holds up nothing.
+//! * What is kept has its sessions reset after the invocation.
 //! * It is closed within a bound: what is idle first, then the rest.
 //! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
 
@@ -12,16 +15,16 @@ mod diagnosis;
 mod state;
 
 use self::state::State;
-use super::{driver::Driver, fault, url};
+use super::{address::Address, driver::Driver, fault, link};
 use crate::{
-    config::{Close, Defaults},
+    config::{Close, Defaults, QUIET},
     error::Error,
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::future::{BoxFuture, Either, join_all, select};
 use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
 /// came back.
@@ -30,10 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// A sqlx pool that is opened, reset and closed with the invocations.
 pub struct SqlPool<DB: Driver> {
     pool: Pool<DB>,
-    options: DB::Options,
-    target: String,
     acquire: Acquire,
-    state: Arc<State>,
+    state: Arc<State<DB>>,
 }
 
 impl<DB: Driver> SqlPool<DB> {
@@ -46,6 +47,27 @@ impl<DB: Driver> SqlPool<DB> {
             sleep(LOOK_AGAIN).await;
         }
     }
+
+    async fn stop(&self, all_back: bool) {
+        let handler = self.acquire.handler();
+        if all_back {
+            tracing::debug!(
+                handler,
+                "a query was given up by the handler: stopping it on the server"
+            );
+        } else {
+            tracing::warn!(
+                handler,
+                connections = self.usage().in_use,
+                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
+            );
+        }
+        let sessions = self.state.sessions();
+        let until = Instant::now() + self.state.settings.reserve;
+        let mut idle = self.pool.try_acquire();
+        let via = idle.as_deref_mut();
+        self.state.address.cancel(&sessions, via, until).await;
+    }
 }
 
 impl<DB: Driver> Resource for SqlPool<DB> {
@@ -53,44 +75,40 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     const DEFAULTS: Defaults = Defaults::SQL;
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
-        let settings = *acquire.settings();
-        let options = url::options::<DB>(acquire)?;
         // sqlx takes the pool's patience once and for all: only what is closed with this invocation
         // may have it cut short by this invocation's deadline.
-        let acquire = match settings.close {
+        let acquire = match acquire.settings().close {
             Close::Always => *acquire,
             _ => acquire.unclamped(),
         };
-        let target = DB::target(&options);
-        let state = Arc::new(State::new(settings));
+        let state: Arc<State<DB>> = Arc::new(State::new(Address::read(&acquire)?, acquire));
         let opened = Arc::clone(&state);
         let checking = Arc::clone(&state);
         let returning = Arc::clone(&state);
         let pool = PoolOptions::<DB>::new()
-            .max_connections(settings.max)
+            .max_connections(acquire.settings().max)
             // Not even the pool's own minimum: it is kept by a task that a freeze stops half-way.
             .min_connections(0)
             .acquire_timeout(acquire.within())
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .after_connect(move |_, _| {
-                opened.one_more();
-                Box::pin(async { Ok(()) })
+            .after_connect(move |connection, _| {
+                let opened = Arc::clone(&opened);
+                Box::pin(async move { opened.opened(connection).await })
             })
             .before_acquire(move |connection, meta| {
                 let checking = Arc::clone(&checking);
-                Box::pin(async move { checking.check::<DB>(connection, meta).await })
+                Box::pin(async move { checking.check(connection, meta).await })
             })
-            .after_release(move |_, _| {
-                let verdict = returning.may_return();
-                Box::pin(async move { verdict })
+            .after_release(move |connection, _| {
+                let returning = Arc::clone(&returning);
+                Box::pin(async move { returning.may_return(connection).await })
             })
-            .connect_lazy_with(options.clone());
+            .connect_lazy_with(state.options.clone());
+        state.belongs_to(&pool);
         Ok(Self {
             pool,
-            options,
-            target,
             acquire,
             state,
         })
@@ -113,7 +131,9 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         connected.map_err(|error| {
             fault::symptom(&error)
                 .and_then(|symptom| self.explain(symptom))
-                .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.target, error))
+                .unwrap_or_else(|| {
+                    fault::connecting::<DB>(acquire, self.state.address.target(), error)
+                })
         })?;
         self.is_quiet().await;
         Ok(())
@@ -125,7 +145,11 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         }
         if !idle.is_zero() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
+            if self.usage().in_use > 0 {
+                return Fitness::Unfit;
+            }
             self.state.all_live(self.pool.size());
+            self.state.serve();
         }
         self.state.paused(idle);
         Fitness::Fit
@@ -148,13 +172,41 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
-        self.is_quiet().await;
+        let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
+        let strayed = self.state.has_strayed();
+        if strayed || !all_back {
+            self.stop(all_back).await;
+            // Cancelled, they come back with an error.
+            self.is_quiet().await;
+        }
         // Where the pool has lost one connection, the others cannot be trusted either.
-        if self.has_lost_one() {
+        if strayed || !all_back || self.has_lost_one() {
             Fitness::Unfit
         } else {
             Fitness::Fit
         }
+    }
+
+    async fn refresh(&self) -> Fitness {
+        let mut idle = Vec::new();
+        while let Some(connection) = self.pool.try_acquire() {
+            idle.push(connection);
+        }
+        let longest = self.state.settings.ping;
+        let resetting = idle.into_iter().map(async |mut connection| {
+            let mut memory = DB::Memory::default();
+            if !link::reset::<DB>(&mut connection, &mut memory, longest).await {
+                self.state.one_less();
+                drop(connection.detach());
+            }
+        });
+        join_all(resetting).await;
+        self.is_quiet().await;
+        Fitness::Fit
+    }
+
+    fn rest(&self) {
+        self.state.rest();
     }
 
     async fn close(&self) {
@@ -173,10 +225,16 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 }
 
+impl<DB: Driver> Drop for SqlPool<DB> {
+    fn drop(&mut self) {
+        self.state.part();
+    }
+}
+
 impl<DB: Driver> fmt::Debug for SqlPool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlPool")
-            .field("target", &self.target)
+            .field("target", &self.state.address.target())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

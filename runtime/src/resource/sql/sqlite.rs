@@ -1,20 +1,42 @@
-//! SQLite, in the function's own process: `&SqlitePool` and `&mut SqliteConnection`.
+//! SQLite, in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
 
 use super::{
-    connections::lend_connection,
+    db::lend_connection,
     driver::{Driver, sealed::Sealed},
+    silent::silently,
+    tag::Tag,
 };
-use crate::error::ErrorKind;
-use sqlx::{Sqlite, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
-use std::str::FromStr;
+use crate::{config::STEPS_BETWEEN_LOOKS, error::ErrorKind, resource::Fitness};
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection, Row, Sqlite, SqliteConnection,
+    error::DatabaseError,
+    raw_sql,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// What outlives a statement: objects in the temporary schema, and attached databases.
+const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
+     + (SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))";
 
 impl Sealed for Sqlite {}
 
 impl Driver for Sqlite {
     type Options = SqliteConnectOptions;
+    /// Set, it interrupts what the connection runs.
+    type Session = Arc<AtomicBool>;
+    type Memory = ();
 
     const POOL: &'static str = "SQLite pool";
     const CONNECTION: &'static str = "SQLite connection";
+    const HANDLE: &'static str = "SQLite";
     const SCHEMES: &'static [&'static str] = &["sqlite"];
     const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
 
@@ -22,13 +44,78 @@ impl Driver for Sqlite {
         SqliteConnectOptions::from_str(url)
     }
 
+    fn tagged(options: &Self::Options, _: &Tag) -> Self::Options {
+        options.clone()
+    }
+
     fn nowhere(options: &Self::Options) -> Self::Options {
         // sqlx's pool retries no failure of SQLite's.
         options.clone()
     }
 
+    fn port(_: &Self::Options) -> Option<u16> {
+        None
+    }
+
     fn target(options: &Self::Options) -> String {
         options.get_filename().display().to_string()
+    }
+
+    fn introduce<'c>(
+        connection: &'c mut SqliteConnection,
+        _: &'c Self::Options,
+        _: &str,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        Box::pin(async move {
+            let interrupted = Arc::new(AtomicBool::new(false));
+            let looking = Arc::clone(&interrupted);
+            connection
+                .lock_handle()
+                .await?
+                .set_progress_handler(STEPS_BETWEEN_LOOKS, move || {
+                    !looking.load(Ordering::Relaxed)
+                });
+            Ok(interrupted)
+        })
+    }
+
+    fn drain(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        // An answer of the connection's thread, which is busy with what was given up.
+        Box::pin(connection.ping())
+    }
+
+    fn interrupt(session: &Self::Session) -> bool {
+        session.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn cancel<'c>(
+        _: &'c mut SqliteConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            for session in sessions {
+                Self::interrupt(session);
+            }
+            Ok(())
+        })
+    }
+
+    fn reset<'c>(
+        connection: &'c mut SqliteConnection,
+        (): &'c mut (),
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            // Refused where no transaction is open.
+            let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
+            let left_behind: i64 = row.try_get(0)?;
+            Ok(if left_behind == 0 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
     }
 
     /// The codes are SQLite's primary result codes; an extended one has its primary in the low byte.

@@ -18,8 +18,8 @@ const SCHEMES: [Scheme; 5] = [
     ("sqlite", "sqlite", cfg!(feature = "sqlite")),
 ];
 
-/// The options in the URL of this parameter.
-pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Error> {
+/// The options in the URL of this parameter, and the greeting that goes with them.
+pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<(DB::Options, String), Error> {
     let url = acquire.url()?;
     let variable = acquire.settings().env.unwrap_or_default();
     check_scheme::<DB>(&url, variable, &SCHEMES)?;
@@ -29,7 +29,8 @@ pub(super) fn options<DB: Driver>(acquire: &Acquire) -> Result<DB::Options, Erro
             "a special character in the password ends its host part too early",
         ));
     }
-    DB::options(&url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
+    let read = || Ok((DB::options(&url)?, DB::greeting(&url)?));
+    read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))
 }
 
 /// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs
