@@ -102,8 +102,12 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         idle_ms,
         acquire_ms,
         lifetime_ms,
+        trust_ms,
+        ping_ms,
+        reserve_ms,
         close,
         connect,
+        background,
     } = settings;
     let numbers = [
         ("max", max),
@@ -111,6 +115,9 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         ("idle_ms", idle_ms),
         ("acquire_ms", acquire_ms),
         ("lifetime_ms", lifetime_ms),
+        ("trust_ms", trust_ms),
+        ("ping_ms", ping_ms),
+        ("reserve_ms", reserve_ms),
     ];
     // A constant out of range is reported by the compiler, on the constant.
     let constant = numbers.iter().find_map(|(_, number)| match number {
@@ -125,7 +132,11 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let method = Ident::new(name, span);
         Some(quote_spanned!(span=> .#method(#value)))
     });
-    let words = [("close", "Close", close), ("connect", "Connect", connect)];
+    let words = [
+        ("close", "Close", close),
+        ("connect", "Connect", connect),
+        ("background", "Tasks", background),
+    ];
     let words = words.into_iter().filter_map(|(method, ty, variant)| {
         let variant = Ident::new(variant.as_ref().and_then(Given::known)?, span);
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));

@@ -7,7 +7,7 @@ use crate::args::{Args, Value};
 use crate::diag::Diagnostics;
 use crate::number::{Limits, integer};
 use crate::value::Given;
-use crate::word::{CLOSE, CONNECT, variable, word};
+use crate::word::{BACKGROUND, CLOSE, CONNECT, variable, word};
 
 /// What was written; everything else is the runtime's default.
 #[derive(Clone, Default)]
@@ -18,10 +18,15 @@ pub(crate) struct Settings {
     pub(crate) idle_ms: Option<Given<u64>>,
     pub(crate) acquire_ms: Option<Given<u64>>,
     pub(crate) lifetime_ms: Option<Given<u64>>,
+    pub(crate) trust_ms: Option<Given<u64>>,
+    pub(crate) ping_ms: Option<Given<u64>>,
+    pub(crate) reserve_ms: Option<Given<u64>>,
     /// The variant's name.
     pub(crate) close: Option<Given<&'static str>>,
     /// The variant's name.
     pub(crate) connect: Option<Given<&'static str>>,
+    /// The variant's name.
+    pub(crate) background: Option<Given<&'static str>>,
 }
 
 /// Left to the runtime's `check_min`, because a constant expression is involved.
@@ -60,14 +65,23 @@ const IDLE_MS: Limits = Limits {
     least: 0,
     ..LIFETIME_MS
 };
+const TRUST_MS: Limits = IDLE_MS;
+const PING_MS: Limits = Limits {
+    least: 1,
+    most: 60_000,
+    note: " (one minute)",
+    ty: "u64",
+};
+const RESERVE_MS: Limits = PING_MS;
 
 impl Settings {
     pub(crate) fn read(args: &Args, diag: &mut Diagnostics) -> Self {
         let none = Args::default();
-        let pool = match args.get("pool").map(|entry| &entry.value) {
-            Some(Value::List(pool)) => pool,
+        let list = |name| match args.get(name).map(|entry| &entry.value) {
+            Some(Value::List(list)) => list,
             _ => &none,
         };
+        let (pool, check, deadline) = (list("pool"), list("check"), list("deadline"));
         Self {
             env: variable(args, diag),
             max: integer(pool, "max", MAX, diag),
@@ -75,8 +89,12 @@ impl Settings {
             idle_ms: integer(pool, "idle_ms", IDLE_MS, diag),
             acquire_ms: integer(pool, "acquire_ms", ACQUIRE_MS, diag),
             lifetime_ms: integer(pool, "lifetime_ms", LIFETIME_MS, diag),
+            trust_ms: integer(check, "trust_ms", TRUST_MS, diag),
+            ping_ms: integer(check, "ping_ms", PING_MS, diag),
+            reserve_ms: integer(deadline, "reserve_ms", RESERVE_MS, diag),
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
+            background: word(args, "background", BACKGROUND, diag),
         }
     }
 
@@ -90,8 +108,12 @@ impl Settings {
             idle_ms: self.idle_ms.or(attribute.idle_ms),
             acquire_ms: self.acquire_ms.or(attribute.acquire_ms),
             lifetime_ms: self.lifetime_ms.or(attribute.lifetime_ms),
+            trust_ms: self.trust_ms.or(attribute.trust_ms),
+            ping_ms: self.ping_ms.or(attribute.ping_ms),
+            reserve_ms: self.reserve_ms.or(attribute.reserve_ms),
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
+            background: self.background.or(attribute.background),
         }
     }
 

@@ -2,7 +2,7 @@
 
 pub use crate::{
     budget::{check_budget, check_min},
-    config::{Close, Config, Connect},
+    config::{Close, Config, Connect, Tasks},
     lifecycle::{Ref, RefMut, handle, signature},
     registry::Registered,
     site::Site,

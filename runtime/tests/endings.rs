@@ -79,6 +79,35 @@ async fn the_handler_is_stopped_shortly_before_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_with_a_reserve_of_its_own_is_stopped_that_long_before() {
+    let (site, _) = site!(reserve, Config::new().reserve_ms(1_200));
+    let started = Instant::now();
+    let error = shared::<()>(site, FakeEvent::with_ms_left(3_000), async |_| {
+        pending().await
+    })
+    .await
+    .expect_err("is stopped");
+    assert_eq!(started.elapsed().as_millis(), 1_800);
+    let said = error.to_string();
+    assert!(said.contains("1200 ms before the deadline"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_finally_has_something_of_a_tiny_reserve() {
+    let (site, script) = site!(tiny, Config::new().reserve_ms(20));
+    script.faults(fake::Faults {
+        never_closes: true,
+        ..fake::Faults::default()
+    });
+    let event = FakeEvent::with_ms_left(1_000);
+    let deadline = event.deadline.expect("set");
+    shared::<()>(site, event, async |_| pending().await)
+        .await
+        .expect_err("is stopped");
+    assert_eq!(deadline - Instant::now(), Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_never_has_to_wait_is_stopped_too() {
     let (site, _) = site!(busy, Config::new());
     let error = shared::<()>(site, FakeEvent::with_ms_left(1_000), async |_| {

@@ -128,7 +128,7 @@ async fn what_does_not_settle_in_time_is_closed_instead_of_kept() {
     let started = Instant::now();
     succeed(site).await.expect("succeeds");
     assert_eq!(script.log()[2..], ["settle", "close", "gone"]);
-    assert!(started.elapsed() < db_handler::config::FINALLY);
+    assert!(started.elapsed() < db_handler::config::RESERVE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,7 @@ async fn a_close_that_hangs_is_given_up() {
             "gone"
         ]
     );
-    assert!(started.elapsed() <= db_handler::config::FINALLY + Duration::from_millis(10));
+    assert!(started.elapsed() <= db_handler::config::RESERVE + Duration::from_millis(10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,6 +168,22 @@ async fn the_finally_leaves_time_for_the_answer() {
         .await
         .expect("succeeds");
     assert!(Instant::now() + db_handler::config::ANSWER_MARGIN <= deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_finally_takes_no_longer_than_the_reserve() {
+    let (site, script) = site!(reserved, Config::new().reserve_ms(40));
+    for event in [FakeEvent::default(), FakeEvent::with_ms_left(60_000)] {
+        script.faults(Faults {
+            never_closes: true,
+            ..Faults::default()
+        });
+        let started = Instant::now();
+        shared(site, event, async |_| Ok(()))
+            .await
+            .expect("succeeds");
+        assert_eq!(started.elapsed(), Duration::from_millis(40));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Phase 4: settle, then keep or close, bounded in every step.
 
 use crate::{
-    config::{ANSWER_MARGIN, Close, FINALLY, Settings},
+    config::{ANSWER_MARGIN, Close, Settings},
     lock::lock,
     resource::{Fate, Fitness, Resource},
     site::Site,
@@ -92,23 +92,26 @@ impl Finally {
             let ending = state.ending.unwrap_or(Ending::Dropped);
             (ending, std::mem::take(&mut state.held))
         };
-        let now = Instant::now();
-        let longest = now + FINALLY;
-        // The margin is for posting the answer, or for asking for the next event.
-        let until = match self.deadline {
-            Some(deadline) => deadline
-                .checked_sub(ANSWER_MARGIN)
-                .unwrap_or(now)
-                .min(longest),
-            None => longest,
-        };
         let step = Step {
             handler: self.site.name(),
             ending,
-            until,
+            until: self.until(),
             timeline,
         };
         join_all(held.into_iter().map(|held| step.finish(held))).await;
+    }
+
+    /// When everything has to be put back, settled and closed.
+    fn until(&self) -> Instant {
+        let now = Instant::now();
+        let reserve = self.site.reserve();
+        let longest = now + reserve;
+        let Some(deadline) = self.deadline else {
+            return longest;
+        };
+        // For posting the answer, or for asking for the next event.
+        let margin = ANSWER_MARGIN.min(reserve / 2);
+        deadline.checked_sub(margin).unwrap_or(now).min(longest)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

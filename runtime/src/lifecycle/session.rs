@@ -5,7 +5,6 @@ use super::{
     obtain,
 };
 use crate::{
-    config::RESERVE,
     error::{Error, ErrorKind, Stage},
     host::Host,
     invocation::Invocation,
@@ -181,12 +180,12 @@ impl Session {
         Ok((borrowed, acquire))
     }
 
-    /// When the handler is stopped: [`RESERVE`] before the deadline, but never in the first half of
+    /// When the handler is stopped: its reserve before the deadline, but never in the first half of
     /// the time that there is.
     fn stop_at(&self) -> Option<Instant> {
         let deadline = self.deadline?;
         let left = deadline.saturating_duration_since(self.started);
-        Some(self.started + left.saturating_sub(RESERVE).max(left / 2))
+        Some(self.started + left.saturating_sub(self.site.reserve()).max(left / 2))
     }
 
     /// Runs the handler.
