@@ -60,7 +60,7 @@ async fn anything(
 #[db_handler(pool(max = u32::BITS), close = "never", background = "abort")]
 pub async fn constants(
     _event: LambdaEvent<()>,
-    #[db(env = "REPLICA_URL", pool(max = 1), check(trust_ms = 600_000))]
+    #[db(env = "REPLICA_URL", pool(max = 1, min = 0), check(ping_ms = 100))]
     replica_of_orders: &PgPool,
     conn: &mut PgConnection,
 ) -> Result<u64, Error> {
