@@ -1,6 +1,7 @@
 //! Every example does what it says.
 
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 use std::{path::Path, time::Duration};
 use support::{
     caller::{call, local},
@@ -55,6 +56,44 @@ async fn the_single_connection_example_greets() {
     let function = local(&example("single_connection")).env("DATABASE_URL", database.url());
     let called = call(function, &[json!({"name": "Ada"}), json!({"name": "Bob"})]).await;
     assert_eq!(called.answers, [json!("Hello, Ada!"), json!("Hello, Bob!")]);
+}
+
+/// How many rows `audit` has, asked over `connection`.
+async fn audited(connection: &mut PgConnection) -> i64 {
+    let count = sqlx::query_scalar("SELECT count(*) FROM audit");
+    count.fetch_one(connection).await.expect("a number")
+}
+
+#[tokio::test]
+async fn the_background_example_writes_its_audit_after_the_answer() {
+    let database = postgres().fresh_database().await;
+    let payment = json!({"account": 7, "amount": 25});
+    let function = local(&example("background")).env("DATABASE_URL", database.url());
+    let called = call(function, &[payment.clone()]).await;
+    assert_eq!(called.answer(), &json!({"account": 7, "paid": 25}));
+
+    let mut us = PgConnection::connect(database.url())
+        .await
+        .expect("a server");
+    assert_eq!(audited(&mut us).await, 1);
+
+    // While the table is locked, nothing can be written: the answer is there all the same.
+    let mut lock = us.begin().await.expect("a transaction");
+    lock.execute("LOCK TABLE audit IN EXCLUSIVE MODE")
+        .await
+        .expect("a lock");
+    let api = RuntimeApi::start().await;
+    let _function = Function::builder(&api, Path::new(&example("background")))
+        .env("DATABASE_URL", database.url())
+        .start();
+    let answer = api.invoke(&payment, Duration::from_secs(60)).await;
+    assert_eq!(answer.json(), json!({"account": 7, "paid": 25}));
+    database.wait_until_running(1).await;
+    lock.commit().await.expect("unlocked");
+    api.next_after(&answer.id).await;
+    assert_eq!(audited(&mut us).await, 2);
+    us.close().await.expect("a goodbye");
+    database.wait_until_connections(0).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub const PING: Duration = Duration::from_millis(250);
 pub const RESERVE: Duration = Duration::from_millis(250);
 /// Kept free of the reserve for posting the answer itself, but never more than half of the reserve.
 pub const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+/// How long background tasks are waited for where no deadline is known, and `background = "wait"`.
+pub const BACKGROUND: Duration = Duration::from_secs(60);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
 /// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);

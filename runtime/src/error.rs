@@ -73,6 +73,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
     Query,
+    /// A background task panicked, was stopped, or came too late.
+    Background,
     /// The event is not what the handler expects.
     Event,
     /// Everything else that a handler may report.
@@ -104,6 +106,7 @@ impl ErrorKind {
             Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",
+            Self::Background => "BackgroundTaskFailed",
             Self::Event => "InvalidEvent",
             Self::Handler => "HandlerFailed",
             Self::Platform => "PlatformFailed",

@@ -28,6 +28,7 @@
 //!
 //! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
 //! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
+//! * [`Background`] takes tasks that the caller need not wait for.
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
 //! * [`config`] has every default, range and bound.
@@ -38,7 +39,7 @@
 //! 2. **Reset**: what was kept is used, checked or replaced, depending on how long the sandbox stood
 //!    still.
 //! 3. **Handler**: run until shortly before the platform's deadline, its panics caught.
-//! 4. **Finally**: settle, then keep or close, bounded in every step.
+//! 4. **Finally**: wait for background tasks, settle, then keep or close, bounded in every step.
 //!
 //! Each handler has one *slot* for each resource parameter; a slot holds at most one live
 //! *generation* of the resource; an invocation holds a *lease* on a generation. Several leases at once
@@ -64,6 +65,7 @@
 extern crate self as db_handler;
 
 mod answer;
+mod background;
 mod budget;
 mod clock;
 pub mod config;
@@ -88,6 +90,7 @@ mod timeline;
 pub mod __private;
 
 pub use answer::{Answer, HandlerError};
+pub use background::{Background, Task};
 #[cfg(feature = "macros")]
 pub use db_handler_macros::db_handler;
 pub use error::{Error, ErrorKind, Stage};

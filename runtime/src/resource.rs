@@ -179,7 +179,7 @@ impl fmt::Display for Usage {
     message = "`&{Self}` cannot be lent to a handler",
     label = "not a resource",
     note = "known resources are `&Db<Postgres>`, `&PgPool` and their siblings for `MySql` and `Sqlite` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
-    note = "a single connection is lent as `&mut PgConnection` and its siblings",
+    note = "a single connection is lent as `&mut PgConnection` and its siblings, background tasks as `&Background`",
     note = "implement `db_handler::resource::Resource` for a type of your own"
 )]
 pub trait Shared: Send + Sync + 'static {

@@ -1,7 +1,7 @@
 //! The place of one annotated handler: its name, its settings, and the slots of its resources.
 
 use crate::{
-    config::{Config, RESERVE, Settings},
+    config::{Config, RESERVE, Settings, Tasks},
     lock::lock,
     resource::Resource,
     slot::Slot,
@@ -71,6 +71,12 @@ impl Site {
     pub(crate) fn reserve(&self) -> Duration {
         let written = self.configs.iter().map(Config::reserve);
         written.max().unwrap_or(RESERVE)
+    }
+
+    /// What becomes of background tasks when the handler returns.
+    pub(crate) fn background(&self) -> Tasks {
+        let written = self.configs.iter().find_map(|config| config.background);
+        written.unwrap_or(Tasks::Wait)
     }
 
     pub(crate) fn settings<R: Resource>(&self, parameter: usize) -> Settings {

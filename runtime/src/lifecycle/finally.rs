@@ -1,7 +1,8 @@
 //! Phase 4: settle, then keep or close, bounded in every step.
 
 use crate::{
-    config::{ANSWER_MARGIN, Close, Settings},
+    background::Background,
+    config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
     lock::lock,
     resource::{Fate, Fitness, Resource},
     site::Site,
@@ -41,22 +42,32 @@ pub(crate) type PutBack<R> = Box<dyn for<'a> FnOnce(&'a R, Fate) -> BoxFuture<'a
 pub(crate) struct Finally {
     site: &'static Site,
     deadline: Option<Instant>,
+    /// When the handler is stopped, and with it its background tasks.
+    stop_at: Option<Instant>,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` as long as the handler runs.
     ending: Option<Ending>,
+    /// `None` as long as nobody has asked for it.
+    background: Option<Background>,
     held: Vec<Box<dyn Held>>,
 }
 
 impl Finally {
-    pub(super) fn new(site: &'static Site, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(
+        site: &'static Site,
+        deadline: Option<Instant>,
+        stop_at: Option<Instant>,
+    ) -> Self {
         Self {
             site,
             deadline,
+            stop_at,
             state: Mutex::new(State {
                 ending: None,
+                background: None,
                 held: Vec::new(),
             }),
         }
@@ -66,12 +77,33 @@ impl Finally {
         self.lock().held.push(Box::new(held));
     }
 
+    /// The tasks of the invocation.
+    pub(super) fn background(&self) -> Background {
+        let mut state = self.lock();
+        let tasks = state
+            .background
+            .get_or_insert_with(|| Background::new(self.site.name()));
+        tasks.clone()
+    }
+
     pub(super) fn ended(&self, ending: Ending) {
         let mut state = self.lock();
         state.ending = Some(ending);
-        for held in &state.held {
-            held.ended(ending);
+        let mut awaited = false;
+        if let Some(background) = &state.background {
+            if self.waits_for_tasks(ending) {
+                awaited = background.running() > 0;
+            } else {
+                background.abort();
+            }
         }
+        for held in &state.held {
+            held.ended(ending, awaited);
+        }
+    }
+
+    fn waits_for_tasks(&self, ending: Ending) -> bool {
+        self.site.background() == Tasks::Wait && !ending.is_abnormal()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -86,12 +118,17 @@ impl Finally {
 
     /// Settles, keeps and closes.
     pub(crate) async fn run(&self, timeline: Option<&Timeline>) {
-        let (ending, held) = {
+        let (ending, background, held) = {
             let mut state = self.lock();
             // A handler that has not said how it ended was dropped with its platform's call.
             let ending = state.ending.unwrap_or(Ending::Dropped);
-            (ending, std::mem::take(&mut state.held))
+            let background = state.background.take();
+            (ending, background, std::mem::take(&mut state.held))
         };
+        // The tasks may be using what is put back, settled and closed below.
+        if let Some(background) = background {
+            self.finish_tasks(&background, ending, timeline).await;
+        }
         let step = Step {
             handler: self.site.name(),
             ending,
@@ -99,6 +136,49 @@ impl Finally {
             timeline,
         };
         join_all(held.into_iter().map(|held| step.finish(held))).await;
+    }
+
+    /// Sees to it that no task of this invocation is alive.
+    async fn finish_tasks(
+        &self,
+        background: &Background,
+        ending: Ending,
+        timeline: Option<&Timeline>,
+    ) {
+        let from = Instant::now();
+        let (handler, running) = (self.site.name(), background.running());
+        if self.waits_for_tasks(ending) {
+            let until = self.stop_at.unwrap_or(from + BACKGROUND);
+            background.wait(until).await;
+        }
+        let stopped = background.abort();
+        if stopped > 0 {
+            if self.waits_for_tasks(ending) {
+                let waited = from.elapsed();
+                tracing::warn!(handler, stopped, ?waited, "background tasks took too long");
+            }
+            // What cannot be stopped must not keep the rest from being closed.
+            let now = Instant::now();
+            let half_way = now + self.until().saturating_duration_since(now) / 2;
+            background.wait(half_way).await;
+            let unstoppable = background.running();
+            if unstoppable > 0 {
+                tracing::error!(
+                    handler,
+                    unstoppable,
+                    "background tasks that never yield are still running"
+                );
+            }
+        }
+        if let Some(timeline) = timeline
+            && running + stopped > 0
+        {
+            let what = match stopped {
+                0 => format!("background tasks done ({running} of them)"),
+                _ => format!("background tasks stopped ({stopped} of them)"),
+            };
+            timeline.add(Phase::Finally, from, what);
+        }
     }
 
     /// When everything has to be put back, settled and closed.
@@ -130,8 +210,8 @@ pub(super) struct Step<'a> {
 
 /// One resource that an invocation holds.
 pub(super) trait Held: Send {
-    /// The handler has ended; `finish` comes later.
-    fn ended(&self, ending: Ending);
+    /// The handler has ended; `finish` comes later. With `in_use`, background tasks are still at it.
+    fn ended(&self, ending: Ending, in_use: bool);
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
@@ -145,7 +225,7 @@ pub(super) struct Holding<R: Resource> {
 }
 
 impl<R: Resource> Held for Holding<R> {
-    fn ended(&self, ending: Ending) {
+    fn ended(&self, ending: Ending, in_use: bool) {
         let Some(lease) = &self.lease else { return };
         // Nobody may join what is about to be closed. With `always`, others may still be at it: then
         // the last one out closes.
@@ -156,7 +236,7 @@ impl<R: Resource> Held for Holding<R> {
         }
         // After a success everything is back or about to be, and goes when the answer is out. What a
         // failure has given up half-way must not even begin to be waited for.
-        if ending != Ending::Succeeded && lease.is_retired() && lease.is_last() {
+        if ending != Ending::Succeeded && !in_use && lease.is_retired() && lease.is_last() {
             lease.resource().closing();
         }
     }

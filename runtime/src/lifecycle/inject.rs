@@ -7,6 +7,7 @@
 
 use super::{finally::PutBack, obtain, session::Session};
 use crate::{
+    background::Background,
     error::{Error, Stage},
     lock::lock,
     resource::{Exclusive, Shared},
@@ -74,6 +75,38 @@ pub trait Param: 'static {
         site: &'static Site,
         parameter: usize,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+}
+
+/// Background tasks are the invocation's own: there is nothing to open, and nothing to keep.
+#[diagnostic::do_not_recommend]
+impl ByRef for Background {
+    type Param = BackgroundParam;
+}
+
+/// A parameter `&Background`.
+pub struct BackgroundParam;
+
+impl Param for BackgroundParam {
+    type Guard = BackgroundGuard;
+
+    async fn lend(session: &mut Session, _: usize) -> Result<Self::Guard, Error> {
+        Ok(BackgroundGuard(session.background()))
+    }
+
+    async fn prepare(_: &'static Site, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What a body's `&Background` borrows from.
+pub struct BackgroundGuard(Background);
+
+impl Deref for BackgroundGuard {
+    type Target = Background;
+
+    fn deref(&self) -> &Background {
+        &self.0
+    }
 }
 
 impl<T: Shared> Param for SharedParam<T> {

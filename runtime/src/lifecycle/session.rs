@@ -5,6 +5,7 @@ use super::{
     obtain,
 };
 use crate::{
+    background::Background,
     error::{Error, ErrorKind, Stage},
     host::Host,
     invocation::Invocation,
@@ -107,6 +108,7 @@ pub struct Session {
     site: &'static Site,
     started: Instant,
     deadline: Option<Instant>,
+    stop_at: Option<Instant>,
     lent: Lent,
     finally: Arc<Finally>,
     host: Option<Arc<Host>>,
@@ -127,7 +129,9 @@ impl Session {
             // done after the answer is in the way of the next.
             Box::pin(host.finish_ended()).await;
         }
-        let finally = Arc::new(Finally::new(site, invocation.deadline));
+        let started = Instant::now();
+        let stop_at = stop_at(site, started, invocation.deadline);
+        let finally = Arc::new(Finally::new(site, invocation.deadline, stop_at));
         if let Some(host) = &host {
             host.defer(Arc::clone(&finally));
         }
@@ -138,8 +142,9 @@ impl Session {
         );
         Self {
             site,
-            started: Instant::now(),
+            started,
             deadline: invocation.deadline,
+            stop_at,
             lent: Lent {
                 handler: site.name(),
                 resources: Vec::new(),
@@ -157,7 +162,7 @@ impl Session {
         put_back: PutBack<R>,
     ) -> Result<(Borrowed<R>, Acquire), Error> {
         let settings = self.site.settings::<R>(parameter);
-        let acquire = Acquire::new(self.site.name(), settings, self.stop_at());
+        let acquire = Acquire::new(self.site.name(), settings, self.stop_at);
         let slot = self.site.slot::<R>(parameter);
         let timeline = self.host.as_ref().and_then(|host| host.timeline());
         let mut outdated = Vec::new();
@@ -180,18 +185,15 @@ impl Session {
         Ok((borrowed, acquire))
     }
 
-    /// When the handler is stopped: its reserve before the deadline, but never in the first half of
-    /// the time that there is.
-    fn stop_at(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        let left = deadline.saturating_duration_since(self.started);
-        Some(self.started + left.saturating_sub(self.site.reserve()).max(left / 2))
+    /// The invocation's tasks.
+    pub(super) fn background(&self) -> Background {
+        self.finally.background()
     }
 
     /// Runs the handler.
     pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
         let from = Instant::now();
-        let stop_at = self.stop_at();
+        let stop_at = self.stop_at;
         let mut watching = watching(&self.lent.resources);
         let outcome = {
             let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
@@ -290,6 +292,13 @@ impl Drop for Session {
             self.finally.drop_all();
         }
     }
+}
+
+/// When the handler is stopped: its reserve before the deadline, but never in the first half of the
+/// time that there is.
+fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
+    let left = deadline?.saturating_duration_since(started);
+    Some(started + left.saturating_sub(site.reserve()).max(left / 2))
 }
 
 /// All that the resources want to watch, or `None`.

@@ -8,6 +8,8 @@
     reason = "each test file includes this and uses its own part"
 )]
 
+pub mod logs;
+
 use db_handler::{
     __private::{Ref, RefMut, Site, handle, signature},
     Error, ErrorKind, Event, Invocation,
