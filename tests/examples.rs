@@ -69,7 +69,7 @@ async fn the_background_example_writes_its_audit_after_the_answer() {
     let database = postgres().fresh_database().await;
     let payment = json!({"account": 7, "amount": 25});
     let function = local(&example("background")).env("DATABASE_URL", database.url());
-    let called = call(function, &[payment.clone()]).await;
+    let called = call(function, std::slice::from_ref(&payment)).await;
     assert_eq!(called.answer(), &json!({"account": 7, "paid": 25}));
 
     let mut us = PgConnection::connect(database.url())

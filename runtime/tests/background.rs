@@ -80,6 +80,7 @@ async fn tasks_are_waited_for_before_anything_is_closed() {
             "task done",
             "task gone",
             "closing",
+            "settle",
             "close",
             "gone"
         ]
@@ -98,7 +99,15 @@ async fn after_an_error_they_are_waited_for_too_and_nothing_is_closing_yet() {
     .expect_err("fails");
     assert_eq!(
         script.log(),
-        ["open", "task done", "task gone", "closing", "close", "gone"]
+        [
+            "open",
+            "task done",
+            "task gone",
+            "closing",
+            "settle",
+            "close",
+            "gone"
+        ]
     );
 }
 
@@ -133,7 +142,7 @@ async fn tasks_are_waited_for_until_the_handler_itself_would_be_stopped() {
     assert_eq!(started.elapsed().as_millis(), 2_750);
     assert_eq!(
         script.log(),
-        ["open", "task gone", "closing", "close", "gone"]
+        ["open", "task gone", "closing", "settle", "close", "gone"]
     );
     let line = logs.find(Level::WARN, "took too long");
     let line = line.expect("reported");
@@ -169,7 +178,7 @@ async fn tasks_are_stopped_before_anything_is_closed() {
     assert!(started.elapsed().is_zero());
     assert_eq!(
         script.log(),
-        ["open", "task gone", "closing", "close", "gone"]
+        ["open", "task gone", "closing", "settle", "close", "gone"]
     );
     let error = task.expect("spawned").await.expect_err("was stopped");
     assert_eq!(error.kind(), ErrorKind::Background);
@@ -266,7 +275,7 @@ async fn a_panic_in_a_task_is_reported_and_fails_nobody_else() {
     })
     .await
     .expect("succeeds");
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
     let said = "test::panicking_task: handler: a background task panicked: scripted, too";
     let error: Error = task.expect("spawned").await.expect_err("panicked");
     assert_eq!(error.to_string(), said);
@@ -330,6 +339,6 @@ async fn a_task_that_never_yields_cannot_hold_up_the_close() {
     .await
     .expect("succeeds");
     assert!(started.elapsed() < Duration::from_secs(10));
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
     drop(release);
 }

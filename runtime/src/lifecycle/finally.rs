@@ -293,8 +293,9 @@ impl<'a> Step<'a> {
     /// Whether everything lent came back in time, and with `keep` is as good as new.
     async fn settle<R: Resource>(&self, lease: &Lease<R>, keep: bool) -> bool {
         let from = Instant::now();
-        // What does not settle has to be closed, and that takes time, too.
-        let half_way = from + self.until.saturating_duration_since(from) / 2;
+        // What does not settle has to be closed, and that takes time, too: a goodbye, no round trip.
+        let left = self.until.saturating_duration_since(from);
+        let most_of_it = from + left * 3 / 4;
         let resource = lease.resource();
         let settling = pin!(async {
             match resource.settle().await {
@@ -303,7 +304,7 @@ impl<'a> Step<'a> {
             }
         });
         let joined = pin!(lease.joined());
-        let fit = match timeout_at(half_way, select(settling, joined)).await {
+        let fit = match timeout_at(most_of_it, select(settling, joined)).await {
             Ok(Either::Left((fitness, _))) => fitness == Fitness::Fit,
             // Somebody else is at it now, and will settle it in the end.
             Ok(Either::Right(((), _))) => true,
