@@ -61,6 +61,12 @@ fn forever(script: &Arc<Script>) -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
+async fn was_stopped(task: Option<Task<()>>) {
+    let ended = timeout(Duration::from_secs(5), task.expect("spawned")).await;
+    let error = ended.expect("in time").expect_err("was stopped");
+    assert_eq!(error.kind(), ErrorKind::Background);
+}
+
 #[tokio::test(start_paused = true)]
 async fn tasks_are_waited_for_before_anything_is_closed() {
     let (site, script) = site!(wait, Config::new());
@@ -234,8 +240,7 @@ async fn a_dropped_handler_takes_its_tasks_along() {
         ));
         poll_once(&mut running).await;
     }
-    let error = task.expect("spawned").await.expect_err("was stopped");
-    assert_eq!(error.kind(), ErrorKind::Background);
+    was_stopped(task).await;
     assert!(script.log().contains(&"task gone".to_owned()));
 }
 
@@ -250,8 +255,7 @@ async fn a_finally_that_is_dropped_takes_the_tasks_along() {
     timeout(Duration::from_secs(1), calling)
         .await
         .expect_err("the task takes longer");
-    let error = task.expect("spawned").await.expect_err("was stopped");
-    assert_eq!(error.kind(), ErrorKind::Background);
+    was_stopped(task).await;
 }
 
 #[tokio::test(start_paused = true)]
