@@ -4,6 +4,7 @@
 use crate::{
     error::{Error, ErrorKind, Stage},
     lock::lock,
+    unwind,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use std::{
@@ -209,11 +210,7 @@ impl Tracker {
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Error {
-        let message = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("with no message");
+        let message = unwind::message(panic);
         let error = self.error(format!("a background task panicked: {message}"));
         tracing::error!(%error, "a background task panicked");
         error

@@ -73,6 +73,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
     Query,
+    /// A resource's own code panicked.
+    Panicked,
     /// A background task panicked, was stopped, or came too late.
     Background,
     /// The event is not what the handler expects.
@@ -106,6 +108,7 @@ impl ErrorKind {
             Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",
+            Self::Panicked => "ResourcePanicked",
             Self::Background => "BackgroundTaskFailed",
             Self::Event => "InvalidEvent",
             Self::Handler => "HandlerFailed",

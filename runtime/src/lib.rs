@@ -84,6 +84,7 @@ mod slot;
     allow(dead_code, reason = "only the local mode looks at it")
 )]
 mod timeline;
+mod unwind;
 
 #[doc(hidden)]
 #[path = "private.rs"]

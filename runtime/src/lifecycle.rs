@@ -15,7 +15,7 @@ pub(crate) use session::explain;
 
 use crate::{
     answer::Answer,
-    error::Error,
+    error::{Error, ErrorKind},
     invocation::{Event, Invocation},
     resource::Symptom,
     site::Site,
@@ -66,7 +66,12 @@ where
     let guards = match P::lend(&mut session).await {
         Ok(guards) => guards,
         Err(error) => {
-            session.end(Ending::Failed).await;
+            let ending = if error.kind() == ErrorKind::Panicked {
+                Ending::Panicked
+            } else {
+                Ending::Failed
+            };
+            session.end(ending).await;
             return (signature.failed)(error);
         }
     };

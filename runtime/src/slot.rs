@@ -3,7 +3,7 @@
 //! Every change of who holds what happens under one short lock without an `.await`, so that a
 //! future dropped at any point leaves a slot that is consistent.
 
-use crate::{clock::Stamp, config::Settings, lock::lock, resource::Resource};
+use crate::{clock::Stamp, config::Settings, lock::lock, resource::Resource, unwind::reported};
 use std::{
     pin::pin,
     sync::{Arc, Mutex},
@@ -235,7 +235,7 @@ impl<R: Resource> Drop for Lease<R> {
         }
         self.retire();
         lock(&self.generation.hold).leases -= 1;
-        self.generation.resource.abandon();
+        reported::<R>("abandon", || self.generation.resource.abandon());
     }
 }
 

@@ -8,9 +8,11 @@ use crate::{
     site::Site,
     slot::{Lease, Outdated, Released},
     timeline::{Phase, Timeline},
+    unwind::{self, reported},
 };
 use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
 use std::{
+    future::Future,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Mutex, MutexGuard},
@@ -237,7 +239,7 @@ impl<R: Resource> Held for Holding<R> {
         // After a success everything is back or about to be, and goes when the answer is out. What a
         // failure has given up half-way must not even begin to be waited for.
         if ending != Ending::Succeeded && !in_use && lease.is_retired() && lease.is_last() {
-            lease.resource().closing();
+            reported::<R>("closing", || lease.resource().closing());
         }
     }
 
@@ -248,7 +250,7 @@ impl<R: Resource> Held for Holding<R> {
             }
             let Some(lease) = self.lease else { return };
             if lease.is_retired() && lease.is_last() {
-                lease.resource().closing();
+                reported::<R>("closing", || lease.resource().closing());
             }
             let fate = if step.ending.is_abnormal() {
                 Fate::Discarded
@@ -257,8 +259,9 @@ impl<R: Resource> Held for Holding<R> {
             } else {
                 Fate::Kept
             };
-            let putting_back = (self.put_back)(lease.resource(), fate);
-            if timeout_at(step.until, putting_back).await.is_err() {
+            let put_back = self.put_back;
+            let putting_back = step.caught::<R, _>("put_back", || put_back(lease.resource(), fate));
+            if !matches!(timeout_at(step.until, putting_back).await, Ok(Some(()))) {
                 lease.retire();
             }
             let close = lease.is_retired() || must_close(self.settings.close, step.ending);
@@ -282,6 +285,17 @@ fn must_close(close: Close, ending: Ending) -> bool {
 }
 
 impl<'a> Step<'a> {
+    /// Awaits what `R`'s method `name` returns; nothing if it panicked, which is reported.
+    async fn caught<R: Resource, Fut: Future>(
+        &self,
+        name: &'static str,
+        method: impl FnOnce() -> Fut,
+    ) -> Option<Fut::Output> {
+        let done = unwind::caught::<R, _>(name, method).await;
+        done.inspect_err(|panicked| unwind::report(panicked, self.handler))
+            .ok()
+    }
+
     /// One resource's panic must not keep the others from being closed.
     async fn finish(self, held: Box<dyn Held>) {
         let finishing: BoxFuture<'a, ()> = held.finish(self);
@@ -298,14 +312,16 @@ impl<'a> Step<'a> {
         let most_of_it = from + left * 3 / 4;
         let resource = lease.resource();
         let settling = pin!(async {
-            match resource.settle().await {
-                Fitness::Fit if keep => resource.refresh().await,
-                fitness => fitness,
+            match self.caught::<R, _>("settle", || resource.settle()).await? {
+                Fitness::Fit if keep => {
+                    self.caught::<R, _>("refresh", || resource.refresh()).await
+                }
+                fitness => Some(fitness),
             }
         });
         let joined = pin!(lease.joined());
         let fit = match timeout_at(most_of_it, select(settling, joined)).await {
-            Ok(Either::Left((fitness, _))) => fitness == Fitness::Fit,
+            Ok(Either::Left((fitness, _))) => fitness == Some(Fitness::Fit),
             // Somebody else is at it now, and will settle it in the end.
             Ok(Either::Right(((), _))) => true,
             Err(_) => false,
@@ -327,9 +343,8 @@ impl<'a> Step<'a> {
     async fn close<R: Resource>(&self, outdated: Outdated<R>) {
         let from = Instant::now();
         let usage = outdated.resource().usage();
-        let closed = timeout_at(self.until, outdated.resource().close())
-            .await
-            .is_ok();
+        let closing = self.caught::<R, _>("close", || outdated.resource().close());
+        let closed = matches!(timeout_at(self.until, closing).await, Ok(Some(())));
         if closed {
             tracing::debug!(
                 handler = self.handler,
@@ -338,7 +353,7 @@ impl<'a> Step<'a> {
                 "closed"
             );
         } else {
-            outdated.resource().abandon();
+            reported::<R>("abandon", || outdated.resource().abandon());
             tracing::warn!(
                 handler = self.handler,
                 resource = R::NAME,

@@ -13,6 +13,7 @@ use crate::{
     resource::{Exclusive, Shared},
     site::Site,
     slot::Borrowed,
+    unwind::caught,
 };
 use std::{
     future::{Future, ready},
@@ -135,8 +136,9 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
         let (resource, acquire) = session
             .lease::<T::Resource>(parameter, returned.put_back::<T>())
             .await?;
-        let loan = match timeout_at(acquire.until(), T::take(&resource, &acquire)).await {
-            Ok(taken) => taken,
+        let taking = caught::<T::Resource, _>("take", || T::take(&resource, &acquire));
+        let loan = match timeout_at(acquire.until(), taking).await {
+            Ok(taken) => taken.flatten(),
             Err(_) => Err(acquire.timed_out("taking a connection")),
         };
         match loan {

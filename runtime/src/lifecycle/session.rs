@@ -13,6 +13,7 @@ use crate::{
     site::Site,
     slot::Borrowed,
     timeline::Phase,
+    unwind::reported,
 };
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::{
@@ -94,11 +95,14 @@ impl<R: Resource> Probe for Borrowed<R> {
     }
 
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        R::watch(self)
+        let watching = R::watch(self)?;
+        // It watches for explanations: without them the handler does as well.
+        let watching = AssertUnwindSafe(watching).catch_unwind();
+        Some(Box::pin(watching.map(drop)))
     }
 
     fn abandon(&self) {
-        R::abandon(self);
+        reported::<R>("abandon", || R::abandon(self));
     }
 }
 

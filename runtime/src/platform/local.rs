@@ -7,6 +7,7 @@ use crate::{
     error::{Error, ErrorKind, Stage},
     host::Host,
     timeline::Phase,
+    unwind,
 };
 use futures_util::FutureExt;
 use lambda_runtime::{Context, Diagnostic};
@@ -154,11 +155,7 @@ fn error_line(diagnostic: &Diagnostic) -> Vec<u8> {
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with no message");
+    let message = unwind::message(panic);
     Diagnostic {
         error_type: "HandlerPanicked".to_owned(),
         error_message: format!("handler: panicked: {message}"),

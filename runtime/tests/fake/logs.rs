@@ -1,42 +1,48 @@
 //! What was logged on this thread.
 
 use std::{
+    cell::RefCell,
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
+    sync::Once,
 };
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Event, Level, Metadata, Subscriber, callsite,
     field::{Field, Visit},
     span,
-    subscriber::{DefaultGuard, set_default},
+    subscriber::set_global_default,
 };
 
-/// Listens for as long as it lives.
-pub struct Logs {
-    lines: Arc<Mutex<Vec<String>>>,
-    _guard: DefaultGuard,
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Listens from [`listen`](Self::listen) on. A test has a thread for itself.
+pub struct Logs(());
 
 impl Logs {
     pub fn listen() -> Self {
-        let lines = Arc::default();
-        let listener = Listener(Arc::clone(&lines));
-        Self {
-            lines,
-            _guard: set_default(listener),
-        }
+        // One for all threads: a listener of one thread may miss what another thread said first.
+        static LISTENING: Once = Once::new();
+        LISTENING.call_once(|| {
+            set_global_default(Listener).expect("the only one");
+            callsite::rebuild_interest_cache();
+        });
+        LINES.take();
+        Self(())
     }
 
     /// The line at `level` that contains `text`, with all its fields.
+    #[allow(clippy::unused_self, reason = "who has not listened has heard nothing")]
     pub fn find(&self, level: Level, text: &str) -> Option<String> {
-        let lines = self.lines.lock().expect("nothing panics with it");
         let level = format!("{level} ");
-        let mut lines = lines.iter().filter(|line| line.starts_with(&level));
-        lines.find(|line| line.contains(text)).cloned()
+        LINES.with_borrow(|lines| {
+            let mut lines = lines.iter().filter(|line| line.starts_with(&level));
+            lines.find(|line| line.contains(text)).cloned()
+        })
     }
 }
 
-struct Listener(Arc<Mutex<Vec<String>>>);
+struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -54,7 +60,7 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
-        self.0.lock().expect("nothing panics with it").push(line.0);
+        LINES.with_borrow_mut(|lines| lines.push(line.0));
     }
 
     fn enter(&self, _: &span::Id) {}

@@ -47,6 +47,8 @@ pub struct Faults {
     pub never_settles: bool,
     pub never_closes: bool,
     pub close_panics: bool,
+    /// The one other method that panics.
+    pub panics_in: Option<&'static str>,
 }
 
 impl Script {
@@ -71,6 +73,13 @@ impl Script {
 
     pub fn note(&self, what: impl Into<String>) {
         lock(&self.log).push(what.into());
+    }
+
+    fn panic_in(&self, method: &'static str) {
+        assert!(
+            self.now().panics_in != Some(method),
+            "scripted panic in {method}"
+        );
     }
 
     fn now(&self) -> Faults {
@@ -98,6 +107,7 @@ impl Resource for Fake {
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let script = Script::of(acquire.handler());
         script.note("open");
+        script.panic_in("open");
         let gate = lock(&script.gate).clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("never closed").forget();
@@ -108,7 +118,13 @@ impl Resource for Fake {
         Ok(Self(script))
     }
 
+    async fn connect(&self, _: &Acquire) -> Result<(), Error> {
+        self.0.panic_in("connect");
+        Ok(())
+    }
+
     async fn reset(&self, idle: Duration) -> Fitness {
+        self.0.panic_in("reset");
         self.0.note(format!("reset after {} ms", idle.as_millis()));
         if self.0.now().unfit_at_reset {
             Fitness::Unfit
@@ -119,9 +135,11 @@ impl Resource for Fake {
 
     fn abandon(&self) {
         self.0.note("abandon");
+        self.0.panic_in("abandon");
     }
 
     fn closing(&self) {
+        self.0.panic_in("closing");
         // It is said twice after a failure.
         let mut log = lock(&self.0.log);
         if log.last().is_none_or(|last| last != "closing") {
@@ -131,6 +149,7 @@ impl Resource for Fake {
 
     async fn settle(&self) -> Fitness {
         self.0.note("settle");
+        self.0.panic_in("settle");
         if self.0.now().never_settles {
             std::future::pending::<()>().await;
         }
@@ -180,6 +199,7 @@ impl Exclusive for Line {
 
     async fn take(resource: &Fake, _: &Acquire) -> Result<LineLoan, Error> {
         resource.0.note("take");
+        resource.0.panic_in("take");
         if resource.0.now().take_fails {
             return Err(Error::new(ErrorKind::AllInUse, "scripted"));
         }
@@ -188,6 +208,7 @@ impl Exclusive for Line {
 
     async fn put_back(resource: &Fake, _: LineLoan, fate: Fate) {
         resource.0.note(format!("put back: {fate:?}"));
+        resource.0.panic_in("put_back");
     }
 }
 
