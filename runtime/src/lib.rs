@@ -70,6 +70,9 @@ mod budget;
 mod clock;
 pub mod config;
 mod error;
+#[cfg(test)]
+#[path = "../tests/fake/mod.rs"]
+mod fake;
 mod host;
 mod invocation;
 mod lifecycle;

@@ -62,8 +62,8 @@ where
     F: FnOnce(Ev, P::Guards) -> Fut,
     Fut: Future<Output = Out>,
 {
-    let mut session = Session::begin(site, &(signature.invocation)(&event)).await;
-    let guards = match P::lend(&mut session).await {
+    let session = Session::begin(site, &(signature.invocation)(&event)).await;
+    let guards = match P::lend(&session).await {
         Ok(guards) => guards,
         Err(error) => {
             let ending = if error.kind() == ErrorKind::Panicked {

@@ -3,10 +3,10 @@
 mod fake;
 
 use db_handler::{
-    __private::{Close, Config, Site},
+    __private::{Close, Config, Ref, Site, handle, signature},
     Error, ErrorKind,
 };
-use fake::{FakeEvent, Faults, poll_once, shared};
+use fake::{Fake, FakeEvent, Faults, Script, poll_once, shared};
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 use tokio::sync::Semaphore;
@@ -175,4 +175,48 @@ async fn what_is_dropped_serves_nobody_else() {
     let mut next = pin!(until(site, go_on));
     poll_once(&mut next).await;
     assert_eq!(script.log(), ["open"]);
+}
+
+/// Calls a handler that takes two `&Fake`.
+async fn two(site: &'static Site) -> Result<(), Error> {
+    handle::<(Ref<Fake>, Ref<Fake>), _, _, _, _>(
+        site,
+        signature(),
+        FakeEvent::default(),
+        async |_, _| Ok(()),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn several_resources_are_opened_side_by_side() {
+    static CONFIGS: [Config; 2] = [Config::new(); 2];
+    static SITE: Site = Site::new("test", "two", &CONFIGS);
+    let script = Script::of("test::two");
+    let gate = script.gate();
+    let mut calling = pin!(two(&SITE));
+    poll_once(&mut calling).await;
+    assert_eq!(script.log(), ["open", "open"]);
+    gate.add_permits(2);
+    calling.await.expect("succeeds");
+}
+
+#[tokio::test]
+async fn the_first_error_wins_and_what_was_opened_is_closed() {
+    static CONFIGS: [Config; 2] = [Config::new(); 2];
+    static SITE: Site = Site::new("test", "one_of_two", &CONFIGS);
+    let script = Script::of("test::one_of_two");
+    let gate = script.gate();
+    let mut calling = pin!(two(&SITE));
+    poll_once(&mut calling).await;
+    gate.add_permits(1);
+    poll_once(&mut calling).await;
+    script.faults(Faults {
+        open_fails: true,
+        ..Faults::default()
+    });
+    gate.add_permits(1);
+    let error = calling.await.expect_err("one of them fails");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(script.log(), ["open", "open", "closing", "close", "gone"]);
 }

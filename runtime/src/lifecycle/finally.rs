@@ -104,6 +104,12 @@ impl Finally {
         }
     }
 
+    fn abandon(&self) {
+        for held in &self.lock().held {
+            held.abandon();
+        }
+    }
+
     fn waits_for_tasks(&self, ending: Ending) -> bool {
         self.site.background() == Tasks::Wait && !ending.is_abnormal()
     }
@@ -120,9 +126,13 @@ impl Finally {
 
     /// Settles, keeps and closes.
     pub(crate) async fn run(&self, timeline: Option<&Timeline>) {
+        if !self.has_ended() {
+            // It was dropped with its platform's call, or forgotten: nothing it holds comes back.
+            self.abandon();
+            self.ended(Ending::Dropped);
+        }
         let (ending, background, held) = {
             let mut state = self.lock();
-            // A handler that has not said how it ended was dropped with its platform's call.
             let ending = state.ending.unwrap_or(Ending::Dropped);
             let background = state.background.take();
             (ending, background, std::mem::take(&mut state.held))
@@ -215,6 +225,9 @@ pub(super) trait Held: Send {
     /// The handler has ended; `finish` comes later. With `in_use`, background tasks are still at it.
     fn ended(&self, ending: Ending, in_use: bool);
 
+    /// The handler ended abnormally, and nobody else has said so.
+    fn abandon(&self);
+
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
 
@@ -240,6 +253,12 @@ impl<R: Resource> Held for Holding<R> {
         // failure has given up half-way must not even begin to be waited for.
         if ending != Ending::Succeeded && !in_use && lease.is_retired() && lease.is_last() {
             reported::<R>("closing", || lease.resource().closing());
+        }
+    }
+
+    fn abandon(&self) {
+        if let Some(lease) = &self.lease {
+            reported::<R>("abandon", || lease.resource().abandon());
         }
     }
 
@@ -372,5 +391,47 @@ impl<'a> Step<'a> {
         if let Some(timeline) = self.timeline {
             timeline.add(Phase::Finally, from, what());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        config::{Close, Config},
+        fake::{FakeEvent, Script, poll_once, shared},
+        host::Host,
+        site::Site,
+    };
+    use std::future::pending;
+
+    #[tokio::test]
+    async fn a_forgotten_handler_ends_like_a_dropped_one() {
+        static CONFIGS: [Config; 1] = [Config::new().close(Close::Never)];
+        static SITE: Site = Site::new("finally", "forgotten", &CONFIGS);
+        let script = Script::of("finally::forgotten");
+        let host = Host::new();
+        let call = || {
+            shared::<()>(&SITE, FakeEvent::default(), async |_| {
+                script.note("ran");
+                pending().await
+            })
+        };
+        // Somebody else is at it, too.
+        let mut neighbour = Box::pin(call());
+        poll_once(&mut neighbour).await;
+        host.drive(async {
+            let mut forgotten = Box::pin(call());
+            poll_once(&mut forgotten).await;
+            std::mem::forget(forgotten);
+        })
+        .await;
+        script.log();
+        host.finish().await;
+        assert_eq!(script.log(), ["abandon"]);
+
+        let mut next = Box::pin(call());
+        poll_once(&mut next).await;
+        assert_eq!(script.log(), ["open", "ran"], "it has one of its own");
+        drop(neighbour);
     }
 }

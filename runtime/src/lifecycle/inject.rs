@@ -15,6 +15,7 @@ use crate::{
     slot::Borrowed,
     unwind::caught,
 };
+use futures_util::future::{BoxFuture, try_join, try_join_all};
 use std::{
     future::{Future, ready},
     marker::PhantomData,
@@ -67,7 +68,7 @@ pub trait Param: 'static {
 
     /// Gets it for one invocation.
     fn lend(
-        session: &mut Session,
+        session: &Session,
         parameter: usize,
     ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
 
@@ -90,7 +91,7 @@ pub struct BackgroundParam;
 impl Param for BackgroundParam {
     type Guard = BackgroundGuard;
 
-    async fn lend(session: &mut Session, _: usize) -> Result<Self::Guard, Error> {
+    async fn lend(session: &Session, _: usize) -> Result<Self::Guard, Error> {
         Ok(BackgroundGuard(session.background()))
     }
 
@@ -113,7 +114,7 @@ impl Deref for BackgroundGuard {
 impl<T: Shared> Param for SharedParam<T> {
     type Guard = SharedGuard<T::Resource, T>;
 
-    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let (resource, _) = session
             .lease::<T::Resource>(parameter, Box::new(|_, _| Box::pin(ready(()))))
             .await?;
@@ -131,7 +132,7 @@ impl<T: Shared> Param for SharedParam<T> {
 impl<T: Exclusive> Param for ExclusiveParam<T> {
     type Guard = ExclusiveGuard<T::Loan>;
 
-    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let returned = Returned::<T::Loan>::default();
         let (resource, acquire) = session
             .lease::<T::Resource>(parameter, returned.put_back::<T>())
@@ -238,10 +239,26 @@ pub trait Params: 'static {
     type Guards: Send;
 
     /// Gets all of them for one invocation.
-    fn lend(session: &mut Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
+    fn lend(session: &Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
 
     /// Gets ready before the first event.
     fn prepare(site: &'static Site) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+}
+
+/// `A` lent beside `B` beside `C` ..: the first error wins, and what was lent by then is put back.
+macro_rules! side_by_side {
+    ($session:ident, $param:ident $index:tt) => {
+        $param::lend($session, $index)
+    };
+    ($session:ident, $param:ident $index:tt, $($rest:tt)+) => {
+        try_join($param::lend($session, $index), side_by_side!($session, $($rest)+))
+    };
+}
+
+/// The pattern for what [`side_by_side`] resolves to.
+macro_rules! nested {
+    ($param:ident) => { $param };
+    ($param:ident, $($rest:ident),+) => { ($param, nested!($($rest),+)) };
 }
 
 macro_rules! params {
@@ -249,13 +266,16 @@ macro_rules! params {
         impl<$($param: Param),+> Params for ($($param,)+) {
             type Guards = ($($param::Guard,)+);
 
-            async fn lend(session: &mut Session) -> Result<Self::Guards, Error> {
-                Ok(($($param::lend(session, $index).await?,)+))
+            async fn lend(session: &Session) -> Result<Self::Guards, Error> {
+                #[allow(non_snake_case, reason = "a guard has the name of its parameter")]
+                let nested!($($param),+) = side_by_side!(session, $($param $index),+).await?;
+                Ok(($($param,)+))
             }
 
             async fn prepare(site: &'static Site) -> Result<(), Error> {
-                $($param::prepare(site, $index).await?;)+
-                Ok(())
+                let preparing: Vec<BoxFuture<'static, Result<(), Error>>> =
+                    vec![$(Box::pin($param::prepare(site, $index))),+];
+                try_join_all(preparing).await.map(drop)
             }
         }
     };
@@ -269,3 +289,26 @@ params!(A 0, B 1, C 2, D 3, E 4);
 params!(A 0, B 1, C 2, D 3, E 4, F 5);
 params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Connect},
+        fake::{Fake, Script, poll_once},
+    };
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn eager_resources_are_opened_side_by_side() {
+        static CONFIGS: [Config; 2] = [Config::new().connect(Connect::Eager); 2];
+        static SITE: Site = Site::new("inject", "eager", &CONFIGS);
+        let script = Script::of("inject::eager");
+        let gate = script.gate();
+        let mut preparing = pin!(<(Ref<Fake>, Ref<Fake>)>::prepare(&SITE));
+        poll_once(&mut preparing).await;
+        assert_eq!(script.log(), ["open", "open"]);
+        gate.add_permits(2);
+        preparing.await.expect("both open");
+    }
+}

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Stage},
     host::Host,
     invocation::Invocation,
+    lock::lock,
     resource::{Acquire, Resource, Symptom, Usage},
     site::Site,
     slot::Borrowed,
@@ -21,7 +22,7 @@ use std::{
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::Poll,
 };
 use tokio::{
@@ -45,21 +46,30 @@ pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
 #[derive(Clone, Default)]
 struct Lent {
     handler: &'static str,
-    resources: Vec<Arc<dyn Probe>>,
+    /// In the order of the parameters, whoever was there first.
+    resources: Vec<(usize, Arc<dyn Probe>)>,
 }
 
 impl Lent {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         self.resources
             .iter()
-            .find_map(|resource| resource.explain(symptom))
+            .find_map(|(_, resource)| resource.explain(symptom))
             .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
     }
 
     fn abandon(&self) {
-        for resource in &self.resources {
+        for (_, resource) in &self.resources {
             resource.abandon();
         }
+    }
+
+    fn add(&mut self, parameter: usize, resource: Arc<dyn Probe>) {
+        let before = self
+            .resources
+            .iter()
+            .filter(|(other, _)| *other < parameter);
+        self.resources.insert(before.count(), (parameter, resource));
     }
 }
 
@@ -113,7 +123,7 @@ pub struct Session {
     started: Instant,
     deadline: Option<Instant>,
     stop_at: Option<Instant>,
-    lent: Lent,
+    lent: Mutex<Lent>,
     finally: Arc<Finally>,
     host: Option<Arc<Host>>,
     over: bool,
@@ -149,10 +159,10 @@ impl Session {
             started,
             deadline: invocation.deadline,
             stop_at,
-            lent: Lent {
+            lent: Mutex::new(Lent {
                 handler: site.name(),
                 resources: Vec::new(),
-            },
+            }),
             finally,
             host,
             over: false,
@@ -161,7 +171,7 @@ impl Session {
 
     /// Gets resource number `parameter`, opened or reset; `put_back` is called in the *finally*.
     pub(super) async fn lease<R: Resource>(
-        &mut self,
+        &self,
         parameter: usize,
         put_back: PutBack<R>,
     ) -> Result<(Borrowed<R>, Acquire), Error> {
@@ -185,7 +195,7 @@ impl Session {
             outdated,
         });
         let borrowed = borrowed?;
-        self.lent.resources.push(Arc::new(borrowed.clone()));
+        lock(&self.lent).add(parameter, Arc::new(borrowed.clone()));
         Ok((borrowed, acquire))
     }
 
@@ -198,7 +208,8 @@ impl Session {
     pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
         let from = Instant::now();
         let stop_at = self.stop_at;
-        let mut watching = watching(&self.lent.resources);
+        let lent = Arc::new(lock(&self.lent).clone());
+        let mut watching = watching(&lent.resources);
         let outcome = {
             let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
             // A handler that is always ready uses up tokio's budget, and would be stopped by no alarm
@@ -219,8 +230,8 @@ impl Session {
             });
             // Goes before the handler's future does, so that nothing it held comes back. (A panic has
             // unwound the handler by then.)
-            let unless_it_ends = AbandonOnDrop(&self.lent);
-            let outcome = LENT.scope(Arc::new(self.lent.clone()), racing).await;
+            let unless_it_ends = AbandonOnDrop(&lent);
+            let outcome = LENT.scope(Arc::clone(&lent), racing).await;
             if let Some(Ok(_)) = outcome {
                 std::mem::forget(unless_it_ends);
             }
@@ -242,14 +253,14 @@ impl Session {
     }
 
     pub(super) fn explain(&self, symptom: Symptom) -> Option<Error> {
-        self.lent.explain(symptom)
+        lock(&self.lent).explain(symptom)
     }
 
     /// The handler has ended: with a host the *finally* comes later, otherwise it comes now.
     pub(super) async fn end(mut self, ending: Ending) {
         self.over = true;
         self.finally.ended(ending);
-        self.lent.resources.clear();
+        lock(&self.lent).resources.clear();
         if self.host.is_none() {
             // Boxed, like the opening: the future of a handler is no larger than it needs to be.
             Box::pin(self.finally.run(None)).await;
@@ -262,11 +273,10 @@ impl Session {
             .map_or_else(String::new, |cause| {
                 format!("; it was waiting: {}", cause.message())
             });
-        let usage: Vec<String> = self
-            .lent
+        let usage: Vec<String> = lock(&self.lent)
             .resources
             .iter()
-            .map(|resource| format!("{} {}", resource.name(), resource.usage()))
+            .map(|(_, resource)| format!("{} {}", resource.name(), resource.usage()))
             .collect();
         Error::new(
             ErrorKind::DeadlineExceeded,
@@ -290,7 +300,7 @@ impl Drop for Session {
         if self.over {
             return;
         }
-        self.lent.abandon();
+        lock(&self.lent).abandon();
         self.finally.ended(Ending::Dropped);
         if self.host.is_none() {
             self.finally.drop_all();
@@ -306,8 +316,11 @@ fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<I
 }
 
 /// All that the resources want to watch, or `None`.
-fn watching(resources: &[Arc<dyn Probe>]) -> Option<BoxFuture<'_, ()>> {
-    let watching: Vec<_> = resources.iter().filter_map(|one| one.watch()).collect();
+fn watching(resources: &[(usize, Arc<dyn Probe>)]) -> Option<BoxFuture<'_, ()>> {
+    let watching: Vec<_> = resources
+        .iter()
+        .filter_map(|(_, one)| one.watch())
+        .collect();
     if watching.is_empty() {
         return None;
     }

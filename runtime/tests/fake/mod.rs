@@ -5,6 +5,7 @@
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
+    clippy::field_reassign_with_default,
     reason = "each test file includes this and uses its own part"
 )]
 
