@@ -218,5 +218,8 @@ async fn the_first_error_wins_and_what_was_opened_is_closed() {
     gate.add_permits(1);
     let error = calling.await.expect_err("one of them fails");
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert_eq!(script.log(), ["open", "open", "closing", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "open", "closing", "settle", "close", "gone"]
+    );
 }

@@ -76,7 +76,11 @@ async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
         "test::taking: acquire: fake panicked in its `take`: scripted panic in take"
     );
     let log = script.log();
-    assert_eq!(log[1..], ["take", "closing", "close", "gone"], "{log:?}");
+    assert_eq!(
+        log[1..],
+        ["take", "closing", "settle", "close", "gone"],
+        "{log:?}"
+    );
     script.faults(Faults::default());
     call(site, &script).await.expect("the next one works");
     assert_eq!(script.log()[0], "open");
@@ -120,7 +124,7 @@ async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
 
 #[tokio::test]
 async fn the_other_resources_have_their_finally() {
-    for method in ["put_back", "closing", "close"] {
+    for method in ["put_back", "closing", "settle", "close"] {
         static CONFIGS: [Config; 2] = [Config::new(), Config::new()];
         static SITE: Site = Site::new("test", "several", &CONFIGS);
         let script = Script::of("test::several");

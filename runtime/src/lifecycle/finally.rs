@@ -332,9 +332,7 @@ impl<'a> Step<'a> {
         let resource = lease.resource();
         let settling = pin!(async {
             match self.caught::<R, _>("settle", || resource.settle()).await? {
-                Fitness::Fit if keep => {
-                    self.caught::<R, _>("refresh", || resource.refresh()).await
-                }
+                Fitness::Fit if keep => self.caught::<R, _>("refresh", || resource.refresh()).await,
                 fitness => Some(fitness),
             }
         });
