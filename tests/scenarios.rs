@@ -283,6 +283,29 @@ async fn a_burst_meets_the_servers_limit() {
     }
 }
 
+#[tokio::test]
+async fn the_platform_ends_an_environment_that_kept_something() {
+    let race = "the environment is ended while a connection is kept";
+    let database = postgres().fresh_database().await;
+    for handler in ["plain", "never"] {
+        let environment = started(sandbox(handler, &database)).await;
+        assert!(
+            environment.invoke(session()).await.is_answered(),
+            "{handler}"
+        );
+        let ended = environment.shutdown().await.expect("a process");
+        let how = if ended.asked && ended.in_time {
+            "closes it in time"
+        } else {
+            "is killed"
+        };
+        row(race, handler, &format!("{how}, after {:?}", ended.took));
+        assert_eq!(ended.asked, handler == "never", "{handler}");
+        assert_eq!(ended.in_time, handler == "never", "{handler}");
+        database.wait_until_connections(0).await;
+    }
+}
+
 async fn prepare(database: &Database, statement: &'static str) {
     let mut connection = PgConnection::connect(database.url())
         .await

@@ -28,6 +28,9 @@ pub const RESERVE: Duration = Duration::from_millis(250);
 pub const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 /// How long background tasks are waited for where no deadline is known, and `background = "wait"`.
 pub const BACKGROUND: Duration = Duration::from_secs(60);
+/// How long [`shutdown`](crate::shutdown) may take. AWS Lambda leaves 300 ms between SIGTERM and SIGKILL
+/// where there is an external extension, 500 ms otherwise.
+pub const SHUTDOWN: Duration = Duration::from_millis(250);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
 /// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
@@ -333,6 +336,13 @@ pub struct Settings {
     pub reserve: Duration,
     /// What becomes of background tasks when the handler returns.
     pub background: Tasks,
+}
+
+impl Settings {
+    /// Whether anything may be open between two invocations, or before the first one.
+    pub(crate) const fn keeps(&self) -> bool {
+        !matches!(self.close, Close::Always) || matches!(self.connect, Connect::Eager)
+    }
 }
 
 const fn milliseconds(written: Option<u64>, default: Duration) -> Duration {

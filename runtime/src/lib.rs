@@ -80,6 +80,7 @@ mod lock;
 mod platform;
 mod registry;
 pub mod resource;
+mod shutdown;
 mod site;
 mod slot;
 #[cfg_attr(
@@ -100,7 +101,8 @@ pub use db_handler_macros::db_handler;
 pub use error::{Error, ErrorKind, Stage};
 pub use invocation::{Event, Invocation};
 pub use lambda_runtime::{Context, LambdaEvent};
-pub use platform::{Handler, run};
+pub use platform::{Handler, Options, run, run_with};
+pub use shutdown::shutdown;
 #[cfg(feature = "_sql")]
 pub use resource::sql::{Db, DbConnection, DbTransaction};
 #[cfg(feature = "_sql")]

@@ -23,6 +23,10 @@ const LAMBDA_API: &str = "AWS_LAMBDA_RUNTIME_API";
 ///   without arguments, every line of the standard input is one. Answers go to the standard output,
 ///   one line each, and each invocation's phases are drawn on the standard error.
 ///
+/// When AWS Lambda ends the process, everything that is still open is closed ([`shutdown`](crate::shutdown)),
+/// unless all that the handler takes has `close = "always"`. Lambda says so (SIGTERM) only where an
+/// extension is registered: this registers an internal one that subscribes to nothing.
+///
 /// Before the first event, the handler's environment variables are looked at, and with
 /// `connect = "eager"` its connections are opened.
 ///
@@ -45,10 +49,64 @@ const LAMBDA_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// }
 /// ```
 pub async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error> {
-    let ready = registry::prepare(std::any::type_name::<H>()).await;
+    run_with(handler, Options::new()).await
+}
+
+/// What [`run_with`] is told besides the handler.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Options {
+    shutdown_hook: bool,
+}
+
+impl Options {
+    /// What [`run`] does.
+    pub const fn new() -> Self {
+        Self {
+            shutdown_hook: true,
+        }
+    }
+
+    /// AWS Lambda has one shutdown hook to give away (`lambda_runtime::spawn_graceful_shutdown_handler`),
+    /// and you take it: call [`shutdown`](crate::shutdown) in it.
+    pub const fn without_shutdown_hook(mut self) -> Self {
+        self.shutdown_hook = false;
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The same as [`run`], with options.
+///
+/// # Errors
+/// Those of [`run`].
+///
+/// # Examples
+/// ```no_run
+/// use db_handler::{Error, LambdaEvent, Options};
+///
+/// # async fn hello(event: LambdaEvent<String>) -> Result<String, Error> {
+/// #     Ok(event.payload)
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Error> {
+/// // Beside a hook of one's own, which calls `db_handler::shutdown().await`:
+/// db_handler::run_with(hello, Options::new().without_shutdown_hook()).await
+/// # }
+/// ```
+pub async fn run_with<Kind, H: Handler<Kind>>(handler: H, options: Options) -> Result<(), Error> {
+    let name = std::any::type_name::<H>();
+    let ready = registry::prepare(name).await;
+    // Nothing to close at the end needs no hook, which would cost a call at every cold start.
+    let hook = options.shutdown_hook && registry::keeps(name);
     // Boxed: what drives a platform is large, and the caller's `main` need not be.
     if env::var_os(LAMBDA_API).is_some_and(|api| !api.is_empty()) {
-        return Box::pin(lambda::run(handler, ready)).await;
+        return Box::pin(lambda::run(handler, ready, hook)).await;
     }
     Box::pin(elsewhere(handler, ready)).await
 }
@@ -59,7 +117,9 @@ async fn elsewhere<Kind, H: Handler<Kind>>(
     ready: Result<(), Error>,
 ) -> Result<(), Error> {
     ready?;
-    local::run(handler).await
+    let ran = local::run(handler).await;
+    crate::shutdown().await;
+    ran
 }
 
 #[cfg(not(feature = "local"))]

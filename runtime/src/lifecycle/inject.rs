@@ -72,6 +72,9 @@ pub trait Param: 'static {
         parameter: usize,
     ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
 
+    /// Whether anything may be open between two invocations.
+    fn keeps(site: &'static Site, parameter: usize) -> bool;
+
     /// Gets ready before the first event.
     fn prepare(
         site: &'static Site,
@@ -93,6 +96,10 @@ impl Param for BackgroundParam {
 
     async fn lend(session: &Session, _: usize) -> Result<Self::Guard, Error> {
         Ok(BackgroundGuard(session.background()))
+    }
+
+    fn keeps(_: &'static Site, _: usize) -> bool {
+        false
     }
 
     async fn prepare(_: &'static Site, _: usize) -> Result<(), Error> {
@@ -124,6 +131,10 @@ impl<T: Shared> Param for SharedParam<T> {
         })
     }
 
+    fn keeps(site: &'static Site, parameter: usize) -> bool {
+        site.settings::<T::Resource>(parameter).keeps()
+    }
+
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
         obtain::prepare::<T::Resource>(site, parameter).await
     }
@@ -149,6 +160,10 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
             }),
             Err(error) => Err(error.at(Stage::Acquire).in_handler(acquire.handler())),
         }
+    }
+
+    fn keeps(site: &'static Site, parameter: usize) -> bool {
+        site.settings::<T::Resource>(parameter).keeps()
     }
 
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
@@ -241,6 +256,9 @@ pub trait Params: 'static {
     /// Gets all of them for one invocation.
     fn lend(session: &Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
 
+    /// Whether anything may be open between two invocations.
+    fn keeps(site: &'static Site) -> bool;
+
     /// Gets ready before the first event.
     fn prepare(site: &'static Site) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 }
@@ -270,6 +288,10 @@ macro_rules! params {
                 #[allow(non_snake_case, reason = "a guard has the name of its parameter")]
                 let nested!($($param),+) = side_by_side!(session, $($param $index),+).await?;
                 Ok(($($param,)+))
+            }
+
+            fn keeps(site: &'static Site) -> bool {
+                [$($param::keeps(site, $index)),+].contains(&true)
             }
 
             async fn prepare(site: &'static Site) -> Result<(), Error> {
