@@ -18,7 +18,7 @@ use db_handler::{
     resource::{Acquire, Exclusive, Fate, Fitness, Resource},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     ops::{Deref, DerefMut},
     sync::{Arc, LazyLock, Mutex, MutexGuard},
@@ -36,6 +36,18 @@ pub struct Script {
     faults: Mutex<Faults>,
     /// An open waits for a permit if there is a semaphore.
     gate: Mutex<Option<Arc<Semaphore>>>,
+    generations: Mutex<Generations>,
+}
+
+/// The generations by their numbers, counted from 1.
+#[derive(Default, Clone)]
+pub struct Generations {
+    opened: u64,
+    /// Neither closed nor dropped.
+    pub alive: HashSet<u64>,
+    pub closed: HashSet<u64>,
+    /// Unfit from now on.
+    pub killed: HashSet<u64>,
 }
 
 /// What goes wrong.
@@ -76,6 +88,23 @@ impl Script {
         lock(&self.log).push(what.into());
     }
 
+    pub fn generations(&self) -> Generations {
+        lock(&self.generations).clone()
+    }
+
+    pub fn kill(&self, generation: u64) {
+        lock(&self.generations).killed.insert(generation);
+    }
+
+    fn opened(self: Arc<Self>) -> Fake {
+        let mut generations = lock(&self.generations);
+        generations.opened += 1;
+        let number = generations.opened;
+        generations.alive.insert(number);
+        drop(generations);
+        Fake(self, number)
+    }
+
     fn panic_in(&self, method: &'static str) {
         assert!(
             self.now().panics_in != Some(method),
@@ -93,9 +122,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The fake: lent as `&Fake`, and as `&mut Line`.
-pub struct Fake(Arc<Script>);
+pub struct Fake(Arc<Script>, u64);
 
 impl Fake {
+    /// Its number.
+    pub fn generation(&self) -> u64 {
+        self.1
+    }
+
     pub fn use_it(&self) {
         self.0.note("used");
     }
@@ -116,7 +150,7 @@ impl Resource for Fake {
         if script.now().open_fails {
             return Err(Error::new(ErrorKind::Refused, "scripted"));
         }
-        Ok(Self(script))
+        Ok(script.opened())
     }
 
     async fn connect(&self, _: &Acquire) -> Result<(), Error> {
@@ -127,7 +161,8 @@ impl Resource for Fake {
     async fn reset(&self, idle: Duration) -> Fitness {
         self.0.panic_in("reset");
         self.0.note(format!("reset after {} ms", idle.as_millis()));
-        if self.0.now().unfit_at_reset {
+        let killed = lock(&self.0.generations).killed.contains(&self.1);
+        if killed || self.0.now().unfit_at_reset {
             Fitness::Unfit
         } else {
             Fitness::Fit
@@ -164,12 +199,14 @@ impl Resource for Fake {
             self.0.note("close hangs");
             std::future::pending::<()>().await;
         }
+        lock(&self.0.generations).closed.insert(self.1);
         self.0.note("close");
     }
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
+        lock(&self.0.generations).alive.remove(&self.1);
         self.0.note("gone");
     }
 }
