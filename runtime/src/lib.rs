@@ -93,6 +93,8 @@ pub use db_handler_macros::db_handler;
 pub use error::{Error, ErrorKind, Stage};
 pub use invocation::{Event, Invocation};
 pub use lambda_runtime::{Context, LambdaEvent};
+#[cfg(feature = "mongodb")]
+pub use mongodb;
 pub use platform::{Handler, run};
 #[cfg(feature = "_sql")]
 pub use sqlx;

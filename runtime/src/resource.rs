@@ -19,6 +19,8 @@ use std::{
 };
 use tokio::time::Instant;
 
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "_sql")]
 pub mod sql;
 
@@ -276,7 +278,7 @@ impl Acquire {
     }
 
     /// The same for what outlives the invocation, and with it the invocation's deadline.
-    #[cfg(feature = "_sql")]
+    #[cfg(any(feature = "_sql", feature = "mongodb"))]
     pub(crate) fn unclamped(&self) -> Self {
         Self {
             within: self.settings.acquire,

@@ -7,9 +7,10 @@
 
 use super::{finally::PutBack, obtain, session::Session};
 use crate::{
+    config::Close,
     error::{Error, Stage},
     lock::lock,
-    resource::{Exclusive, Shared},
+    resource::{Exclusive, Resource, Shared},
     site::Site,
     slot::Borrowed,
 };
@@ -52,6 +53,12 @@ impl<T: Exclusive> ByMut for T {
     type Param = ExclusiveParam<T>;
 }
 
+/// When the resource of a parameter is closed if the attribute does not say.
+#[must_use]
+pub const fn default_close<P: Param>() -> Close {
+    P::CLOSE
+}
+
 /// A parameter `&T`.
 pub struct SharedParam<T>(PhantomData<fn() -> T>);
 
@@ -62,6 +69,9 @@ pub struct ExclusiveParam<T>(PhantomData<fn() -> T>);
 pub trait Param: 'static {
     /// What the parameter borrows from.
     type Guard: Send;
+
+    /// When its resource is closed if the attribute does not say.
+    const CLOSE: Close;
 
     /// Gets it for one invocation.
     fn lend(
@@ -78,6 +88,8 @@ pub trait Param: 'static {
 
 impl<T: Shared> Param for SharedParam<T> {
     type Guard = SharedGuard<T::Resource, T>;
+
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
 
     async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
         let (resource, _) = session
@@ -96,6 +108,8 @@ impl<T: Shared> Param for SharedParam<T> {
 
 impl<T: Exclusive> Param for ExclusiveParam<T> {
     type Guard = ExclusiveGuard<T::Loan>;
+
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
 
     async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
         let returned = Returned::<T::Loan>::default();
