@@ -397,7 +397,7 @@ async fn a_server_that_does_not_let_us_in_says_why() {
     for (url, kind, text) in [
         (wrong_password, "AuthenticationFailed", "check user"),
         (refused, "ConnectionRefused", "is the server running"),
-        (unanswered, "ConnectTimeout", "did not answer"),
+        (unanswered, "ConnectTimeout", "took longer than 1000 ms"),
         (unknown, "DatabaseUnreachable", "no-such-host.invalid"),
     ] {
         let called = call(function("kept", &url), &[deed("find")]).await;

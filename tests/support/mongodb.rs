@@ -269,7 +269,8 @@ impl MongoWatch {
         }
     }
 
-    /// Which clients are connected, each by what it calls itself, and once for each of its connections.
+    /// Which clients with an application's name are connected, each by what it says of itself, and once for each of its
+    /// connections.
     ///
     /// # Panics
     /// When the server does not answer.
@@ -281,7 +282,9 @@ impl MongoWatch {
             .filter_map(|operation| operation.as_document()?.get_document("clientMetadata").ok())
             .filter(|client| {
                 let application = client.get_document("application");
-                application.and_then(|it| it.get_str("name")) != Ok("observer")
+                application
+                    .and_then(|it| it.get_str("name"))
+                    .is_ok_and(|name| name != "observer")
             })
             .cloned()
             .collect()

@@ -181,8 +181,11 @@ impl<T: Lent> Resource for Connected<T> {
         if let Some((address, failure)) = self.state.failure() {
             return Some(fault::unreachable(&self.acquire, &address, failure));
         }
-        let all_in_use = self.state.usage().in_use >= self.settings.max;
-        all_in_use.then(|| fault::all_in_use(&self.acquire))
+        if self.state.usage().in_use >= self.settings.max {
+            return Some(fault::all_in_use(&self.acquire));
+        }
+        let silent = !self.state.has_heard();
+        silent.then(|| fault::unanswered(&self.acquire, &self.options))
     }
 
     fn abandon(&self) {

@@ -104,6 +104,9 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
         ErrorKind::Query => ErrorKind::Unavailable,
         kind => kind,
     };
+    if kind == ErrorKind::ConnectTimeout {
+        return silent(acquire, target).caused_by(error);
+    }
     let variable = acquire.settings().env.unwrap_or("the URL's variable");
     let (what, advice) = match kind {
         ErrorKind::Refused => (
@@ -113,13 +116,6 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
         ErrorKind::Unreachable => (
             "cannot be reached",
             format!("is the host in {variable} right, and reachable from here?"),
-        ),
-        ErrorKind::ConnectTimeout => (
-            "did not answer",
-            format!(
-                "is it reachable from here (security group, route, firewall, access list)? It had {} ms",
-                acquire.within().as_millis()
-            ),
         ),
         ErrorKind::Authentication => (
             "did not let us in",
@@ -147,6 +143,18 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
     .at(Stage::Acquire)
     .in_handler(acquire.handler())
     .caused_by(error)
+}
+
+/// The error of servers that took the connection and have not said a word.
+pub(super) fn unanswered(acquire: &Acquire, options: &ClientOptions) -> Error {
+    silent(acquire, &options::target(options))
+}
+
+fn silent(acquire: &Acquire, target: &str) -> Error {
+    acquire
+        .timed_out(&format!("connecting to MongoDB at {target}"))
+        .at(Stage::Acquire)
+        .in_handler(acquire.handler())
 }
 
 /// The error of an operation that finds every connection in use.

@@ -31,6 +31,8 @@ pub(super) struct State {
     /// Somebody dropped an operation that the server has begun.
     given_up: AtomicBool,
     abandoned: AtomicBool,
+    /// A server has answered.
+    heard: AtomicBool,
     /// Why a server could not be reached when that was last tried; `None` once it could.
     failure: Mutex<Option<(ServerAddress, Error)>>,
 }
@@ -73,7 +75,10 @@ impl State {
             SdamEvent::ServerHeartbeatFailed(failed) => {
                 *lock(&self.failure) = Some((failed.server_address, failed.failure));
             }
-            SdamEvent::ServerHeartbeatSucceeded(_) => *lock(&self.failure) = None,
+            SdamEvent::ServerHeartbeatSucceeded(_) => {
+                self.heard.store(true, Ordering::Release);
+                *lock(&self.failure) = None;
+            }
             _ => {}
         }
     }
@@ -87,6 +92,11 @@ impl State {
 
     pub(super) fn failure(&self) -> Option<(ServerAddress, Error)> {
         lock(&self.failure).clone()
+    }
+
+    /// Whether any server has ever answered.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
     }
 
     /// Waits until every connection is back in its pool.
