@@ -57,10 +57,7 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(
     let mut last: Option<Answered> = None;
     loop {
         let event = api.next().await?;
-        match last
-            .take()
-            .filter(|last| last.request_id == event.request_id)
-        {
+        match last.take().filter(|last| last.is_for(&event)) {
             // Its answer was lost on the way: it is not worked off twice.
             Some(answered) => {
                 api.post(answered.path, answered.body.clone()).await?;
