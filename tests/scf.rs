@@ -1,6 +1,7 @@
 //! Tencent SCF: the same binary as on AWS Lambda, driven by SCF's custom runtime as the sandbox plays it.
 
-use sandbox::{After, Environment, Function, Outcome, Platform, Sandbox};
+use db_handler::mongodb::bson::doc;
+use sandbox::{After, Environment, Fault, Function, Invocation, Outcome, Platform, Sandbox};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -83,15 +84,7 @@ async fn errors_panics_and_deadlines_are_reported_and_the_instance_goes_on() {
     let url = server.fresh_url();
     let environment = started(sandbox(Platform::Scf, "kept", &url)).await;
     assert!(environment.invoke(deed("insert")).await.is_answered());
-    let watch = server.watch().await;
-    watch
-        .run(db_handler::mongodb::bson::doc! {
-            "configureFailPoint": "failCommand",
-            "mode": { "times": 1 },
-            "data": { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 10_000 },
-        })
-        .await;
-    watch.close().await;
+    hold_up(&server, 10_000).await;
     for (event, kind) in [
         (deed("find"), "DeadlineExceeded"),
         (deed("fail"), "HandlerFailed"),
@@ -127,6 +120,116 @@ async fn the_finally_comes_after_the_answer_and_before_the_next_poll() {
         }
         environment.shutdown().await;
     }
+    watch.close().await;
+}
+
+// --- the recipe's situations ---
+
+/// What the caller saw, in a few words.
+fn seen(invocation: &Invocation) -> String {
+    let waited = invocation.waited.as_millis();
+    match &invocation.outcome {
+        Outcome::Answered { .. } => format!("answered after {waited} ms"),
+        Outcome::Failed { error_type, .. } => format!("failed after {waited} ms: {error_type}"),
+        Outcome::TimedOut => format!("**timed out** after {waited} ms"),
+        other => format!("**{other:?}**"),
+    }
+}
+
+/// `cargo test -p db-handler-tests --test scf situations -- --nocapture | grep '^|'` prints the table.
+#[tokio::test]
+async fn the_recipes_situations() {
+    let server = MongoDb::start(false);
+    println!(
+        "| SCF in the sandbox, {}, 1 ms round trip | | |",
+        server.product()
+    );
+    for handler in ["plain_each", "plain_cached", "kept"] {
+        let sandbox = sandbox(Platform::Scf, handler, &server.fresh_url())
+            .rtt(Duration::from_millis(1))
+            .wall_clock_jumps(true);
+        let environment = started(sandbox).await;
+        assert!(environment.invoke(deed("insert")).await.is_answered());
+
+        // A warm invocation, and what it costs the server.
+        let before = environment.networks()[0].stats().opened;
+        let mut waited: Vec<Duration> = Vec::new();
+        for _ in 0..20 {
+            let invocation = environment.invoke(deed("find")).await;
+            assert!(invocation.is_answered(), "{handler}: {invocation:?}");
+            waited.push(invocation.waited);
+        }
+        waited.sort_unstable();
+        let opened = environment.networks()[0].stats().opened - before;
+        println!(
+            "| `{handler}` | 20 warm invocations | p50 {:.1} ms, {opened} connections opened |",
+            waited[10].as_secs_f64() * 1000.0
+        );
+        assert_eq!(opened > 0, handler == "plain_each", "{handler}: {opened}");
+
+        // Still at work when its function returns.
+        hold_up(&server, 1_000).await;
+        let leaving = environment.invoke(deed("leave_running")).await;
+        assert!(leaving.is_answered(), "{handler}: {leaving:?}");
+        let frozen = epoch_ms();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let later = environment.invoke(deed("linger")).await.json();
+        let ended = later.and_then(|ended| ended.as_u64()).expect("a moment");
+        let what = if ended > frozen {
+            "stands still, and goes on in a later invocation"
+        } else if leaving.waited > Duration::from_millis(900) {
+            "holds up the answer until it is done"
+        } else {
+            "is waited for after the answer, for a second; then it is stopped on the server"
+        };
+        println!("| `{handler}` | what is under way when the function returns | {what} |");
+        assert_eq!(ended > frozen, handler == "plain_cached", "{leaving:?}");
+
+        // The network has forgotten the connections, in a long freeze.
+        environment.apply(Fault::DarkExisting);
+        environment
+            .jump(Duration::from_secs(60))
+            .expect("a wall clock that jumps");
+        let after = environment.invoke(deed("find")).await;
+        println!(
+            "| `{handler}` | the connections died silently in a freeze | {} |",
+            seen(&after)
+        );
+        assert_eq!(after.is_answered(), handler != "plain_cached", "{handler}");
+
+        // A server that does not answer in time.
+        hold_up(&server, 10_000).await;
+        let late = environment.invoke(deed("find")).await;
+        let starts = environment.starts();
+        let next = environment.invoke(deed("insert")).await;
+        let instance = if environment.starts() == starts {
+            "same"
+        } else {
+            "new"
+        };
+        println!(
+            "| `{handler}` | an operation beyond the time limit | {}; the next one {}, in {instance} instance |",
+            seen(&late),
+            seen(&next)
+        );
+        assert_eq!(instance == "the same", handler == "kept", "{handler}");
+        environment.shutdown().await;
+    }
+}
+
+async fn hold_up(server: &MongoDb, milliseconds: i32) {
+    let watch = server.watch().await;
+    watch
+        .run(doc! {
+            "configureFailPoint": "failCommand",
+            "mode": { "times": 1 },
+            "data": {
+                "failCommands": ["find"],
+                "blockConnection": true,
+                "blockTimeMS": milliseconds,
+            },
+        })
+        .await;
     watch.close().await;
 }
 

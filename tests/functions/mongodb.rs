@@ -10,8 +10,15 @@ use db_handler::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{env, sync::Mutex, time::Duration};
-use tokio::time::timeout;
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::{sync::OnceCell, time::timeout};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
@@ -30,6 +37,8 @@ enum Deed {
     KeepCursor,
     /// A find that goes on beside the end of the handler.
     LeaveRunning,
+    /// When the find that was left running has come to its end, in milliseconds since 1970.
+    Linger,
     /// The name of the database.
     Name,
     /// What the platform says about the invocation.
@@ -42,6 +51,7 @@ enum Deed {
 
 /// What outlives its handler.
 static KEPT: Mutex<Vec<Cursor<Document>>> = Mutex::new(Vec::new());
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value, Error> {
     let notes: Collection<Document> = database.collection("notes");
@@ -75,10 +85,20 @@ async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value,
         }
         Deed::LeaveRunning => {
             let notes = notes.clone();
-            let finding = tokio::spawn(async move { notes.find_one(missing()).await });
+            let finding = tokio::spawn(async move {
+                let found = notes.find_one(missing()).await;
+                if found.is_ok() {
+                    ENDED.store(epoch_ms(), Ordering::Relaxed);
+                }
+                found
+            });
             // Long enough to be under way; what is waited for is held up far longer.
             let found = timeout(Duration::from_millis(300), finding).await;
             json!(found.is_ok())
+        }
+        Deed::Linger => {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            json!(ENDED.load(Ordering::Relaxed))
         }
         Deed::Name => json!(database.name()),
         Deed::Context => json!({
@@ -119,6 +139,32 @@ async fn client(event: LambdaEvent<Deed>, client: &Client) -> Result<Value, Erro
     run(event.payload, event.context, &client.database("chosen")).await
 }
 
+/// Without the attribute: a client for every invocation, closed in the end.
+async fn plain_each(event: LambdaEvent<Deed>) -> Result<Value, Error> {
+    let client = Client::with_uri_str(uri()?).await?;
+    let answer = run(event.payload, event.context, &client.database("plain")).await;
+    client.shutdown().immediate(true).await;
+    answer
+}
+
+/// Without the attribute: the recipe's cached connection, a client that is opened once.
+async fn plain_cached(event: LambdaEvent<Deed>) -> Result<Value, Error> {
+    static CLIENT: OnceCell<Client> = OnceCell::const_new();
+    let client = CLIENT
+        .get_or_try_init(async || Ok::<_, Error>(Client::with_uri_str(uri()?).await?))
+        .await?;
+    run(event.payload, event.context, &client.database("plain")).await
+}
+
+fn epoch_ms() -> u64 {
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+fn uri() -> Result<String, Error> {
+    env::var("MONGODB_URI").map_err(Error::other)
+}
+
 /// Two callers at once, each of whom is told which client it was lent.
 async fn pair(_: LambdaEvent<Value>) -> Result<Value, Error> {
     let caller = || which(LambdaEvent::new(Value::Null, Context::default()));
@@ -142,6 +188,8 @@ async fn main() -> Result<(), Error> {
         Ok("on_error") => db_handler::run(on_error).await,
         Ok("eager") => db_handler::run(eager).await,
         Ok("client") => db_handler::run(client).await,
+        Ok("plain_each") => db_handler::run(plain_each).await,
+        Ok("plain_cached") => db_handler::run(plain_cached).await,
         Ok("pair") => db_handler::run(pair).await,
         _ => db_handler::run(kept).await,
     }
