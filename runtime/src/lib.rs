@@ -27,7 +27,7 @@
 //! ```
 //!
 //! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
-//! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
+//! * [`run`] takes an annotated handler to AWS Lambda, to Tencent SCF, or to a terminal.
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
 //! * [`config`] has every default, range and bound.
@@ -54,7 +54,9 @@
 //! | `postgres` | | `&PgPool`, `&mut PgConnection` |
 //! | `mysql` | | `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
 //! | `sqlite` | | `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
-//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
+//! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
+//! | `scf` | | [`run`] on Tencent Cloud Functions |
+//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions with SQL databases |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
 
 #[allow(

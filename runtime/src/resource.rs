@@ -171,6 +171,7 @@ impl fmt::Display for Usage {
     label = "not a resource",
     note = "known resources are `&PgPool`, `&MySqlPool`, `&SqlitePool` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
     note = "a single connection is lent as `&mut PgConnection` and its siblings",
+    note = "with the feature `mongodb`: `&mongodb::Client` and `&mongodb::Database`, from the `mongodb` that `db_handler` re-exports",
     note = "implement `db_handler::resource::Resource` for a type of your own"
 )]
 pub trait Shared: Send + Sync + 'static {
