@@ -1,5 +1,6 @@
 //! Every example does what it says.
 
+use sandbox::{Fault, Platform, Sandbox};
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use std::{path::Path, time::Duration};
@@ -7,7 +8,7 @@ use support::{
     caller::{call, local},
     example,
     function::Function,
-    mariadb, postgres,
+    mariadb, mongodb, postgres,
     runtime_api::RuntimeApi,
 };
 
@@ -36,6 +37,48 @@ async fn the_mariadb_example_stores_orders() {
         [json!({"order": 1}), json!({"order": 2})],
         "{called:?}"
     );
+}
+
+#[tokio::test]
+async fn the_mongodb_example_stores_orders() {
+    let order = json!({"item": "tea", "quantity": 2});
+    let function = local(&example("mongodb")).env("MONGODB_URI", mongodb().fresh_url());
+    let called = call(function, &[order.clone(), order]).await;
+    let ordered: Vec<_> = called
+        .answers
+        .iter()
+        .map(|answer| &answer["quantity_ordered_so_far"])
+        .collect();
+    assert_eq!(ordered, [2, 4], "{called:?}");
+}
+
+#[tokio::test]
+async fn the_scf_example_counts_visits_on_both_platforms() {
+    let url = mongodb().fresh_url();
+    let mut visits = 0;
+    for platform in [Platform::Scf, Platform::Lambda] {
+        let sandbox = Sandbox::new(sandbox::Function::new(example("scf_mongodb")))
+            .platform(platform)
+            .wall_clock_jumps(true)
+            .database("MONGODB_URI", &url)
+            .expect("a URL with host and port");
+        let environment = sandbox.start().await.expect("the function starts");
+        for number in 0..6 {
+            let invocation = environment.invoke(json!({"path": "/tea"})).await;
+            let answer = invocation.json().expect("an answer");
+            visits += 1;
+            assert_eq!(answer["of_this_page"], visits, "{platform:?}");
+            assert_eq!(answer["request_id"], invocation.request_id);
+            // In the middle the network forgets what it carried, during a long freeze.
+            if number == 3 {
+                environment.apply(Fault::DarkExisting);
+                let long = Duration::from_secs(60);
+                environment.jump(long).expect("a wall clock that jumps");
+            }
+        }
+        assert_eq!(environment.starts(), 1);
+        environment.shutdown().await;
+    }
 }
 
 #[tokio::test]

@@ -29,18 +29,19 @@ pub(crate) struct Settings {
     pub(crate) background: Option<Given<&'static str>>,
 }
 
-/// Left to the runtime's `check_min`, because a constant expression is involved.
+/// Left to the runtime's `check_min`: a constant expression is involved, or the default of the
+/// parameter's type.
 pub(crate) struct MinCheck {
     pub(crate) min: TokenStream,
     /// The runtime's default if not written.
     pub(crate) max: Option<TokenStream>,
-    pub(crate) close: &'static str,
+    /// The default of the parameter's type if not written.
+    pub(crate) close: Option<&'static str>,
 }
 
 /// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
 pub(crate) const DEFAULT_MAX: u64 = 2;
 const LARGEST_MAX: u64 = 65_535;
-const DEFAULT_CLOSE: &str = "Always";
 
 const MAX: Limits = Limits {
     least: 1,
@@ -126,8 +127,8 @@ impl Settings {
             None => Some(DEFAULT_MAX),
         };
         let close = match &self.close {
-            Some(close) => close.known(),
-            None => Some(DEFAULT_CLOSE),
+            Some(close) => Some(close.known()?),
+            None => None,
         };
         if let (Some(min), Some(max)) = (min.known(), max)
             && min > max
@@ -144,19 +145,14 @@ impl Settings {
             );
         }
         if min.known().is_some_and(|min| min > 0) && close == Some("Always") {
-            let default = match self.close {
-                Some(_) => "",
-                None => ", the default,",
-            };
             diag.error(
                 written,
-                format_args!(
-                    "`min` keeps connections open, but `close = \"always\"`{default} keeps none between invocations: \
-                     drop `min`, or write `close = \"never\"` or `close = \"on_error\"`"
-                ),
+                "`min` keeps connections open, but `close = \"always\"` keeps none between invocations: \
+                 drop `min`, or write `close = \"never\"` or `close = \"on_error\"`",
             );
         }
-        if min.known() == Some(0) || (min.known().is_some() && max.is_some()) {
+        let all_is_known = min.known().is_some() && max.is_some() && close.is_some();
+        if min.known() == Some(0) || all_is_known {
             return None;
         }
         Some(MinCheck {
@@ -165,7 +161,7 @@ impl Settings {
                 Some(max) => Some(max.tokens()?.clone()),
                 None => None,
             },
-            close: close?,
+            close,
         })
     }
 }

@@ -89,22 +89,28 @@ fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
 
 #[cfg(feature = "_sql")]
 fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
-    crate::resource::sql::symptom(error.downcast_ref()?)
-}
-
-#[cfg(not(feature = "_sql"))]
-fn driver_symptom(_: &(dyn StdError + 'static)) -> Option<Symptom> {
+    #[cfg(feature = "_sql")]
+    if let Some(error) = error.downcast_ref() {
+        return crate::resource::sql::symptom(error);
+    }
+    #[cfg(feature = "mongodb")]
+    if let Some(error) = error.downcast_ref() {
+        return crate::resource::mongodb::symptom(error);
+    }
+    let _ = error;
     None
 }
 
 /// What kind of failure a driver's error is.
-#[cfg(feature = "_sql")]
 pub(crate) fn driver_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
-    Some(crate::resource::sql::kind(error.downcast_ref()?))
-}
-
-/// What kind of failure a driver's error is.
-#[cfg(not(feature = "_sql"))]
-pub(crate) fn driver_kind(_: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    #[cfg(feature = "_sql")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(crate::resource::sql::kind(error));
+    }
+    #[cfg(feature = "mongodb")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(crate::resource::mongodb::kind(error));
+    }
+    let _ = error;
     None
 }

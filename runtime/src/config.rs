@@ -46,6 +46,16 @@ pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
+/// What Tencent SCF's time limit may have lost before the event is here: it is counted from when the
+/// event is handed out, and is told as a duration.
+pub const SCF_DISPATCH: Duration = Duration::from_millis(20);
+/// How often in a row asking Tencent SCF for the next event may fail before the process gives up.
+pub const SCF_POLLS: u32 = 3;
+/// How long to wait before asking again.
+pub const SCF_POLL_PAUSE: Duration = Duration::from_millis(100);
+/// How long Tencent SCF may take for everything but the next event.
+pub const SCF_CALL: Duration = Duration::from_millis(3_000);
+
 /// The longest wait that can be configured: 15 minutes, the longest that a Lambda function may run.
 pub const LONGEST_ACQUIRE_MS: u64 = 900_000;
 /// The longest idle time and lifetime that can be configured: one day.

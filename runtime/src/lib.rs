@@ -27,7 +27,7 @@
 //! ```
 //!
 //! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
-//! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
+//! * [`run`] takes an annotated handler to AWS Lambda, to Tencent SCF, or to a terminal.
 //! * [`Background`] takes tasks that the caller need not wait for.
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
@@ -55,7 +55,9 @@
 //! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection` |
 //! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
 //! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
-//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
+//! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
+//! | `scf` | | [`run`] on Tencent Cloud Functions |
+//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions with SQL databases |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
 
 #[allow(
@@ -101,10 +103,12 @@ pub use db_handler_macros::db_handler;
 pub use error::{Error, ErrorKind, Stage};
 pub use invocation::{Event, Invocation};
 pub use lambda_runtime::{Context, LambdaEvent};
+#[cfg(feature = "mongodb")]
+pub use mongodb;
 pub use platform::{Handler, Options, run, run_with};
-pub use shutdown::shutdown;
 #[cfg(feature = "_sql")]
 pub use resource::sql::{Db, DbConnection, DbTransaction};
+pub use shutdown::shutdown;
 #[cfg(feature = "_sql")]
 pub use sqlx;
 

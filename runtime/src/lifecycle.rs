@@ -9,8 +9,8 @@ mod session;
 
 pub(crate) use finally::Finally;
 pub(crate) use inject::Params;
-pub use inject::{Ref, RefMut};
-#[cfg(feature = "_sql")]
+pub use inject::{Ref, RefMut, default_close};
+#[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) use session::explain;
 
 use crate::{

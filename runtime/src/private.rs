@@ -1,9 +1,9 @@
 //! What the attribute's expansion calls. No stable interface: the macro crate is pinned to it.
 
 pub use crate::{
-    budget::{check_budget, check_min},
+    budget::{check_budget, check_min, check_min_by_default},
     config::{Close, Config, Connect, Tasks},
-    lifecycle::{Ref, RefMut, handle, signature},
+    lifecycle::{Ref, RefMut, default_close, handle, signature},
     registry::Registered,
     site::Site,
 };

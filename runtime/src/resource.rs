@@ -19,6 +19,8 @@ use std::{
 };
 use tokio::time::Instant;
 
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "_sql")]
 pub mod sql;
 
@@ -180,6 +182,7 @@ impl fmt::Display for Usage {
     label = "not a resource",
     note = "known resources are `&Db<Postgres>`, `&PgPool` and their siblings for `MySql` and `Sqlite` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
     note = "a single connection is lent as `&mut PgConnection` and its siblings, background tasks as `&Background`",
+    note = "with the feature `mongodb`: `&mongodb::Client` and `&mongodb::Database`, from the `mongodb` that `db_handler` re-exports",
     note = "implement `db_handler::resource::Resource` for a type of your own"
 )]
 pub trait Shared: Send + Sync + 'static {
@@ -287,7 +290,7 @@ impl Acquire {
     }
 
     /// The same for what outlives the invocation, and with it the invocation's deadline.
-    #[cfg(feature = "_sql")]
+    #[cfg(any(feature = "_sql", feature = "mongodb"))]
     pub(crate) fn unclamped(&self) -> Self {
         Self {
             within: self.settings.acquire,

@@ -8,9 +8,10 @@
 use super::{finally::PutBack, obtain, session::Session};
 use crate::{
     background::Background,
+    config::Close,
     error::{Error, Stage},
     lock::lock,
-    resource::{Exclusive, Shared},
+    resource::{Exclusive, Resource, Shared},
     site::Site,
     slot::Borrowed,
     unwind::caught,
@@ -55,6 +56,12 @@ impl<T: Exclusive> ByMut for T {
     type Param = ExclusiveParam<T>;
 }
 
+/// When the resource of a parameter is closed if the attribute does not say.
+#[must_use]
+pub const fn default_close<P: Param>() -> Close {
+    P::CLOSE
+}
+
 /// A parameter `&T`.
 pub struct SharedParam<T>(PhantomData<fn() -> T>);
 
@@ -65,6 +72,9 @@ pub struct ExclusiveParam<T>(PhantomData<fn() -> T>);
 pub trait Param: 'static {
     /// What the parameter borrows from.
     type Guard: Send;
+
+    /// When its resource is closed if the attribute does not say.
+    const CLOSE: Close;
 
     /// Gets it for one invocation.
     fn lend(
@@ -94,6 +104,8 @@ pub struct BackgroundParam;
 impl Param for BackgroundParam {
     type Guard = BackgroundGuard;
 
+    const CLOSE: Close = Close::Never;
+
     async fn lend(session: &Session, _: usize) -> Result<Self::Guard, Error> {
         Ok(BackgroundGuard(session.background()))
     }
@@ -121,6 +133,8 @@ impl Deref for BackgroundGuard {
 impl<T: Shared> Param for SharedParam<T> {
     type Guard = SharedGuard<T::Resource, T>;
 
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
+
     async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let (resource, _) = session
             .lease::<T::Resource>(parameter, Box::new(|_, _| Box::pin(ready(()))))
@@ -142,6 +156,8 @@ impl<T: Shared> Param for SharedParam<T> {
 
 impl<T: Exclusive> Param for ExclusiveParam<T> {
     type Guard = ExclusiveGuard<T::Loan>;
+
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
 
     async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let returned = Returned::<T::Loan>::default();

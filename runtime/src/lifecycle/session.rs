@@ -37,7 +37,7 @@ tokio::task_local! {
 
 /// What the resources of the running handler know about a symptom. `None` outside a handler's own
 /// task.
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
     LENT.try_with(|lent| lent.explain(symptom)).ok().flatten()
 }
