@@ -7,7 +7,10 @@
 
 use db_handler::{
     Error, LambdaEvent, db_handler,
-    mongodb::{Database, bson::doc},
+    mongodb::{
+        Database,
+        bson::{doc, oid::ObjectId},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +42,7 @@ async fn create_order(event: LambdaEvent<Order>, db: &Database) -> Result<Receip
         order: stored
             .inserted_id
             .as_object_id()
-            .map_or_else(String::new, |id| id.to_hex()),
+            .map_or_else(String::new, ObjectId::to_hex),
         quantity_ordered_so_far,
     })
 }

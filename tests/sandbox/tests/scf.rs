@@ -1,5 +1,9 @@
 //! Tencent SCF's custom runtime, spoken to byte by byte.
 #![allow(missing_docs, clippy::unwrap_used)]
+#![allow(
+    clippy::async_yields_async,
+    reason = "a poll is handed on while it waits"
+)]
 
 mod common;
 
