@@ -86,6 +86,8 @@ pub struct Bed {
     pub peers: PathBuf,
     /// The library that forces `TCP_NODELAY`.
     pub nodelay: PathBuf,
+    /// The folder of the twins that are started cold.
+    cold: PathBuf,
 }
 
 impl Bed {
@@ -96,7 +98,15 @@ impl Bed {
             programs: target.join("release"),
             peers: target.join("benchmarks/peers"),
             nodelay: target.join("benchmarks/nodelay.so"),
+            cold: target.join("benchmarks/cold"),
         }
+    }
+
+    /// One of the two smallest functions, built alone.
+    #[must_use]
+    pub fn twin(&self, name: &str) -> PathBuf {
+        let folder = self.cold.join(name).join("release");
+        folder.join(format!("cold-{name}"))
     }
 
     /// A sandbox for a contender.

@@ -5,7 +5,7 @@ use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use crate::{
     bed::{Bed, Failure, Product, Server},
-    measure::{burst, cold, dark, latency, trace},
+    measure::{burst, cold, dark, instructions, latency, trace},
     report,
 };
 
@@ -49,6 +49,7 @@ enum Section {
     Dark,
     Cold,
     Trace,
+    Instructions,
 }
 
 /// Reads the arguments and does what they say.
@@ -81,7 +82,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Section::Mariadb => &[Product::MariaDb],
         // Half of a quick run's time would go into starting processes.
         Section::Burst if quick => &[Product::Postgres],
-        Section::Burst | Section::Dark | Section::Trace => &[Product::Postgres, Product::MariaDb],
+        Section::Burst | Section::Dark | Section::Trace | Section::Instructions => {
+            &[Product::Postgres, Product::MariaDb]
+        }
     };
     let servers: Vec<Server> = products
         .iter()
@@ -102,6 +105,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Section::Dark => dark::run(&servers, &bed, &out, quick).await,
             Section::Cold => cold::run(&servers[0], &bed, &out, quick).await,
             Section::Trace => trace::run(&servers, &bed, &out).await,
+            Section::Instructions => instructions::run(&servers, &bed, &out),
         }
     })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod burst;
 pub(crate) mod cold;
 pub(crate) mod dark;
+pub(crate) mod instructions;
 pub(crate) mod latency;
 pub(crate) mod trace;
 

@@ -76,6 +76,8 @@ pub(crate) struct DarkRun {
     pub(crate) dead: Vec<Outcome>,
     /// And the one after it.
     pub(crate) next: Vec<Outcome>,
+    /// How often it had to be started anew, because it answered nothing any more.
+    pub(crate) restarts: usize,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -155,7 +157,9 @@ pub(crate) struct Step {
     pub(crate) received: usize,
     /// What the function took, without the round trip, since the server's last word.
     pub(crate) function_ms: f64,
-    /// What the server took until its first word, and from there to its last.
+    /// From the function's first word to its last: what its kernel held back until an ACK came.
+    pub(crate) held_ms: f64,
+    /// What the server took from there to its last word.
     pub(crate) server_ms: f64,
     /// Whether the caller still waited.
     pub(crate) awaited: bool,

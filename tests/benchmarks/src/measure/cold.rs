@@ -27,15 +27,16 @@ pub(crate) async fn run(
     let starts = if quick { 20 } else { 100 };
     let mut programs = BTreeMap::new();
     let mut sandboxes: Vec<(String, Sandbox)> = Vec::new();
-    for twin in ["cold-handwritten", "cold-ours"] {
-        let file = bed.programs.join(twin);
+    for twin in ["handwritten", "ours"] {
+        let file = bed.twin(twin);
         let size = fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let cold = ColdStarts {
             bytes: Some(size.len()),
             ..ColdStarts::default()
         };
-        programs.insert(twin.to_owned(), cold);
-        sandboxes.push((twin.to_owned(), Sandbox::new(Function::new(file))));
+        let name = format!("cold-{twin}");
+        programs.insert(name.clone(), cold);
+        sandboxes.push((name, Sandbox::new(Function::new(file))));
     }
     for name in PEERS {
         let Some(contender) = contender::named(name) else {

@@ -52,6 +52,7 @@ pub(crate) async fn run(
                     frozen_ms: frozen.as_secs_f64() * 1000.0,
                     dead: Vec::new(),
                     next: Vec::new(),
+                    restarts: 0,
                 })
                 .collect();
             for _ in 0..rounds {
@@ -64,7 +65,8 @@ pub(crate) async fn run(
                     });
                 let results = futures_util::future::join_all(round).await;
                 for (run, result) in these.iter_mut().zip(results) {
-                    let (dead, next) = result?;
+                    let (dead, next, restarted) = result?;
+                    run.restarts += usize::from(restarted);
                     run.dead.push(dead);
                     run.next.push(next);
                 }
@@ -91,22 +93,27 @@ async fn one(
     environment: &Environment,
     frozen: Duration,
     delay: Duration,
-) -> Result<(Outcome, Outcome), Failure> {
+) -> Result<(Outcome, Outcome, bool), Failure> {
     tokio::time::sleep(delay).await;
     let event = || json!({"queries": 1});
-    // Some need more than one invocation to get over the last round.
-    let mut recovery = 0;
+    // Some need more than one invocation to get over the last round, and some never do.
+    let mut restarted = false;
+    let mut failed = 0;
     while !environment.invoke(event()).await.is_answered() {
-        recovery += 1;
-        if recovery == LONGEST_RECOVERY {
-            return Err(format!("{} does not recover", contender.name).into());
+        failed += 1;
+        if failed == LONGEST_RECOVERY {
+            if restarted {
+                return Err(format!("{} does not work at all", contender.name).into());
+            }
+            environment.shutdown().await;
+            (restarted, failed) = (true, 0);
         }
     }
     environment.apply(Fault::DarkExisting);
     tokio::time::sleep(frozen).await;
     let dead = outcome(&environment.invoke(event()).await);
     let next = outcome(&environment.invoke(event()).await);
-    Ok((dead, next))
+    Ok((dead, next, restarted))
 }
 
 fn outcome(invocation: &Invocation) -> Outcome {

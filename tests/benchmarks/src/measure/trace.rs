@@ -171,8 +171,10 @@ impl Course {
         let mut heard = self.from;
         let mut known = Vec::new();
         for exchange in exchanges {
-            // What arrives here half a round trip later was said before the answer.
-            let awaited = exchange.says_at - way <= self.to;
+            // What is answered only after the function's own answer was not waited for, though it may have been said
+            // before. A farewell has no answer: it counts when it was said before.
+            let heard_at = exchange.ends_at.map(|at| at + way);
+            let awaited = heard_at.unwrap_or(exchange.says_at - way) <= self.to;
             let is_new = !known.contains(&exchange.connection);
             if is_new {
                 known.push(exchange.connection);
@@ -196,7 +198,10 @@ impl Course {
             if trace.steps.is_empty() {
                 trace.before_ms = function_ms;
             }
-            let ends_at = exchange.ends_at.unwrap_or(exchange.says_at);
+            let ends_at = exchange
+                .ends_at
+                .unwrap_or(exchange.says_at.max(exchange.said_at));
+            let held_ms = (exchange.said_at - exchange.says_at).max(0.0);
             trace.steps.push(Step {
                 connection: exchange.connection,
                 says: exchange.says.join(", "),
@@ -204,7 +209,8 @@ impl Course {
                 answer: exchange.answer.join(", "),
                 received: exchange.received,
                 function_ms,
-                server_ms: ends_at - exchange.says_at,
+                held_ms,
+                server_ms: ends_at - exchange.says_at - held_ms,
                 awaited,
             });
             heard = ends_at
@@ -228,6 +234,8 @@ struct Exchange {
     says_at: f64,
     says: Vec<String>,
     sent: usize,
+    /// When the last of it passed: later than the first, where the sender's kernel held it back.
+    said_at: f64,
     ends_at: Option<f64>,
     answer: Vec<String>,
     received: usize,
@@ -265,6 +273,7 @@ fn exchanges(
         let exchange = &mut exchanges[current];
         match piece.from {
             From::Function => {
+                exchange.said_at = at;
                 exchange.says.extend(said);
                 exchange.sent += piece.bytes.len();
             }

@@ -50,7 +50,11 @@ const FAINT: &str = "#5b6675";
 const RULE: &str = "#e3e7ec";
 
 const MARGIN: f64 = 20.0;
-const LABELS: f64 = 258.0;
+const LABELS: f64 = 276.0;
+/// Panels side by side: more would be too small to read where a page is a thousand pixels wide.
+const ABREAST: usize = 2;
+/// Between two lines of panels.
+const BETWEEN: f64 = 64.0;
 const PANEL: f64 = 250.0;
 /// For the words behind the longest bar.
 const BEHIND: f64 = 92.0;
@@ -67,57 +71,67 @@ const fn ink(size: f64, colour: &'static str, bold: bool) -> Ink {
 impl Chart {
     pub(super) fn draw(&self) -> String {
         #[allow(clippy::cast_precision_loss, reason = "a handful of panels and rows")]
-        let (panels, rows) = (self.panels.len() as f64, self.rows.len() as f64);
-        let width = 2.0 * MARGIN + LABELS + panels * (PANEL + BEHIND) + (panels - 1.0) * GAP;
-        let height = HEAD + rows * ROW + FOOT;
+        let [abreast, lines, rows] = [
+            self.panels.len().min(ABREAST),
+            self.panels.len().div_ceil(ABREAST),
+            self.rows.len(),
+        ]
+        .map(|count| count as f64);
+        let width = 2.0 * MARGIN + LABELS + abreast * (PANEL + BEHIND) + (abreast - 1.0) * GAP;
+        let line = rows * ROW + BETWEEN;
+        let height = HEAD + lines * line - BETWEEN + FOOT;
         let mut svg = Svg::new(width, height);
+        let at = |y| [MARGIN, y];
+        svg.text(at(30.0), Anchor::Start, ink(17.0, INK, true), &self.title);
         svg.text(
-            [MARGIN, 30.0],
-            Anchor::Start,
-            ink(17.0, INK, true),
-            &self.title,
-        );
-        svg.text(
-            [MARGIN, 50.0],
+            at(50.0),
             Anchor::Start,
             ink(12.0, FAINT, false),
             &self.subtitle,
         );
+        self.draw_legend(&mut svg);
+        let mut top = HEAD;
+        for panels in self.panels.chunks(ABREAST) {
+            self.draw_labels(&mut svg, top);
+            let mut x = MARGIN + LABELS;
+            for panel in panels {
+                panel.draw(&mut svg, x, [top, top + rows * ROW]);
+                x += PANEL + BEHIND + GAP;
+            }
+            top += line;
+        }
+        let foot = at(height - 14.0);
+        svg.text(foot, Anchor::Start, ink(11.0, FAINT, false), &self.note);
+        svg.finish(&self.title)
+    }
+
+    fn draw_legend(&self, svg: &mut Svg) {
         let mut x = MARGIN;
         for (colour, words) in &self.legend {
             svg.rect([x, 61.0], [11.0, 11.0], colour);
-            svg.text(
-                [x + 16.0, 71.0],
-                Anchor::Start,
-                ink(12.0, FAINT, false),
-                words,
-            );
+            let at = [x + 16.0, 71.0];
+            svg.text(at, Anchor::Start, ink(12.0, FAINT, false), words);
             #[allow(clippy::cast_precision_loss, reason = "a short text")]
             let letters = words.chars().count() as f64;
             x += 34.0 + letters * 6.3;
         }
-        let mut y = HEAD;
+    }
+
+    fn draw_labels(&self, svg: &mut Svg, top: f64) {
+        let mut y = top;
         for (label, strong) in &self.rows {
             let end = [MARGIN + LABELS - 10.0, y + ROW / 2.0 + 4.0];
             svg.text(end, Anchor::End, ink(12.0, INK, *strong), label);
             y += ROW;
         }
-        let mut x = MARGIN + LABELS;
-        for panel in &self.panels {
-            panel.draw(&mut svg, x, height - FOOT);
-            x += PANEL + BEHIND + GAP;
-        }
-        let foot = [MARGIN, height - 14.0];
-        svg.text(foot, Anchor::Start, ink(11.0, FAINT, false), &self.note);
-        svg.finish(&self.title)
     }
 }
 
 impl Panel {
-    fn draw(&self, svg: &mut Svg, left: f64, bottom: f64) {
+    fn draw(&self, svg: &mut Svg, left: f64, [top, bottom]: [f64; 2]) {
         let scale = PANEL / self.longest;
         svg.text(
-            [left, HEAD - 14.0],
+            [left, top - 14.0],
             Anchor::Start,
             ink(13.0, INK, true),
             &self.title,
@@ -126,7 +140,7 @@ impl Panel {
         let mut tick = 0.0;
         while tick <= self.longest + step * 0.01 {
             let x = left + tick * scale;
-            svg.line([x, HEAD - 4.0], [x, bottom], RULE, 1.0);
+            svg.line([x, top - 4.0], [x, bottom], RULE, 1.0);
             let words = if tick == 0.0 {
                 format!("0 {}", self.unit)
             } else {
@@ -140,7 +154,7 @@ impl Panel {
             );
             tick += step;
         }
-        let mut y = HEAD;
+        let mut y = top;
         for bar in &self.bars {
             if let Some(bar) = bar {
                 bar.draw(svg, [left, y], scale);

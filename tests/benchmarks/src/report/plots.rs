@@ -354,6 +354,10 @@ fn anatomy(traces: &Traces, product: Product) -> Option<Chart> {
                             colour: PALE,
                         },
                         Part {
+                            value: spent.held_ms,
+                            colour: RED,
+                        },
+                        Part {
                             value: spent.server_ms,
                             colour: GREEN,
                         },
@@ -377,7 +381,8 @@ fn anatomy(traces: &Traces, product: Product) -> Option<Chart> {
         legend: vec![
             (PALE, "round trips"),
             (GREEN, "the server"),
-            (ORANGE, "the function (computing, or waiting for an ACK)"),
+            (ORANGE, "the function"),
+            (RED, "held back by the function's kernel (no TCP_NODELAY)"),
         ],
         note: note("counted right before the server", "trace"),
     })

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use super::{Results, chart::short, goals};
 use crate::{
     contender::{self, By, CONTENDERS, FLOOR, FRESH_FLOOR, GUIDE, Kind},
-    record::{Builds, Burst, Cold, Dark, DarkRun, Instructions, Latency, Race, Trace, Traces},
+    record::{
+        Builds, Burst, Cold, Dark, DarkRun, Instructions, Latency, Race, Step, Trace, Traces,
+    },
     stats::{median, percentile},
 };
 
@@ -226,6 +228,7 @@ fn dark_of(page: &mut Page, dark: &Dark) {
         "max",
         "what the others said",
         "the next one answered",
+        "never again, so restarted",
     ]);
     for run in &dark.runs {
         let waits: Vec<f64> = run.dead.iter().map(|outcome| outcome.caller_ms).collect();
@@ -239,6 +242,7 @@ fn dark_of(page: &mut Page, dark: &Dark) {
             at(1.0),
             complaint(run),
             answered(&run.next),
+            run.restarts.to_string(),
         ]);
     }
 }
@@ -325,18 +329,19 @@ fn instructions_of(page: &mut Page, instructions: &Instructions) {
 /// Who took the time of one invocation.
 pub(super) struct Spent {
     pub(super) network_ms: f64,
+    pub(super) held_ms: f64,
     pub(super) server_ms: f64,
     pub(super) function_ms: f64,
 }
 
 impl Spent {
     pub(super) fn of(trace: &Trace, rtt_ms: f64) -> Self {
-        let server_ms = trace
-            .steps
-            .iter()
-            .filter(|step| step.awaited)
-            .map(|step| step.server_ms)
-            .sum();
+        let sum = |part: fn(&Step) -> f64| -> f64 {
+            let awaited = trace.steps.iter().filter(|step| step.awaited);
+            awaited.map(part).sum()
+        };
+        let server_ms = sum(|step| step.server_ms);
+        let held_ms = sum(|step| step.held_ms);
         #[allow(clippy::cast_precision_loss, reason = "a handful")]
         let trips = trace.round_trips as f64;
         // A new connection is held for half a round trip more than a real one: see the sandbox's README.
@@ -354,7 +359,8 @@ impl Spent {
         Self {
             network_ms,
             server_ms,
-            function_ms: (trace.caller_ms - network_ms - server_ms).max(0.0),
+            held_ms,
+            function_ms: (trace.caller_ms - network_ms - held_ms - server_ms).max(0.0),
         }
     }
 }
@@ -377,6 +383,7 @@ fn traces_of(page: &mut Page, traces: &Traces) {
         "bytes in",
         "caller",
         "network",
+        "held back",
         "server's time",
         "function's time",
     ]);
@@ -394,6 +401,7 @@ fn traces_of(page: &mut Page, traces: &Traces) {
             trace.received.to_string(),
             short(trace.caller_ms),
             short(spent.network_ms),
+            short(spent.held_ms),
             short(spent.server_ms),
             short(spent.function_ms),
         ]);
@@ -410,12 +418,15 @@ fn traces_of(page: &mut Page, traces: &Traces) {
     for trace in &traces.traces {
         let wanted = interesting.contains(&trace.contender.as_str());
         if wanted && !trace.cold {
-            steps_of(page, trace);
+            let plain = traces.traces.iter().find(|plain| {
+                !plain.tls && !plain.cold && plain.product == trace.product && plain.contender == trace.contender
+            });
+            steps_of(page, trace, plain.filter(|_| trace.tls));
         }
     }
 }
 
-fn steps_of(page: &mut Page, trace: &Trace) {
+fn steps_of(page: &mut Page, trace: &Trace, plain: Option<&Trace>) {
     let tls = if trace.tls { "TLS" } else { "plain" };
     let _ = writeln!(
         page.0,
@@ -431,6 +442,7 @@ fn steps_of(page: &mut Page, trace: &Trace) {
         "function, ms",
         "says",
         "bytes",
+        "held back, ms",
         "server, ms",
         "answers",
         "bytes",
@@ -450,14 +462,35 @@ fn steps_of(page: &mut Page, trace: &Trace) {
         } else {
             " *after the answer*"
         };
+        let inside = plain.and_then(|plain| Some(&plain.steps[inside(trace, plain, number)?]));
+        let guess = |said: &str, meant: fn(&Step) -> &str| match inside.map(meant) {
+            Some(meant) if !meant.is_empty() => format!("{said} ({meant})"),
+            _ => said.to_owned(),
+        };
         page.row([
             format!("{}{connection}{after}", number + 1),
             short(step.function_ms),
-            step.says.clone(),
+            guess(&step.says, |step| &step.says),
             step.sent.to_string(),
+            short(step.held_ms),
             short(step.server_ms),
-            step.answer.clone(),
+            guess(&step.answer, |step| &step.answer),
             step.received.to_string(),
         ]);
     }
+}
+
+/// Which step of the same invocation without encryption an encrypted step must be: behind the handshake both have the
+/// same steps, but for the farewell.
+fn inside(trace: &Trace, plain: &Trace, number: usize) -> Option<usize> {
+    let handshake = trace
+        .steps
+        .iter()
+        .rposition(|step| step.answer.contains("ServerHello"));
+    let greeted = usize::from(plain.steps.first()?.says.is_empty());
+    let at = match handshake {
+        None => number,
+        Some(handshake) => number.checked_sub(handshake + 1)? + greeted,
+    };
+    (at < plain.steps.len()).then_some(at)
 }
