@@ -31,9 +31,41 @@ fn words(outcome: &Outcome) -> String {
             error_type,
             message,
         } => {
-            let message: String = message.chars().take(120).collect();
-            format!("{error_type}: {message}")
+            let message = without_ports(message);
+            // lambda_runtime names the type of a boxed error by the box.
+            if error_type.starts_with('&') {
+                shortened(&message)
+            } else {
+                shortened(&format!("{error_type}: {message}"))
+            }
         }
         Outcome::InitFailed(failure) => format!("init failed: {}", failure.error_type),
+    }
+}
+
+/// Every environment has a port of its own, and the same trouble.
+fn without_ports(message: &str) -> String {
+    const HOST: &str = "127.0.0.1:";
+    let mut parts = message.split(HOST);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        told.push_str(HOST.trim_end_matches(':'));
+        told.push_str(part.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    }
+    told
+}
+
+fn shortened(words: &str) -> String {
+    words.chars().take(140).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_at_another_port_is_the_same() {
+        let told = without_ports("PostgreSQL at 127.0.0.1:3310/app is full, 127.0.0.1:44");
+        assert_eq!(told, "PostgreSQL at 127.0.0.1/app is full, 127.0.0.1");
     }
 }

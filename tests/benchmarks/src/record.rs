@@ -52,6 +52,7 @@ pub(crate) struct Burst {
 pub(crate) struct BurstRun {
     pub(crate) product: Product,
     pub(crate) contender: String,
+    pub(crate) queries: u32,
     pub(crate) caller_ms: Vec<f64>,
     /// How long those waited that were not answered.
     pub(crate) failed_ms: Vec<f64>,

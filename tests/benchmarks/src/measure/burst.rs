@@ -14,7 +14,11 @@ use crate::{
 
 const ENVIRONMENTS: usize = 130;
 const ROUNDS: usize = 5;
-/// The server holds each query so long that all of them want a connection at once.
+/// Queries of an invocation, in a quick run and in a full one: the first one is held, and a second one shows who then asks
+/// for another connection.
+const QUICK_QUERIES: &[u32] = &[1];
+const QUERIES: &[u32] = &[1, 2];
+/// The server holds the first query so long that all of them want a connection at once.
 const HOLD_MS: f64 = 200.0;
 /// Processes that start at the same time.
 const STARTING: usize = 8;
@@ -37,15 +41,17 @@ pub(crate) async fn run(
             if quick && !contender.is_in_short_burst() {
                 continue;
             }
-            let run = storm(contender, server, bed).await?;
-            println!(
-                "burst, {}, {}: {} answered, {} failed",
-                server.product(),
-                contender.name,
-                run.caller_ms.len(),
-                run.failed_ms.len()
-            );
-            runs.push(run);
+            for &queries in if quick { QUICK_QUERIES } else { QUERIES } {
+                let run = storm(contender, queries, server, bed).await?;
+                println!(
+                    "burst, {}, {}, {queries} queries: {} answered, {} failed",
+                    server.product(),
+                    contender.name,
+                    run.caller_ms.len(),
+                    run.failed_ms.len()
+                );
+                runs.push(run);
+            }
         }
     }
     let burst = Burst {
@@ -58,7 +64,12 @@ pub(crate) async fn run(
     write(folder, "burst", &burst)
 }
 
-async fn storm(contender: &Contender, server: &Server, bed: &Bed) -> Result<BurstRun, Failure> {
+async fn storm(
+    contender: &Contender,
+    queries: u32,
+    server: &Server,
+    bed: &Bed,
+) -> Result<BurstRun, Failure> {
     let product = server.product();
     let url = server.url(LINK.tls);
     let sandbox = bed.sandbox(contender, product, &url, LINK.rtt(), TIMEOUT)?;
@@ -74,6 +85,7 @@ async fn storm(contender: &Contender, server: &Server, bed: &Bed) -> Result<Burs
     let mut run = BurstRun {
         product,
         contender: contender.name.to_owned(),
+        queries,
         caller_ms: Vec::new(),
         failed_ms: Vec::new(),
         failures: BTreeMap::new(),
@@ -82,7 +94,7 @@ async fn storm(contender: &Contender, server: &Server, bed: &Bed) -> Result<Burs
         if round > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        let event = json!({"queries": 1, "hold_ms": HOLD_MS});
+        let event = json!({"queries": queries - 1, "hold_ms": HOLD_MS});
         let all = environments
             .iter()
             .map(|environment| environment.invoke(event.clone()));

@@ -9,10 +9,12 @@ use super::{
 use crate::{
     bed::{Link, Product},
     contender::{self, By, CONTENDERS, Contender, Kind},
-    record::{Burst, Dark, DarkRun, Latency, Race, Trace, Traces},
+    record::{Burst, BurstRun, Dark, DarkRun, Latency, Race, Trace, Traces},
     stats::{median, percentile},
 };
 
+/// What the attribute calls `trust_ms`, in seconds: a connection that rested for less is not asked.
+const TRUST_S: f64 = 1.0;
 /// The links that plots show; the tables have all.
 const SHOWN_RTT_MS: f64 = 1.0;
 /// A bar is cut off beyond so many times the second longest.
@@ -163,95 +165,118 @@ fn panel(title: String, bars: Vec<Option<Bar>>, unit: &'static str) -> Panel {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "hundreds")]
 fn burst_of(burst: &Burst, product: Product) -> Option<Chart> {
-    let runs: Vec<_> = burst
+    let runs: Vec<&BurstRun> = burst
         .runs
         .iter()
         .filter(|run| run.product == product)
         .collect();
-    if runs.is_empty() {
+    let who: Vec<&Contender> = CONTENDERS
+        .iter()
+        .filter(|one| runs.iter().any(|run| run.contender == one.name))
+        .collect();
+    let mut amounts: Vec<u32> = runs.iter().map(|run| run.queries).collect();
+    amounts.sort_unstable();
+    amounts.dedup();
+    if who.is_empty() {
         return None;
     }
-    let who: Vec<&Contender> = runs
+    let longest = runs
         .iter()
-        .filter_map(|run| contender::named(&run.contender))
-        .collect();
-    let asked = (burst.environments * burst.rounds) as f64;
-    let outcomes = runs.iter().map(|run| {
-        let (answered, failed) = (run.caller_ms.len() as f64, run.failed_ms.len() as f64);
-        Some(Bar {
-            parts: vec![
-                Part {
-                    value: answered,
-                    colour: GREEN,
-                },
-                Part {
-                    value: failed,
-                    colour: RED,
-                },
-            ],
-            whisker: None,
-            words: if failed > 0.0 {
-                format!("{failed:.0} failed")
-            } else {
-                "none failed".into()
-            },
-        })
-    });
-    let waits = runs.iter().map(|run| {
-        let all: Vec<f64> = run
-            .caller_ms
-            .iter()
-            .chain(&run.failed_ms)
-            .copied()
-            .collect();
-        let (p50, p99) = (median(&all)?, percentile(&all, 0.99)?);
-        Some(Bar {
-            parts: vec![Part {
-                value: p50,
-                colour: colour(contender::named(&run.contender)?),
-            }],
-            whisker: Some(p99),
-            words: format!("{} (p99 {})", short(p50), short(p99)),
-        })
-    });
-    let whiskers = runs.iter().filter_map(|run| {
-        let all: Vec<f64> = run
-            .caller_ms
-            .iter()
-            .chain(&run.failed_ms)
-            .copied()
-            .collect();
-        percentile(&all, 0.99)
-    });
-    let longest = whiskers.fold(0.0, f64::max) * 1.02;
+        .filter_map(|run| percentile(&waits(run), 0.99))
+        .fold(0.0, f64::max)
+        * 1.02;
+    let mut panels = Vec::new();
+    for queries in amounts {
+        let of = |draw: fn(&BurstRun, &Contender) -> Option<Bar>| {
+            let bar = |one: &&Contender| {
+                let mut runs = runs.iter();
+                let run = runs.find(|run| run.queries == queries && run.contender == one.name)?;
+                draw(run, one)
+            };
+            who.iter().map(bar).collect::<Vec<_>>()
+        };
+        let title = if queries == 1 {
+            "one query".into()
+        } else {
+            format!("{queries} queries, one after the other")
+        };
+        #[allow(clippy::cast_precision_loss, reason = "hundreds")]
+        let asked = (burst.environments * burst.rounds) as f64;
+        panels.push(Panel {
+            title: format!("invocations, {title}"),
+            bars: of(outcomes),
+            longest: asked,
+            unit: "",
+        });
+        panels.push(Panel {
+            title: "what the caller waits".into(),
+            bars: of(waiting),
+            longest,
+            unit: "ms",
+        });
+    }
     Some(Chart {
         title: format!(
             "{product}: {} functions called at once, {} connections",
             burst.environments, burst.connections
         ),
         subtitle: format!(
-            "{} rounds, frozen in between; the server holds every query for {} ms",
+            "{} rounds, frozen in between; the server holds the first query for {} ms",
             burst.rounds, burst.hold_ms
         ),
         rows: who.iter().map(|one| row(one)).collect(),
-        panels: vec![
-            Panel {
-                title: "invocations".into(),
-                bars: outcomes.collect(),
-                longest: asked,
-                unit: "",
-            },
-            Panel {
-                title: "what the caller waits".into(),
-                bars: waits.collect(),
-                longest,
-                unit: "ms",
-            },
-        ],
+        panels,
         legend: vec![(GREEN, "answered"), (RED, "failed"), WHO[0], WHO[1], WHO[2]],
         note: note("right: bar p50, line to p99", "burst"),
+    })
+}
+
+fn waits(run: &BurstRun) -> Vec<f64> {
+    run.caller_ms
+        .iter()
+        .chain(&run.failed_ms)
+        .copied()
+        .collect()
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::unnecessary_wraps,
+    reason = "hundreds; and beside `waiting`"
+)]
+fn outcomes(run: &BurstRun, _: &Contender) -> Option<Bar> {
+    let (answered, failed) = (run.caller_ms.len() as f64, run.failed_ms.len() as f64);
+    Some(Bar {
+        parts: vec![
+            Part {
+                value: answered,
+                colour: GREEN,
+            },
+            Part {
+                value: failed,
+                colour: RED,
+            },
+        ],
+        whisker: None,
+        words: if failed > 0.0 {
+            format!("{failed:.0} failed")
+        } else {
+            "none failed".into()
+        },
+    })
+}
+
+fn waiting(run: &BurstRun, contender: &Contender) -> Option<Bar> {
+    let all = waits(run);
+    let (p50, p99) = (median(&all)?, percentile(&all, 0.99)?);
+    Some(Bar {
+        parts: vec![Part {
+            value: p50,
+            colour: colour(contender),
+        }],
+        whisker: Some(p99),
+        words: format!("{} (p99 {})", short(p50), short(p99)),
     })
 }
 
@@ -304,7 +329,11 @@ fn dark_of(dark: &Dark, product: Product) -> Option<Chart> {
         #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
         let frozen = *frozen as f64 / 1000.0;
         Panel {
-            title: format!("after {frozen} s"),
+            title: if frozen > TRUST_S {
+                format!("after {frozen} s")
+            } else {
+                format!("after {frozen} s, within trust_ms")
+            },
             bars: bars.collect(),
             longest: dark.timeout_ms,
             unit: "ms",

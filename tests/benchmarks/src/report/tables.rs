@@ -181,7 +181,7 @@ fn label(name: &str) -> &str {
 fn burst_of(page: &mut Page, burst: &Burst) {
     let _ = writeln!(
         page.0,
-        "\n## Burst\n\n{} environments called at once, {} times, against {} connections; the server holds each query for {} ms.\n",
+        "\n## Burst\n\n{} environments called at once, {} times, against {} connections; the server holds the first query of each for {} ms.\n",
         burst.environments, burst.rounds, burst.connections, burst.hold_ms
     );
     page.head(&[
@@ -203,6 +203,7 @@ fn burst_of(page: &mut Page, burst: &Burst) {
         page.row([
             label(&run.contender).to_owned(),
             run.product.to_string(),
+            run.queries.to_string(),
             run.caller_ms.len().to_string(),
             run.failed_ms.len().to_string(),
             at(0.5),
@@ -327,6 +328,7 @@ fn instructions_of(page: &mut Page, instructions: &Instructions) {
 }
 
 /// Who took the time of one invocation.
+#[allow(clippy::struct_field_names, reason = "a figure is named with its unit")]
 pub(super) struct Spent {
     pub(super) network_ms: f64,
     pub(super) held_ms: f64,
@@ -419,7 +421,10 @@ fn traces_of(page: &mut Page, traces: &Traces) {
         let wanted = interesting.contains(&trace.contender.as_str());
         if wanted && !trace.cold {
             let plain = traces.traces.iter().find(|plain| {
-                !plain.tls && !plain.cold && plain.product == trace.product && plain.contender == trace.contender
+                !plain.tls
+                    && !plain.cold
+                    && plain.product == trace.product
+                    && plain.contender == trace.contender
             });
             steps_of(page, trace, plain.filter(|_| trace.tls));
         }
