@@ -20,7 +20,7 @@ const WARM_UPS: usize = 3;
 /// Sweeps over the kept ones for each round: they are quicker than one over the fresh ones.
 const KEPT_SWEEPS: usize = 3;
 /// However slow the machine is, and however little time was given.
-const LEAST_ROUNDS: usize = 5;
+const LEAST_ROUNDS: usize = 8;
 
 /// Links, amounts of work, and the time for each link.
 struct Extent {

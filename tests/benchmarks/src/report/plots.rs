@@ -404,7 +404,9 @@ fn anatomy(traces: &Traces, product: Product) -> Option<Chart> {
     });
     Some(Chart {
         title: format!("{product}: where an invocation that opens a connection spends its time"),
-        subtitle: "One query, 1 ms round trip; the median invocation of each".into(),
+        subtitle:
+            "One query, 1 ms round trip; of each contender the invocation at the first quartile"
+                .into(),
         rows: who.iter().map(|one| row(one)).collect(),
         panels: panels.into(),
         legend: vec![

@@ -185,7 +185,7 @@ fn burst_of(page: &mut Page, burst: &Burst) {
         burst.environments, burst.rounds, burst.connections, burst.hold_ms
     );
     page.head(&[
-        "", "server", "answered", "failed", "p50", "p99", "max", "why",
+        "", "server", "queries", "answered", "failed", "p50", "p99", "max", "why",
     ]);
     for run in &burst.runs {
         let all: Vec<f64> = run
@@ -370,7 +370,7 @@ impl Spent {
 fn traces_of(page: &mut Page, traces: &Traces) {
     let _ = writeln!(
         page.0,
-        "\n## On the wire\n\nOne invocation with one query, {} ms round trip; of the warm ones that with the median latency. Bytes and connections as the sandbox's proxy counts them, round trips (TCP's included) as a tap right before the server sees them.\n",
+        "\n## On the wire\n\nOne invocation with one query, {} ms round trip; of the warm ones that at the first quartile of the latencies. Bytes and connections as the sandbox's proxy counts them, round trips (TCP's included) as a tap right before the server sees them.\n",
         traces.rtt_ms
     );
     page.head(&[
