@@ -23,7 +23,7 @@ pub(super) struct Bar {
 pub(super) struct Panel {
     pub(super) title: String,
     pub(super) bars: Vec<Option<Bar>>,
-    /// A longer bar is cut off there: one that takes ten times as long would hide everyone else.
+    /// The length of the scale.
     pub(super) longest: f64,
     pub(super) unit: &'static str,
 }
@@ -174,18 +174,12 @@ impl Bar {
             svg.rect([x, top], [width, BAR], part.colour);
             x += width;
         }
-        let whole: f64 = self.parts.iter().map(|part| part.value).sum();
         let mut end = x;
-        if whole * scale > PANEL * 1.001 {
-            // A torn bar: two strokes of the ground.
-            for back in [14.0, 8.0] {
-                let foot = [left + PANEL - back - 3.0, top + BAR + 1.0];
-                svg.line(foot, [left + PANEL - back + 3.0, top - 1.0], "#ffffff", 2.5);
-            }
-        } else if let Some(whisker) = self.whisker {
+        if let Some(whisker) = self.whisker {
             let to = (left + whisker * scale).min(left + PANEL);
             if to > x {
                 svg.line([x, middle], [to, middle], FAINT, 1.2);
+                // Where it goes on beyond the panel it has no end.
                 if whisker * scale <= PANEL {
                     svg.line([to, middle - 3.5], [to, middle + 3.5], FAINT, 1.2);
                 }

@@ -17,8 +17,6 @@ use crate::{
 const TRUST_S: f64 = 1.0;
 /// The links that plots show; the tables have all.
 const SHOWN_RTT_MS: f64 = 1.0;
-/// A bar is cut off beyond so many times the second longest.
-const TORN_BEYOND: f64 = 1.6;
 
 const WHO: [(&str, &str); 3] = [
     (BLUE, "db-handler"),
@@ -138,29 +136,17 @@ fn note(what: &str, section: &str) -> String {
     format!("{what} · tests/benchmarks/run --only {section}")
 }
 
-/// A panel as long as its bars, except for those that would make the others invisible.
+/// A panel as long as its longest bar.
 fn panel(title: String, bars: Vec<Option<Bar>>, unit: &'static str) -> Panel {
-    let mut lengths: Vec<f64> = bars
-        .iter()
-        .flatten()
-        .map(|bar| bar.parts.iter().map(|part| part.value).sum())
-        .collect();
-    lengths.sort_by(f64::total_cmp);
-    // The longest step between neighbours that are far apart tears those behind it, if they are few.
-    let torn = lengths
-        .windows(2)
-        .enumerate()
-        .skip(lengths.len() / 2)
-        .find(|(_, pair)| pair[1] > TORN_BEYOND * 1.6 * pair[0])
-        .map(|(_, pair)| pair[0]);
-    let longest = torn.map_or_else(
-        || lengths.last().copied().unwrap_or(1.0) * 1.08,
-        |longest| longest * TORN_BEYOND,
-    );
+    let lengths = bars.iter().flatten().map(|bar| -> f64 {
+        let parts = bar.parts.iter().map(|part| part.value);
+        parts.sum()
+    });
+    let longest = lengths.fold(f64::MIN_POSITIVE, f64::max) * 1.08;
     Panel {
         title,
         bars,
-        longest: longest.max(f64::MIN_POSITIVE),
+        longest,
         unit,
     }
 }
@@ -335,7 +321,7 @@ fn dark_of(dark: &Dark, product: Product) -> Option<Chart> {
                 format!("after {frozen} s, within trust_ms")
             },
             bars: bars.collect(),
-            longest: dark.timeout_ms,
+            longest: dark.timeout_ms * 1.02,
             unit: "ms",
         }
     });
@@ -413,7 +399,7 @@ fn anatomy(traces: &Traces, product: Product) -> Option<Chart> {
             (PALE, "round trips"),
             (GREEN, "the server"),
             (ORANGE, "the function"),
-            (RED, "held back by the function's kernel (no TCP_NODELAY)"),
+            (RED, "between two writes: without TCP_NODELAY, waiting for an ACK"),
         ],
         note: note("counted right before the server", "trace"),
     })
