@@ -399,7 +399,10 @@ fn anatomy(traces: &Traces, product: Product) -> Option<Chart> {
             (PALE, "round trips"),
             (GREEN, "the server"),
             (ORANGE, "the function"),
-            (RED, "between two writes: without TCP_NODELAY, waiting for an ACK"),
+            (
+                RED,
+                "between two writes: without TCP_NODELAY, waiting for an ACK",
+            ),
         ],
         note: note("counted right before the server", "trace"),
     })
