@@ -149,7 +149,9 @@ macro_rules! shared {
                             End::Fail => return Err(failed()),
                             End::Nested => {
                                 let mut inner = (*transaction).begin().await?;
-                                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *inner).await?;
+                                sqlx::raw_sql(AssertSqlSafe(sql))
+                                    .execute(&mut *inner)
+                                    .await?;
                                 inner.rollback().await?;
                                 transaction.commit().await?;
                             }

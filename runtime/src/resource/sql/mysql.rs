@@ -128,8 +128,9 @@ impl Driver for MySql {
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         let ids: Vec<String> = sessions.iter().map(u64::to_string).collect();
+        // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
         let busy = format!(
-            "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Sleep' AND ID IN ({})",
+            "SELECT CAST(ID AS UNSIGNED) FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Sleep' AND ID IN ({})",
             ids.join(", ")
         );
         Box::pin(silently(async move {
