@@ -1,8 +1,13 @@
 //! The databases, the handlers and the platform of these tests.
 
+use db_handler::config::RESERVE;
 use sandbox::{Environment, Function, Invocation, Outcome, Sandbox};
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use support::{Database, MariaDb, Postgres, mariadb, postgres, wait_for};
 use tempfile::TempDir;
 
@@ -12,7 +17,7 @@ const FUNCTION: &str = env!("CARGO_BIN_EXE_survival_function");
 pub(crate) const GIVEN_UP: &str = "given up";
 
 /// How long a machine that is busy with other things may take beyond a bound.
-pub(crate) const SLACK: Duration = Duration::from_millis(400);
+pub(crate) const SLACK: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Product {
@@ -156,11 +161,19 @@ impl World {
         wait_for(&what, async || self.log(), |log| log.contains(text)).await;
     }
 
-    /// Nothing runs on the server any more.
-    pub(crate) async fn nothing_runs(&self) {
-        if let Some(database) = &self.database {
+    /// Nothing runs on the server any more, as soon as it has got the signal.
+    pub(crate) async fn nothing_runs(&self, place: &str) {
+        let Some(database) = &self.database else {
+            return;
+        };
+        let until = Instant::now() + RESERVE + SLACK;
+        loop {
             let running = database.running_queries().await;
-            assert!(running.is_empty(), "{:?}: {running:?}", self.product);
+            if running.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "{place}: {running:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -48,7 +48,7 @@ impl<DB: Driver> SqlPool<DB> {
         }
     }
 
-    async fn stop(&self, all_back: bool) {
+    async fn stop(&self, all_back: bool, until: Instant) {
         let handler = self.acquire.handler();
         if all_back {
             tracing::debug!(
@@ -63,7 +63,6 @@ impl<DB: Driver> SqlPool<DB> {
             );
         }
         let sessions = self.state.sessions();
-        let until = Instant::now() + self.state.settings.reserve;
         let mut idle = self.pool.try_acquire();
         let via = idle.as_deref_mut();
         self.state.address.cancel(&sessions, via, until).await;
@@ -172,10 +171,11 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
+        let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
         let strayed = self.state.has_strayed();
         if strayed || !all_back {
-            self.stop(all_back).await;
+            self.stop(all_back, until).await;
             // Cancelled, they come back with an error.
             self.is_quiet().await;
         }

@@ -225,6 +225,9 @@ impl<DB: Driver> Set<DB> {
             Fate::Kept if self.phase() != Phase::Ended => {
                 if link.reset(self.settings.ping).await {
                     lent.give_back();
+                } else {
+                    // What did not come to its end was ours: there is nothing to be stopped.
+                    drop(lent.into_link());
                 }
             }
             Fate::Discarded => drop(lent.into_link()),
@@ -234,11 +237,13 @@ impl<DB: Driver> Set<DB> {
 
     /// Waits until every connection is back, and stops on the server what is not.
     pub(super) async fn settle(self: &Arc<Self>) -> Fitness {
+        // Putting back has had its time to become quiet already.
+        let until = Instant::now() + self.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.all_back()).await.is_ok();
         self.quieten_idle().await;
         let sessions = self.sessions_to_stop();
         if !sessions.is_empty() {
-            self.stop(&sessions, all_back).await;
+            self.stop(&sessions, all_back, until).await;
         }
         if !all_back {
             // Cancelled, they come back with an error.
@@ -282,7 +287,7 @@ impl<DB: Driver> Set<DB> {
         state.strays.iter().chain(out).cloned().collect()
     }
 
-    async fn stop(&self, sessions: &[DB::Session], all_back: bool) {
+    async fn stop(&self, sessions: &[DB::Session], all_back: bool, until: Instant) {
         if all_back {
             tracing::debug!(
                 handler = self.handler,
@@ -297,7 +302,6 @@ impl<DB: Driver> Set<DB> {
             );
         }
         let mut idle = self.pop_idle();
-        let until = Instant::now() + self.settings.reserve;
         let via = idle.as_mut().map(|idle| &mut *idle.link);
         let stopped = self.address.cancel(sessions, via, until).await;
         let mut state = self.lock();
@@ -325,6 +329,8 @@ impl<DB: Driver> Set<DB> {
             let Some(link) = &mut lent.link else { return };
             if link.reset(self.settings.ping).await {
                 lent.give_back_as(false, false);
+            } else {
+                drop(lent.into_link());
             }
         });
         join_all(resetting).await;
