@@ -39,6 +39,8 @@ enum Step {
     Escape { sql: String, ms: u64 },
     /// Nothing.
     Linger(u64),
+    /// A word in the log.
+    Say(String),
     /// An error of the handler's own.
     Fail,
     /// A panic.
@@ -74,6 +76,10 @@ async fn common(step: Step) -> Result<Value, Error> {
         Step::Linger(ms) => {
             sleep(Duration::from_millis(ms)).await;
             Ok(json!("lingered"))
+        }
+        Step::Say(word) => {
+            tracing::info!("{word}");
+            Ok(Value::Null)
         }
         Step::Fail => Err(failed()),
         Step::Panic => panic!("told to panic"),

@@ -72,7 +72,7 @@ async fn after_an_opening_that_was_refused() {
             running.0.apply(Fault::Refuse);
             let guards = json!({ "guards": { "count": 2, "sql": product.session() } });
             running.fail(json!([guards])).await;
-            running.0.apply(Fault::Heal);
+            running.heal().await;
         }
         running.0.apply(Fault::ResetExisting);
         running.invoke(json!([session])).await;

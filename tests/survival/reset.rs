@@ -71,7 +71,7 @@ const POSTGRES: &[Mark] = &[
     mark(
         "a cursor",
         &["DECLARE orders CURSOR WITH HOLD FOR SELECT 1"],
-        "SELECT count(*)::text FROM pg_cursors",
+        "SELECT count(*)::text FROM pg_cursors WHERE name = 'orders'",
         Some("0"),
         true,
     ),
@@ -130,7 +130,7 @@ const MARIADB: &[Mark] = &[
     mark(
         "autocommit",
         &["SET autocommit = 0"],
-        "SELECT CAST(@@autocommit AS CHAR)",
+        "SELECT CAST(@@autocommit + 0 AS CHAR)",
         Some("1"),
         false,
     ),
@@ -313,7 +313,8 @@ async fn a_leaked_transaction_is_not_inherited() {
 #[tokio::test]
 async fn prepared_statements_survive() {
     let world = World::new(Product::Postgres).await;
-    for kind in KINDS {
+    // sqlx's own pool uses two connections for queries in a row.
+    for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
         let statements = "SELECT count(*)::text FROM pg_prepared_statements";
         let orders = "SELECT 'orders'::text";
@@ -331,7 +332,7 @@ async fn prepared_statements_survive() {
     }
     // MariaDB counts what each session has prepared.
     let world = World::new(Product::MariaDb).await;
-    for kind in KINDS {
+    for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
         let prepared = "SELECT CAST(VARIABLE_VALUE AS CHAR) FROM information_schema.SESSION_STATUS \
                         WHERE VARIABLE_NAME = 'COM_STMT_PREPARE'";
@@ -346,7 +347,7 @@ async fn prepared_statements_survive() {
 #[tokio::test]
 async fn an_error_in_a_transaction_is_undone_too() {
     let world = World::new(Product::Postgres).await;
-    for kind in KINDS {
+    for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
         let before = running.ask(Product::Postgres.session()).await;
         let (error_type, _) = running

@@ -4,37 +4,46 @@ use crate::world::{KINDS, SERVERS, SLACK, World};
 use db_handler::config::RESERVE;
 use sandbox::{Fault, PhaseKind};
 use serde_json::{Value, json};
-use std::time::Duration;
+
+/// The queries have been answered, and a pause begins.
+const SAID: &str = "now the pause";
 
 /// What the handler has left to be done after its answer.
 fn left(session: &str, endless: &str) -> [(&'static str, Vec<Value>); 4] {
     let ask = json!({ "ask": session });
-    let pause = json!({ "linger": 200 });
+    let said = json!({ "say": SAID });
+    let pause = json!({ "linger": 100 });
     let give_up = json!({ "give_up": { "sql": endless, "ms": 50 } });
     let drop = json!({ "transaction": { "sql": session, "end": "drop" } });
     [
-        ("a kept connection", vec![ask.clone(), pause.clone()]),
-        ("a rollback", vec![ask.clone(), drop, pause.clone()]),
+        (
+            "a kept connection",
+            vec![ask.clone(), said.clone(), pause.clone()],
+        ),
+        (
+            "a rollback",
+            vec![ask.clone(), drop, said.clone(), pause.clone()],
+        ),
         (
             "a query that runs",
-            vec![ask.clone(), give_up, pause.clone()],
+            vec![ask.clone(), give_up, said.clone(), pause.clone()],
         ),
-        ("a failure", vec![ask, pause, json!("fail")]),
+        ("a failure", vec![ask, said, pause, json!("fail")]),
     ]
 }
 
 async fn bounded(fault: Fault) {
     for product in SERVERS {
-        let world = World::new(product).await;
+        let database = World::new(product).await.server().clone();
         for kind in KINDS {
             for close in ["always", "never"] {
                 for (what, steps) in left(product.session(), product.endless()) {
                     let place = format!("{product:?}/{kind}/{close}, {what}, {fault}");
+                    let world = World::of(product, Some(database.clone()));
                     let running = world.start(kind, close).await;
                     let network = &running.0.networks()[0];
                     let (invocation, ()) = tokio::join!(running.invoke(json!(steps)), async {
-                        // In the middle of the pause, when the queries have been answered.
-                        tokio::time::sleep(Duration::from_millis(170)).await;
+                        world.wait_for_log(SAID).await;
                         network.apply(fault);
                     });
                     let after = invocation.spent(PhaseKind::After);
@@ -43,7 +52,7 @@ async fn bounded(fault: Fault) {
                         invocation.outcome, invocation.waited
                     );
                     assert!(after < RESERVE + SLACK, "{place}: {after:?}");
-                    network.apply(Fault::Heal);
+                    running.heal().await;
                     // Within the time of trust a connection that went dark is not asked: that is the
                     // price of not asking. This one was, by the reset.
                     running.ask(product.session()).await;

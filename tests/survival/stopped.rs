@@ -28,7 +28,8 @@ async fn row_is_free(world: &World, place: &str) {
     world.nothing_runs(place).await;
     let other = world.start("single", "always").await;
     let begun = Instant::now();
-    other.succeed(json!([{ "run": UPDATE }])).await;
+    let written = other.invoke(json!([{ "run": UPDATE }])).await;
+    assert!(written.is_answered(), "{place}: {}", written.outcome);
     let took = begun.elapsed();
     assert!(
         took < Duration::from_millis(500) + SLACK,

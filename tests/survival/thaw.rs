@@ -95,7 +95,7 @@ async fn a_server_that_was_restarted_in_between() {
                 ["ConnectionRefused", "AllConnectionsInUse"].contains(&error_type.as_str()),
                 "{product:?}/{kind}: {error_type}: {text}"
             );
-            running.0.apply(Fault::Heal);
+            running.heal().await;
             running.ask(product.session()).await;
             running.end().await;
         }
@@ -140,9 +140,9 @@ async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
             let network = &running.0.networks()[0];
             // Up to the answer: what is reset afterwards is not the caller's.
             let before = network.stats();
-            let linger = json!({ "linger": 300 });
             let mut with_a_pause = steps.as_array().cloned().unwrap_or_default();
-            with_a_pause.push(linger);
+            let said = format!("{kind} has asked");
+            with_a_pause.extend([json!({ "say": said }), json!({ "linger": 300 })]);
             let (invocation, warm) = tokio::join!(running.invoke(json!(with_a_pause)), async {
                 // In the middle of the pause.
                 tokio::time::sleep(Duration::from_millis(150)).await;

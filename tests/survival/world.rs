@@ -1,7 +1,7 @@
 //! The databases, the handlers and the platform of these tests.
 
 use db_handler::config::RESERVE;
-use sandbox::{Environment, Function, Invocation, Outcome, Sandbox};
+use sandbox::{Environment, Fault, Function, Invocation, Outcome, Sandbox};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -156,6 +156,12 @@ impl World {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    fn warnings(&self) -> String {
+        let log = self.log();
+        let ours = log.lines().filter(|line| line.contains("db_handler"));
+        ours.collect::<Vec<&str>>().join("\n")
+    }
+
     pub(crate) async fn wait_for_log(&self, text: &str) {
         let what = format!("the function to log {text:?}");
         wait_for(&what, async || self.log(), |log| log.contains(text)).await;
@@ -172,7 +178,11 @@ impl World {
             if running.is_empty() {
                 return;
             }
-            assert!(Instant::now() < until, "{place}: {running:?}");
+            assert!(
+                Instant::now() < until,
+                "{place}: {running:?} still runs; the function says:\n{}",
+                self.warnings()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -228,6 +238,16 @@ impl Running {
         let what = "the freeze to last long enough";
         let lasted = async || self.0.frozen_for().await.unwrap_or_default();
         wait_for(what, lasted, |lasted| *lasted >= pause).await;
+    }
+
+    /// The network is well again, and its port can be had.
+    pub(crate) async fn heal(&self) {
+        self.0.apply(Fault::Heal);
+        for network in self.0.networks() {
+            let addr = network.addr();
+            let open = async || tokio::net::TcpStream::connect(addr).await.is_ok();
+            wait_for("the proxy's port", open, |open| *open).await;
+        }
     }
 
     /// How many connections it has opened so far.

@@ -27,6 +27,10 @@ pub trait Driver:
     /// The schemes of its URLs.
     const SCHEMES: &'static [&'static str];
 
+    /// Its connections are threads of this process, and not sockets: a dropped one takes its time to
+    /// come to an end, and to let go of its locks.
+    const IN_PROCESS: bool = false;
+
     /// A URL as it should look.
     const EXAMPLE: &'static str;
 

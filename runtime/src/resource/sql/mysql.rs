@@ -130,7 +130,8 @@ impl Driver for MySql {
         let ids: Vec<String> = sessions.iter().map(u64::to_string).collect();
         // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
         let busy = format!(
-            "SELECT CAST(ID AS UNSIGNED) FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Sleep' AND ID IN ({})",
+            "SELECT CAST(ID AS UNSIGNED) FROM information_schema.PROCESSLIST \
+             WHERE COMMAND <> 'Sleep' AND ID <> CONNECTION_ID() AND ID IN ({})",
             ids.join(", ")
         );
         Box::pin(silently(async move {

@@ -44,6 +44,7 @@ impl Driver for Sqlite {
     const CONNECTION: &'static str = "SQLite connection";
     const HANDLE: &'static str = "SQLite";
     const SCHEMES: &'static [&'static str] = &["sqlite"];
+    const IN_PROCESS: bool = true;
     const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
