@@ -26,6 +26,7 @@ async fn sessions_that_the_server_ended() {
             let after = running.ask(product.session()).await;
             assert_ne!(before, after, "{product:?}/{kind}");
             running.end().await;
+            world.nothing_secret();
         }
     }
 }

@@ -162,6 +162,14 @@ impl World {
         ours.collect::<Vec<&str>>().join("\n")
     }
 
+    /// The last warnings and errors that this project has logged.
+    pub(crate) fn last_words(&self, lines: usize) -> String {
+        let warnings = self.warnings();
+        let serious = |line: &&str| line.contains(" WARN ") || line.contains("ERROR ");
+        let all: Vec<&str> = warnings.lines().filter(serious).collect();
+        all[all.len().saturating_sub(lines)..].join("\n  ")
+    }
+
     pub(crate) async fn wait_for_log(&self, text: &str) {
         let what = format!("the function to log {text:?}");
         wait_for(&what, async || self.log(), |log| log.contains(text)).await;

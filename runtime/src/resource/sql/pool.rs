@@ -24,7 +24,7 @@ use crate::{
 use futures_util::future::{BoxFuture, Either, join_all, select};
 use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
 /// came back.
@@ -176,8 +176,8 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let strayed = self.state.has_strayed();
         if strayed || !all_back {
             self.stop(all_back, until).await;
-            // Cancelled, they come back with an error.
-            self.is_quiet().await;
+            // Cancelled, they come back with an error; where the network is gone, they never do.
+            let _ = timeout_at(until, self.is_quiet()).await;
         }
         // Where the pool has lost one connection, the others cannot be trusted either.
         if strayed || !all_back || self.has_lost_one() {
@@ -212,10 +212,18 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     async fn close(&self) {
         // `Pool::close` closes nothing until everything is back: what is idle goes first, so that
         // one connection that never comes back keeps no other one open.
-        while let Some(connection) = self.pool.try_acquire() {
-            let _ = connection.close().await;
+        let closing = async {
+            while let Some(connection) = self.pool.try_acquire() {
+                let _ = connection.close().await;
+            }
+            self.pool.close().await;
+        };
+        if DB::IN_PROCESS {
+            closing.await;
+        } else if timeout(QUIET, closing).await.is_err() {
+            // What comes back later is dropped.
+            self.abandon();
         }
-        self.pool.close().await;
     }
 
     fn usage(&self) -> Usage {
