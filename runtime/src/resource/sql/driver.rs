@@ -79,8 +79,8 @@ pub trait Driver:
     /// Stops what `session` runs without another connection, where that is possible.
     fn interrupt(session: &Self::Session) -> bool;
 
-    /// Stops on the server what `sessions` run, through another connection. What runs nothing is left
-    /// alone.
+    /// Stops on the server what `sessions` run, through another connection. What runs nothing, or nothing
+    /// yet, is ended: none of them is going to be used again.
     fn cancel<'c>(
         via: &'c mut Self::Connection,
         sessions: &'c [Self::Session],

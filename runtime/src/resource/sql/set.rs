@@ -251,8 +251,8 @@ impl<DB: Driver> Set<DB> {
             self.stop(&sessions, all_back, until).await;
         }
         if !all_back {
-            // Cancelled, they come back with an error.
-            self.all_back().await;
+            // Cancelled, they come back with an error; where the network is gone, they may not.
+            let _ = timeout_at(until, self.all_back()).await;
             self.lock().lost = true;
         }
         self.see_off().await;
