@@ -27,6 +27,10 @@ pub trait Driver:
     /// The schemes of its URLs.
     const SCHEMES: &'static [&'static str];
 
+    /// Its connections are threads of this process, and not sockets: a dropped one takes its time to
+    /// come to an end, and to let go of its locks.
+    const IN_PROCESS: bool = false;
+
     /// A URL as it should look.
     const EXAMPLE: &'static str;
 
@@ -75,8 +79,8 @@ pub trait Driver:
     /// Stops what `session` runs without another connection, where that is possible.
     fn interrupt(session: &Self::Session) -> bool;
 
-    /// Stops on the server what `sessions` run, through another connection. What runs nothing is left
-    /// alone.
+    /// Stops on the server what `sessions` run, through another connection. What runs nothing, or nothing
+    /// yet, is ended: none of them is going to be used again.
     fn cancel<'c>(
         via: &'c mut Self::Connection,
         sessions: &'c [Self::Session],

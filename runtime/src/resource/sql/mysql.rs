@@ -128,16 +128,20 @@ impl Driver for MySql {
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         let ids: Vec<String> = sessions.iter().map(u64::to_string).collect();
-        let busy = format!(
-            "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Sleep' AND ID IN ({})",
+        // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
+        let alive = format!(
+            "SELECT CAST(ID AS UNSIGNED), COMMAND = 'Sleep' FROM information_schema.PROCESSLIST \
+             WHERE ID <> CONNECTION_ID() AND ID IN ({})",
             ids.join(", ")
         );
         Box::pin(silently(async move {
             // Nothing but numbers.
-            let busy: Vec<MySqlRow> = raw_sql(AssertSqlSafe(busy)).fetch_all(&mut *via).await?;
-            for row in busy {
-                let id: u64 = row.try_get(0)?;
-                let killed = raw_sql(AssertSqlSafe(format!("KILL QUERY {id}")))
+            let alive: Vec<MySqlRow> = raw_sql(AssertSqlSafe(alive)).fetch_all(&mut *via).await?;
+            for row in alive {
+                let (id, sleeps): (u64, bool) = (row.try_get(0)?, row.try_get(1)?);
+                // What was sent last may not even have been read: then the session ends before it begins.
+                let what = if sleeps { "CONNECTION" } else { "QUERY" };
+                let killed = raw_sql(AssertSqlSafe(format!("KILL {what} {id}")))
                     .execute(&mut *via)
                     .await;
                 match killed {

@@ -17,7 +17,10 @@ use std::future::Future;
 /// Drives `connecting`, and lets the socket that it opens to `port` send without delay. `None` is for
 /// what is no TCP.
 #[cfg(unix)]
-pub(super) async fn promptly<F: Future>(port: Option<u16>, connecting: F) -> F::Output {
+pub(super) async fn promptly<T, E>(
+    port: Option<u16>,
+    connecting: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     use std::{future::poll_fn, pin::pin};
 
     let Some(port) = port.filter(|_| !unix::is_mended()) else {
@@ -34,7 +37,8 @@ pub(super) async fn promptly<F: Future>(port: Option<u16>, connecting: F) -> F::
         polled
     })
     .await;
-    if !found {
+    // An opening that failed says nothing: what is found then is somebody else's.
+    if !found && output.is_ok() {
         opening.found_nothing(port);
     }
     output
@@ -47,7 +51,10 @@ pub(super) fn sweep(port: u16) -> bool {
 }
 
 #[cfg(not(unix))]
-pub(super) async fn promptly<F: Future>(_: Option<u16>, connecting: F) -> F::Output {
+pub(super) async fn promptly<T, E>(
+    _: Option<u16>,
+    connecting: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     connecting.await
 }
 
@@ -157,9 +164,10 @@ mod tests {
             assert!(!stream.nodelay().expect("an option"));
             // What is sent after the first wait is what would be delayed.
             yield_now().await;
-            stream
+            Ok::<_, ()>(stream)
         })
-        .await;
+        .await
+        .expect("connects");
         assert!(connected.nodelay().expect("an option"));
     }
 

@@ -26,7 +26,7 @@ use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
@@ -59,7 +59,7 @@ impl<DB: Driver> SqlPool<DB> {
         }
     }
 
-    async fn stop(&self, all_back: bool) {
+    async fn stop(&self, all_back: bool, until: Instant) {
         let handler = self.acquire.handler();
         if all_back {
             tracing::debug!(
@@ -74,7 +74,6 @@ impl<DB: Driver> SqlPool<DB> {
             );
         }
         let sessions = self.state.sessions();
-        let until = Instant::now() + self.state.settings.reserve;
         let mut idle = self.pool.try_acquire();
         let via = idle.as_deref_mut();
         self.state.address.cancel(&sessions, via, until).await;
@@ -183,12 +182,13 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
+        let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
         let strayed = self.state.has_strayed();
         if strayed || !all_back {
-            self.stop(all_back).await;
-            // Cancelled, they come back with an error.
-            self.is_quiet().await;
+            self.stop(all_back, until).await;
+            // Cancelled, they come back with an error; where the network is gone, they never do.
+            let _ = timeout_at(until, self.is_quiet()).await;
         }
         // Where the pool has lost one connection, the others cannot be trusted either.
         if strayed || !all_back || self.has_lost_one() {
@@ -223,10 +223,18 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     async fn close(&self) {
         // `Pool::close` closes nothing until everything is back: what is idle goes first, so that
         // one connection that never comes back keeps no other one open.
-        while let Some(connection) = self.pool.try_acquire() {
-            let _ = connection.close().await;
+        let closing = async {
+            while let Some(connection) = self.pool.try_acquire() {
+                let _ = connection.close().await;
+            }
+            self.pool.close().await;
+        };
+        if DB::IN_PROCESS {
+            closing.await;
+        } else if timeout(QUIET, closing).await.is_err() {
+            // What comes back later is dropped.
+            self.abandon();
         }
-        self.pool.close().await;
     }
 
     fn usage(&self) -> Usage {

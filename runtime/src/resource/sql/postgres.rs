@@ -88,9 +88,10 @@ impl Driver for Postgres {
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         let names: Vec<String> = sessions.iter().map(|name| literal(name)).collect();
+        // What was sent last may not even have been read: then the session ends before it begins.
         let cancel = format!(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
-             WHERE state = 'active' AND pid <> pg_backend_pid() AND application_name IN ({})",
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END \
+             FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
             names.join(", ")
         );
         Box::pin(silently(async move {

@@ -43,6 +43,8 @@ struct State<DB: Driver> {
     next: u64,
     /// Dropped in the middle of a statement, which may still run on the server.
     strays: Vec<DB::Session>,
+    /// Interrupted, and on their way to their end: see [`Driver::IN_PROCESS`].
+    leaving: Vec<Link<DB>>,
     /// A connection has been lost: the others cannot be trusted either.
     lost: bool,
 }
@@ -97,6 +99,7 @@ impl<DB: Driver> Set<DB> {
                 out: Vec::new(),
                 next: 0,
                 strays: Vec::new(),
+                leaving: Vec::new(),
                 lost: false,
             }),
         })
@@ -165,6 +168,7 @@ impl<DB: Driver> Set<DB> {
         let idle_for = now.since(since);
         if unsettled && !link.becomes_quiet(self.settings.ping).await {
             self.stray(&link);
+            self.let_go(link);
             return self.address.dial_for(acquire).await;
         }
         let too_old = self
@@ -215,7 +219,8 @@ impl<DB: Driver> Set<DB> {
     pub(super) async fn put_back(&self, mut lent: Lent<DB>, fate: Fate) {
         let Some(link) = &mut lent.link else { return };
         // A rollback that `Transaction`'s drop has only queued goes out now.
-        let quiet = link.is_quiet() || link.becomes_quiet(QUIET).await;
+        let discarded = fate == Fate::Discarded;
+        let quiet = link.is_quiet() || !discarded && link.becomes_quiet(QUIET).await;
         if !quiet {
             // Dropped in the middle of a statement: its drop says so.
             self.lock().lost = true;
@@ -225,26 +230,32 @@ impl<DB: Driver> Set<DB> {
             Fate::Kept if self.phase() != Phase::Ended => {
                 if link.reset(self.settings.ping).await {
                     lent.give_back();
+                } else {
+                    // What did not come to its end was ours: there is nothing to be stopped.
+                    self.let_go(lent.into_link());
                 }
             }
-            Fate::Discarded => drop(lent.into_link()),
+            Fate::Discarded => self.let_go(lent.into_link()),
             Fate::Kept | Fate::Closed => lent.into_link().close().await,
         }
     }
 
     /// Waits until every connection is back, and stops on the server what is not.
     pub(super) async fn settle(self: &Arc<Self>) -> Fitness {
+        // Putting back has had its time to become quiet already.
+        let until = Instant::now() + self.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.all_back()).await.is_ok();
         self.quieten_idle().await;
         let sessions = self.sessions_to_stop();
         if !sessions.is_empty() {
-            self.stop(&sessions, all_back).await;
+            self.stop(&sessions, all_back, until).await;
         }
         if !all_back {
-            // Cancelled, they come back with an error.
-            self.all_back().await;
+            // Cancelled, they come back with an error; where the network is gone, they may not.
+            let _ = timeout_at(until, self.all_back()).await;
             self.lock().lost = true;
         }
+        self.see_off().await;
         if self.lock().lost {
             Fitness::Unfit
         } else {
@@ -271,6 +282,7 @@ impl<DB: Driver> Set<DB> {
                 self.lock().idle.push(idle);
             } else {
                 self.stray(&idle.link);
+                self.let_go(idle.link);
             }
         });
         join_all(settling).await;
@@ -282,7 +294,7 @@ impl<DB: Driver> Set<DB> {
         state.strays.iter().chain(out).cloned().collect()
     }
 
-    async fn stop(&self, sessions: &[DB::Session], all_back: bool) {
+    async fn stop(&self, sessions: &[DB::Session], all_back: bool, until: Instant) {
         if all_back {
             tracing::debug!(
                 handler = self.handler,
@@ -297,7 +309,6 @@ impl<DB: Driver> Set<DB> {
             );
         }
         let mut idle = self.pop_idle();
-        let until = Instant::now() + self.settings.reserve;
         let via = idle.as_mut().map(|idle| &mut *idle.link);
         let stopped = self.address.cancel(sessions, via, until).await;
         let mut state = self.lock();
@@ -325,9 +336,12 @@ impl<DB: Driver> Set<DB> {
             let Some(link) = &mut lent.link else { return };
             if link.reset(self.settings.ping).await {
                 lent.give_back_as(false, false);
+            } else {
+                self.let_go(lent.into_link());
             }
         });
         join_all(resetting).await;
+        self.see_off().await;
         Fitness::Fit
     }
 
@@ -358,6 +372,7 @@ impl<DB: Driver> Set<DB> {
         self.abandon();
         let idle = std::mem::take(&mut self.lock().idle);
         join_all(idle.into_iter().map(|idle| idle.link.close())).await;
+        self.see_off().await;
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -378,10 +393,26 @@ impl<DB: Driver> Set<DB> {
         self.lock().strays.push(link.session().clone());
     }
 
+    /// Drops a connection that is of no more use. One that is a thread is awaited later, so that it is
+    /// not frozen with a lock in its hands.
+    fn let_go(&self, link: Link<DB>) {
+        if DB::IN_PROCESS {
+            DB::interrupt(link.session());
+            self.lock().leaving.push(link);
+        }
+    }
+
+    /// Waits for those that were let go.
+    async fn see_off(&self) {
+        let leaving = std::mem::take(&mut self.lock().leaving);
+        join_all(leaving.into_iter().map(Link::close)).await;
+    }
+
     fn forget_idle(&self) {
-        // Dropped without the lock: that closes sockets.
         let idle = std::mem::take(&mut self.lock().idle);
-        drop(idle);
+        for idle in idle {
+            self.let_go(idle.link);
+        }
     }
 
     fn pop_idle(&self) -> Option<Idle<DB>> {
@@ -425,8 +456,11 @@ impl<DB: Driver> Lent<DB> {
         let mut state = self.set.lock();
         state.out.retain(|out| out.number != self.number);
         if state.phase == Phase::Ended {
+            if unsettled {
+                state.strays.push(idle.link.session().clone());
+            }
             drop(state);
-            drop(idle);
+            self.set.let_go(idle.link);
         } else {
             state.idle.push(idle);
         }
@@ -451,6 +485,7 @@ impl<DB: Driver> Drop for Lent<DB> {
         if !link.is_quiet() {
             self.set.stray(&link);
         }
+        self.set.let_go(link);
     }
 }
 

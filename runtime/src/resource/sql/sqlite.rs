@@ -26,6 +26,12 @@ use std::{
 const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
      + (SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))";
 
+/// The settings of a connection that change what a statement does, as sqlx and SQLite have them from
+/// the beginning: a URL cannot ask for others.
+const SETTINGS: &str = "PRAGMA query_only = 0; PRAGMA foreign_keys = 1; PRAGMA ignore_check_constraints = 0; \
+     PRAGMA recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA read_uncommitted = 0; \
+     PRAGMA writable_schema = 0; PRAGMA synchronous = 2; PRAGMA locking_mode = NORMAL; PRAGMA busy_timeout = 5000";
+
 impl Sealed for Sqlite {}
 
 impl Driver for Sqlite {
@@ -38,6 +44,7 @@ impl Driver for Sqlite {
     const CONNECTION: &'static str = "SQLite connection";
     const HANDLE: &'static str = "SQLite";
     const SCHEMES: &'static [&'static str] = &["sqlite"];
+    const IN_PROCESS: bool = true;
     const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
@@ -108,6 +115,7 @@ impl Driver for Sqlite {
         Box::pin(silently(async move {
             // Refused where no transaction is open.
             let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            raw_sql(SETTINGS).execute(&mut *connection).await?;
             let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
             let left_behind: i64 = row.try_get(0)?;
             Ok(if left_behind == 0 {

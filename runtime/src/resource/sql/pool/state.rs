@@ -307,11 +307,14 @@ impl<DB: Driver> State<DB> {
         &self,
         connection: &mut DB::Connection,
     ) -> Result<bool, sqlx::Error> {
-        let quiet = is_quiet::<DB>(connection) || becomes_quiet::<DB>(connection, QUIET).await;
+        // What is not going to be used again need not come to an end by itself.
+        let abandoned = self.abandoned.load(Ordering::Acquire);
+        let quiet = is_quiet::<DB>(connection)
+            || !abandoned && becomes_quiet::<DB>(connection, QUIET).await;
         if !quiet {
             self.strayed.store(true, Ordering::Release);
         }
-        let verdict = if !quiet || self.abandoned.load(Ordering::Acquire) {
+        let verdict = if !quiet || abandoned || self.abandoned.load(Ordering::Acquire) {
             Err(gone())
         } else {
             Ok(!self.closing.load(Ordering::Acquire))
