@@ -127,7 +127,8 @@ async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error>
     bounded(acquire, "opening", async {
         let resource = caught::<R, _>("open", || R::open(acquire)).await??;
         if connect {
-            caught::<R, _>("connect", || resource.connect(acquire)).await??;
+            // Boxed: what a driver needs to connect is large, and few invocations connect here.
+            Box::pin(caught::<R, _>("connect", || resource.connect(acquire))).await??;
         }
         Ok(resource)
     })

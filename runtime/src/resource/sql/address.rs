@@ -56,7 +56,9 @@ impl<DB: Driver> Address<DB> {
     /// Opens a connection. Dropping the future drops its socket.
     pub(super) async fn dial(&self) -> Result<Link<DB>, sqlx::Error> {
         let options = self.options();
-        let mut raw = promptly(DB::port(&options), options.connect()).await?;
+        // Boxed: what sqlx needs to connect is large, and most invocations do not connect.
+        let connecting = Box::pin(options.connect());
+        let mut raw = promptly(DB::port(&options), connecting).await?;
         let session = self.introduce(&mut raw, &options).await?;
         Ok(Link::new(raw, session, &self.open))
     }

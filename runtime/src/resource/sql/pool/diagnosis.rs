@@ -56,7 +56,11 @@ impl<DB: Driver> SqlPool<DB> {
             self.opening_for(patience).await;
             // One question at a time, however many invocations wait.
             if let Some(_asking) = Asking::begin(&self.state.asking) {
-                let asked = timeout(self.acquire.within(), self.state.options.connect()).await;
+                let asked = timeout(
+                    self.acquire.within(),
+                    Box::pin(self.state.options.connect()),
+                )
+                .await;
                 match asked {
                     Ok(Err(error)) => {
                         self.learn(fault::connecting::<DB>(
