@@ -102,7 +102,8 @@ impl Incident {
         matches!(self, Self::DarkShort | Self::ResetShort | Self::KillShort)
     }
 
-    fn bars(self) -> bool {
+    /// No new connection can be had.
+    pub(crate) fn bars(self) -> bool {
         matches!(self, Self::Refused | Self::Silence)
     }
 }
