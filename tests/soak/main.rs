@@ -209,12 +209,15 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
             wrong = Some(format!("its finally took {after:?}"));
         }
         if let Some(wrong) = wrong {
-            summary.failures.push(format!(
+            let failure = format!(
                 "{name}, invocation {number}: {scene:?}, shaken: {shaken}\n  {} after {:?}, then {after:?}: {wrong}\n  again: {replay} cargo test -p db-handler-tests --test soak -- --nocapture\n  {}",
                 invocation.outcome,
                 invocation.waited,
                 world.last_words(3)
-            ));
+            );
+            // At once: the long run takes minutes.
+            println!("{failure}");
+            summary.failures.push(failure);
         }
         shaken = !plan::noticed(scene.incident, shaken, &invocation.outcome);
         summary.note(scene, &invocation);
@@ -222,8 +225,10 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
             warm = Use::of(process);
         }
     }
-    summary.uses = vec![(warm, Use::of(process))];
+    let now = Use::of(process);
+    summary.uses.extend(warm.zip(now));
     summary.opened = running.opened();
+    let uses = summary.uses.clone();
     let mut end = |wrong: String| {
         summary
             .failures
@@ -232,10 +237,11 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
     if running.0.starts() != 1 || running.0.pid().await != Some(process) {
         end(format!("it had {} processes", running.0.starts()));
     }
-    let now = Use::of(process);
     // A few invocations say nothing about growth: what is dropped half-way is read in big pieces, once.
-    if invocations >= 200 && !now.is_flat_since(warm) {
-        end(format!("it grew from {warm:?} to {now:?}"));
+    for (warm, now) in uses {
+        if invocations >= 200 && !now.is_flat_since(warm) {
+            end(format!("it grew from {warm:?} to {now:?}"));
+        }
     }
     let violations = running.0.violations().await;
     if !violations.is_empty() {

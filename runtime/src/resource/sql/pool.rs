@@ -224,6 +224,10 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         };
         if DB::IN_PROCESS {
             closing.await;
+            // sqlx does not wait for a connection that it drops: it is not to be frozen with a lock.
+            while !self.state.have_all_left() {
+                sleep(LOOK_AGAIN).await;
+            }
         } else if timeout(QUIET, closing).await.is_err() {
             // What comes back later is dropped.
             self.abandon();
