@@ -102,8 +102,13 @@ impl Incident {
         matches!(self, Self::DarkShort | Self::ResetShort | Self::KillShort)
     }
 
+    /// Nobody can stop anything through a network that is closed or dark.
+    pub(crate) fn hides(self) -> bool {
+        self.bars() || matches!(self, Self::DarkLong | Self::DarkShort)
+    }
+
     /// No new connection can be had.
-    pub(crate) fn bars(self) -> bool {
+    fn bars(self) -> bool {
         matches!(self, Self::Refused | Self::Silence)
     }
 }
