@@ -48,7 +48,7 @@ const ENVIRONMENTS: [(Product, &str, &str); 12] = [
 /// The function is stopped [`RESERVE`] before.
 const DEADLINE: Duration = Duration::from_millis(2_000);
 /// The *finally* is bounded by the reserve; a crowded machine may add to it.
-const LONGEST_FINALLY: Duration = Duration::from_millis(RESERVE.as_millis() as u64 + 750);
+const LONGEST_FINALLY: Duration = RESERVE.saturating_add(Duration::from_millis(750));
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
@@ -250,7 +250,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
     let mut end = |wrong: String| {
         summary
             .failures
-            .push(format!("{name}, in the end: {wrong}\n  again: {replay}"))
+            .push(format!("{name}, in the end: {wrong}\n  again: {replay}"));
     };
     if running.0.starts() != 1 || running.0.pid().await != Some(process) {
         end(format!("it had {} processes", running.0.starts()));
