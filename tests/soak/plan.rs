@@ -1,6 +1,9 @@
 //! What happens in one invocation, what happens to its network before, and how it may end.
 
-use crate::{random::Random, world::Product};
+use crate::{
+    random::Random,
+    world::{Product, REFUSED},
+};
 use sandbox::Outcome;
 use serde_json::{Value, json};
 
@@ -102,6 +105,12 @@ impl Incident {
         matches!(self, Self::DarkShort | Self::ResetShort | Self::KillShort)
     }
 
+    /// Nobody can stop anything through a network that is closed or dark.
+    pub(crate) fn hides(self) -> bool {
+        self.bars() || matches!(self, Self::DarkLong | Self::DarkShort)
+    }
+
+    /// No new connection can be had.
     fn bars(self) -> bool {
         matches!(self, Self::Refused | Self::Silence)
     }
@@ -174,8 +183,8 @@ impl Scene {
             Fail => vec![json!("fail")],
             Panic => vec![json!("panic")],
             PanicInATransaction => vec![begin, json!("panic")],
-            Refused => vec![json!({ "ask": product.refused() })],
-            Twin => vec![json!({ "together": [endless, product.refused()] })],
+            Refused => vec![json!({ "ask": REFUSED })],
+            Twin => vec![json!({ "together": [endless, REFUSED] })],
             OneTooMany => vec![json!({ "guards": { "count": 3, "sql": session } })],
             BeyondTheDeadline => vec![json!({ "ask": endless })],
             HoldBeyondTheDeadline => vec![hold],

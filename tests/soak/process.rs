@@ -9,15 +9,16 @@ pub(crate) struct Use {
 }
 
 impl Use {
-    pub(crate) fn of(process: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).expect("our own child");
+    /// `None`: it has ended.
+    pub(crate) fn of(process: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        let files = fs::read_dir(format!("/proc/{process}/fd")).expect("our own child");
-        Self {
-            kib: kib.expect("a resident set"),
+        let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+        Some(Self {
+            kib: kib?,
             files: files.count(),
-        }
+        })
     }
 
     /// Whether this is no more than that, but for what allocators and one more connection or two use.

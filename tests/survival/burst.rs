@@ -33,8 +33,10 @@ async fn a_burst_after_a_freeze_loses_nothing() {
         running.succeed(ask.clone()).await;
     }
     world.server().wait_until_connections(size).await;
-    let last = fleet.last().expect("a fleet");
-    last.stand_still(TRUST + Duration::from_millis(100)).await;
+    let youngest = fleet.last().expect("a fleet");
+    youngest
+        .stand_still(TRUST + Duration::from_millis(100))
+        .await;
     let begun = Instant::now();
     let burst = join_all(fleet.iter().map(|running| running.invoke(ask.clone()))).await;
     let took = begun.elapsed();

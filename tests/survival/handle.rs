@@ -1,6 +1,6 @@
 //! What a handler can do with a `&Db<..>`, and what becomes of its connections.
 
-use crate::world::{GIVEN_UP, PRODUCTS, Product, SERVERS, World};
+use crate::world::{GIVEN_UP, PRODUCTS, Product, REFUSED, SERVERS, World};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -174,7 +174,7 @@ async fn an_error_in_the_middle_leaves_the_connection_usable() {
         for kind in ["db", "pool", "single"] {
             let running = world.start(kind, "never").await;
             let before = running.ask(product.session()).await;
-            let (error_type, _) = running.fail(json!([{ "ask": product.refused() }])).await;
+            let (error_type, _) = running.fail(json!([{ "ask": REFUSED }])).await;
             assert_eq!(error_type, "QueryFailed", "{product:?}/{kind}");
             let after = running.ask(product.session()).await;
             assert_eq!(before, after, "{product:?}/{kind}");

@@ -1,6 +1,6 @@
 //! What still runs on the server when its invocation is over is stopped there.
 
-use crate::world::{KINDS, PRODUCTS, Product, Running, SLACK, World};
+use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
 use db_handler::config::RESERVE;
 use sandbox::{Outcome, PhaseKind};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ async fn after_an_error_with_a_twin() {
             for close in ["always", "on_error", "never"] {
                 let place = format!("{product:?}/{kind}/{close}");
                 let running = world.start(kind, close).await;
-                let twins = [product.endless(), product.refused()];
+                let twins = [product.endless(), REFUSED];
                 let invocation = running.invoke(json!([{ "together": twins }])).await;
                 assert!(
                     matches!(&invocation.outcome, Outcome::Failed { error_type, .. } if error_type == "QueryFailed"),

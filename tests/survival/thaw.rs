@@ -12,7 +12,7 @@ use std::{str::FromStr, time::Duration};
 use support::{MariaDb, Postgres};
 
 /// Long enough for a kept connection to be asked.
-const LONG: Duration = Duration::from_millis(TRUST.as_millis() as u64 + 150);
+const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
 
 #[tokio::test]
 async fn sessions_that_the_server_ended() {
@@ -186,23 +186,20 @@ async fn bare(product: Product, world: &World, queries: usize) -> (u64, u64) {
             connection.close().await.expect("closes");
         }};
     }
-    match product {
-        Product::Postgres => {
-            let options = PgConnectOptions::from_str(url).expect("a URL");
-            rounds!(
-                PgConnection::connect_with(&options.port(port))
-                    .await
-                    .expect("connects")
-            );
-        }
-        _ => {
-            let options = MySqlConnectOptions::from_str(url).expect("a URL");
-            rounds!(
-                MySqlConnection::connect_with(&options.port(port))
-                    .await
-                    .expect("connects")
-            );
-        }
+    if product == Product::Postgres {
+        let options = PgConnectOptions::from_str(url).expect("a URL");
+        rounds!(
+            PgConnection::connect_with(&options.port(port))
+                .await
+                .expect("connects")
+        );
+    } else {
+        let options = MySqlConnectOptions::from_str(url).expect("a URL");
+        rounds!(
+            MySqlConnection::connect_with(&options.port(port))
+                .await
+                .expect("connects")
+        );
     }
     second
 }

@@ -16,6 +16,9 @@ const FUNCTION: &str = env!("CARGO_BIN_EXE_survival_function");
 /// What the function answers for a query that it gave up.
 pub(crate) const GIVEN_UP: &str = "given up";
 
+/// A statement that every database refuses at once.
+pub(crate) const REFUSED: &str = "SELECT no_such_column";
+
 /// How long a machine that is busy with other things may take beyond a bound.
 pub(crate) const SLACK: Duration = Duration::from_millis(150);
 
@@ -74,15 +77,6 @@ impl Product {
             }
         }
     }
-
-    /// A statement that is refused at once.
-    #[allow(
-        clippy::unused_self,
-        reason = "beside what differs between the products"
-    )]
-    pub(crate) fn refused(self) -> &'static str {
-        "SELECT no_such_column"
-    }
 }
 
 /// An empty database, and where the functions that use it log.
@@ -136,7 +130,6 @@ impl World {
 
     pub(crate) fn sqlite_url(&self) -> String {
         let file = self.folder.path().join("shop.db");
-        // Short: who waits for a lock is to see that it is held.
         format!("sqlite://{}?mode=rwc", file.display())
     }
 
@@ -166,6 +159,7 @@ impl World {
         ours.collect::<Vec<&str>>().join("\n")
     }
 
+    #[allow(dead_code, reason = "the soak reports with it")]
     /// The last warnings and errors that this project has logged.
     pub(crate) fn last_words(&self, lines: usize) -> String {
         let warnings = self.warnings();

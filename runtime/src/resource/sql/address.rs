@@ -97,7 +97,14 @@ impl<DB: Driver> Address<DB> {
             link.close().await;
             Ok(())
         };
-        match timeout_at(until, cancelling).await {
+        // Whoever waits for this may have less time still.
+        let mut in_time = InTime {
+            target: &self.target,
+            over: false,
+        };
+        let cancelled = timeout_at(until, cancelling).await;
+        in_time.over = cancelled.is_ok();
+        match cancelled {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -107,13 +114,24 @@ impl<DB: Driver> Address<DB> {
                 );
                 false
             }
-            Err(_) => {
-                tracing::warn!(
-                    target = self.target,
-                    "what still runs on the server could not be stopped in time"
-                );
-                false
-            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Says so if it is dropped before it is over.
+struct InTime<'a> {
+    target: &'a str,
+    over: bool,
+}
+
+impl Drop for InTime<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            tracing::warn!(
+                target = self.target,
+                "what still runs on the server could not be stopped in time"
+            );
         }
     }
 }

@@ -79,6 +79,13 @@ pub trait Driver:
     /// Stops what `session` runs without another connection, where that is possible.
     fn interrupt(session: &Self::Session) -> bool;
 
+    /// Whether the connection of a session that was stopped is gone, with its locks. A server sees to
+    /// that by itself.
+    fn has_left(session: &Self::Session) -> bool {
+        let _ = session;
+        true
+    }
+
     /// Stops on the server what `sessions` run, through another connection. What runs nothing, or nothing
     /// yet, is ended: none of them is going to be used again.
     fn cancel<'c>(

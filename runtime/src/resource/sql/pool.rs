@@ -159,8 +159,8 @@ impl<DB: Driver> Resource for SqlPool<DB> {
                 return Fitness::Unfit;
             }
             self.state.all_live(self.pool.size());
-            self.state.serve();
         }
+        self.state.serve();
         self.state.paused(idle);
         Fitness::Fit
     }
@@ -184,6 +184,10 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     async fn settle(&self) -> Fitness {
         let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
+        if !all_back {
+            // Whoever is still connecting comes too late.
+            self.state.rest();
+        }
         let strayed = self.state.has_strayed();
         if strayed || !all_back {
             self.stop(all_back, until).await;
@@ -231,6 +235,10 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         };
         if DB::IN_PROCESS {
             closing.await;
+            // sqlx does not wait for a connection that it drops: it is not to be frozen with a lock.
+            while !self.state.have_all_left() {
+                sleep(LOOK_AGAIN).await;
+            }
         } else if timeout(QUIET, closing).await.is_err() {
             // What comes back later is dropped.
             self.abandon();

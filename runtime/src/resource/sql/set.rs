@@ -127,6 +127,11 @@ impl<DB: Driver> Set<DB> {
             Some(idle) => self.revive(idle, acquire).await?,
             None => self.address.dial_for(acquire).await?,
         };
+        // The invocation may have ended meanwhile.
+        if self.phase() != Phase::Serving {
+            self.let_go(link);
+            return Err(self.escaped(acquire));
+        }
         Ok(self.lend(link, permit))
     }
 
@@ -245,6 +250,10 @@ impl<DB: Driver> Set<DB> {
         // Putting back has had its time to become quiet already.
         let until = Instant::now() + self.settings.reserve.saturating_sub(QUIET);
         let all_back = timeout(QUIET, self.all_back()).await.is_ok();
+        if !all_back {
+            // Whoever is still connecting comes too late.
+            self.rest();
+        }
         self.quieten_idle().await;
         let sessions = self.sessions_to_stop();
         if !sessions.is_empty() {

@@ -96,6 +96,11 @@ impl Driver for Sqlite {
         true
     }
 
+    fn has_left(session: &Self::Session) -> bool {
+        // The connection itself has the other one.
+        Arc::strong_count(session) == 1
+    }
+
     fn cancel<'c>(
         _: &'c mut SqliteConnection,
         sessions: &'c [Self::Session],

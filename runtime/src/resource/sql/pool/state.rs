@@ -128,6 +128,10 @@ impl<DB: Driver> State<DB> {
         lock(&self.sessions).clone()
     }
 
+    pub(super) fn have_all_left(&self) -> bool {
+        lock(&self.sessions).iter().all(DB::has_left)
+    }
+
     pub(super) fn has_strayed(&self) -> bool {
         self.strayed.load(Ordering::Acquire)
     }
