@@ -203,9 +203,9 @@ async fn the_recipes_situations() {
         let starts = environment.starts();
         let next = environment.invoke(deed("insert")).await;
         let instance = if environment.starts() == starts {
-            "same"
+            "the same"
         } else {
-            "new"
+            "a new"
         };
         println!(
             "| `{handler}` | an operation beyond the time limit | {}; the next one {}, in {instance} instance |",
