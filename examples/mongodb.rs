@@ -9,7 +9,7 @@ use db_handler::{
     Error, LambdaEvent, db_handler,
     mongodb::{
         Database,
-        bson::{doc, oid::ObjectId},
+        bson::{Bson, doc},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ struct Order {
 
 #[derive(Serialize)]
 struct Receipt {
-    order: String,
+    order: Bson,
     quantity_ordered_so_far: i32,
 }
 
@@ -39,10 +39,7 @@ async fn create_order(event: LambdaEvent<Order>, db: &Database) -> Result<Receip
         quantity_ordered_so_far += found.deserialize_current()?.quantity;
     }
     Ok(Receipt {
-        order: stored
-            .inserted_id
-            .as_object_id()
-            .map_or_else(String::new, ObjectId::to_hex),
+        order: stored.inserted_id,
         quantity_ordered_so_far,
     })
 }

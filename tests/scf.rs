@@ -46,7 +46,7 @@ async fn the_same_binary_answers_under_lambda_and_under_scf() {
             assert_eq!(invocation.json(), Some(json!(number)), "{invocation:?}");
             println!(
                 "| {platform:?} | {} | answered after {} ms | {} |",
-                if invocation.cold { "cold" } else { "warm" },
+                if number % 2 == 1 { "first" } else { "second" },
                 invocation.waited.as_millis(),
                 mongodb().product()
             );
@@ -203,9 +203,9 @@ async fn the_recipes_situations() {
         let starts = environment.starts();
         let next = environment.invoke(deed("insert")).await;
         let instance = if environment.starts() == starts {
-            "same"
+            "the same"
         } else {
-            "new"
+            "a new"
         };
         println!(
             "| `{handler}` | an operation beyond the time limit | {}; the next one {}, in {instance} instance |",

@@ -46,6 +46,9 @@ pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
+/// How long a connection of MongoDB's driver may take to come back to its pool once its operation has
+/// been dropped: a task of the driver's has to see it.
+pub const MONGODB_RETURN: Duration = Duration::from_millis(10);
 /// What Tencent SCF's time limit may have lost before the event is here: it is counted from when the
 /// event is handed out, and is told as a duration.
 pub const SCF_DISPATCH: Duration = Duration::from_millis(20);

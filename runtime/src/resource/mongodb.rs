@@ -6,7 +6,9 @@
 //!
 //! * After a pause a client is asked for one `ping`, within a bound, before it is lent; one that does
 //!   not answer is replaced. The driver alone would wait on a dead socket for ever.
-//! * Every wait for a server has `acquire_ms` as its bound, where the driver's default is 30 s.
+//! * Every wait for a server has `acquire_ms` as its bound, where the driver's default is 30 s. The wait
+//!   for a free connection of the pool has none in the driver: the deadline ends it, with an error that
+//!   says that all are in use.
 //! * The servers are watched by polling, which needs one connection for each server, and not by two
 //!   streams that a freeze would cut.
 //! * Operations that were given up are stopped on the server before the client is closed.

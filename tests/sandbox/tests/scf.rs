@@ -23,18 +23,33 @@ const NEXT: &str = "/runtime/invocation/next";
 const RESPONSE: &str = "/runtime/invocation/response";
 const ERROR: &str = "/runtime/invocation/error";
 
-fn poll(address: &str) -> JoinHandle<Reply> {
-    let address = address.to_owned();
-    tokio::spawn(async move { get(&address, NEXT).await })
+/// A poll that waits for an event; dropped, it is given up.
+struct Poll(JoinHandle<Reply>);
+
+impl Poll {
+    fn begin(address: &str) -> Self {
+        let address = address.to_owned();
+        Self(tokio::spawn(async move { get(&address, NEXT).await }))
+    }
+
+    async fn event(mut self) -> Reply {
+        (&mut self.0).await.unwrap()
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An environment that has said that it is ready, and whose first poll is waiting.
-async fn start(puppet: &Puppet, sandbox: Sandbox) -> (Arc<Environment>, String, JoinHandle<Reply>) {
+async fn start(puppet: &Puppet, sandbox: Sandbox) -> (Arc<Environment>, String, Poll) {
     let sandbox = sandbox.platform(Platform::Scf);
     let starting = tokio::spawn(async move { sandbox.start().await.unwrap() });
     let address = puppet.address().await;
     assert_eq!(post(&address, READY, "", " ").await.status, 200);
-    let poll = poll(&address);
+    let poll = Poll::begin(&address);
     (Arc::new(starting.await.unwrap()), address, poll)
 }
 
@@ -47,7 +62,7 @@ async fn the_event_comes_with_its_id_and_its_limits_and_again_until_it_is_answer
         let environment = Arc::clone(&environment);
         tokio::spawn(async move { environment.invoke(json!({"a": 1})).await })
     };
-    let event = poll.await.unwrap();
+    let event = poll.event().await;
     assert_eq!(event.body, r#"{"a":1}"#);
     assert_eq!(event.headers["memory_limit_in_mb"], "64");
     assert_eq!(event.headers["time_limit_in_ms"], "7000", "a duration");
@@ -58,12 +73,12 @@ async fn the_event_comes_with_its_id_and_its_limits_and_again_until_it_is_answer
     assert_eq!(post(&address, RESPONSE, "", "42").await.status, 200);
     post(&address, RESPONSE, "", "43").await;
     post(&address, ERROR, "", "too late").await;
-    let next = self::poll(&address);
+    let next = Poll::begin(&address);
     let invocation = invoking.await.unwrap();
     assert_eq!(invocation.json(), Some(json!(42)));
     assert_eq!(invocation.request_id, event.headers["request_id"]);
     assert_eq!(environment.violations().await.len(), 2, "two answers more");
-    next.abort();
+    drop(next);
 }
 
 #[tokio::test]
@@ -71,11 +86,11 @@ async fn an_error_is_free_text_and_the_process_goes_on() {
     let puppet = Puppet::new();
     let (environment, address, poll) = start(&puppet, puppet.sandbox()).await;
     let conduct = async {
-        poll.await.unwrap();
+        poll.event().await;
         post(&address, ERROR, "", "out of tea").await;
         get(&address, NEXT).await;
         post(&address, RESPONSE, "", "1").await;
-        self::poll(&address)
+        Poll::begin(&address)
     };
     let invoking = async {
         let failed = environment.invoke(json!({})).await;
@@ -89,7 +104,7 @@ async fn an_error_is_free_text_and_the_process_goes_on() {
     assert_eq!(message, "out of tea");
     assert!(answered.is_answered());
     assert_eq!(environment.starts(), 1);
-    next.abort();
+    drop(next);
 }
 
 #[tokio::test]
@@ -110,10 +125,10 @@ async fn a_ready_call_needs_a_body_and_comes_before_the_first_poll() {
         200,
         "once more"
     );
-    let poll = poll(&address);
+    let poll = Poll::begin(&address);
     starting.await.unwrap().unwrap();
     assert_eq!(environment.violations().await.len(), 2);
-    poll.abort();
+    drop(poll);
 }
 
 #[tokio::test]
@@ -121,7 +136,7 @@ async fn the_limit_counts_from_the_dispatch_and_ends_the_instance() {
     let puppet = Puppet::new();
     let limit = Duration::from_millis(300);
     let (environment, _, poll) = start(&puppet, puppet.sandbox().timeout(limit)).await;
-    let (invocation, _) = tokio::join!(environment.invoke(json!({})), poll);
+    let (invocation, _) = tokio::join!(environment.invoke(json!({})), poll.event());
     assert!(matches!(invocation.outcome, Outcome::TimedOut));
     assert!(matches!(invocation.after, After::NoAnswer));
     assert!(invocation.waited >= limit);
@@ -135,9 +150,9 @@ async fn it_is_frozen_or_running_while_it_idles() {
         let (environment, address, poll) =
             start(&puppet, puppet.sandbox().freeze_between(frozen)).await;
         let conduct = async {
-            poll.await.unwrap();
+            poll.event().await;
             post(&address, RESPONSE, "", "1").await;
-            self::poll(&address)
+            Poll::begin(&address)
         };
         let (invocation, next) = tokio::join!(environment.invoke(json!({})), conduct);
         assert!(invocation.is_answered());
@@ -145,7 +160,7 @@ async fn it_is_frozen_or_running_while_it_idles() {
         let stopped = || (state(pid) == Some('T') || !frozen).then_some(());
         eventually("the freeze", stopped).await;
         assert_eq!(state(pid) == Some('T'), frozen);
-        next.abort();
+        drop(next);
     }
 }
 

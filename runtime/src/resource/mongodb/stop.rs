@@ -5,12 +5,14 @@
 //! proxy for nothing at all.
 
 use super::{Connected, Lent, options};
+use crate::config::MONGODB_RETURN;
 use ::mongodb::{
     Client,
     bson::{Bson, Document, doc},
     error::Error,
     options::ClientOptions,
 };
+use tokio::time::timeout;
 
 impl<T: Lent> Connected<T> {
     /// Ends every operation that the server still runs for this client. Nobody has leased it any more.
@@ -18,6 +20,8 @@ impl<T: Lent> Connected<T> {
         let Some(mark) = mark(&self.options) else {
             return;
         };
+        // What was dropped a moment ago leaves its place to the one that asks.
+        let _ = timeout(MONGODB_RETURN, self.state.quiet()).await;
         let stopped = if self.state.usage().in_use < self.settings.max {
             stop(&self.client, mark).await
         } else {
