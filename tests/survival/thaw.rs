@@ -9,7 +9,6 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 use std::{str::FromStr, time::Duration};
-use support::{MariaDb, Postgres};
 
 /// Long enough for a kept connection to be asked.
 const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
@@ -82,7 +81,7 @@ async fn darkness_costs_at_most_one_opening_and_a_ping() {
 
 #[tokio::test]
 async fn a_server_that_was_restarted_in_between() {
-    // Through the eyes of the function: all connections are gone, and the port was closed for a while.
+    // As the function sees it: all connections are gone, and the port is closed for a while.
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -101,25 +100,6 @@ async fn a_server_that_was_restarted_in_between() {
             running.end().await;
         }
     }
-}
-
-#[tokio::test]
-async fn a_server_that_really_was_restarted() {
-    let restarted = |product, database| async move {
-        let world = World::of(product, Some(database));
-        for kind in KINDS {
-            let running = world.start(kind, "never").await;
-            running.ask(product.session()).await;
-            world.server().terminate_connections().await;
-            running.stand_still(LONG).await;
-            running.ask(product.session()).await;
-            running.end().await;
-        }
-    };
-    let server = Postgres::builder().start();
-    restarted(Product::Postgres, server.fresh_database().await).await;
-    let server = MariaDb::builder().start();
-    restarted(Product::MariaDb, server.fresh_database().await).await;
 }
 
 /// Within the time of trust, a warm invocation sends what a bare connection sends, to the byte.
