@@ -37,6 +37,9 @@ pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
 /// How long a kept connection may take to answer before another one is opened beside it: longer than
 /// a round trip within a region, so that a healthy connection costs the server no second one.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
+/// The most that is added to [`HEDGE_AFTER`], by chance: instances that thaw together do not all open at
+/// the same moment.
+pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
 /// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
 /// trip) before it is stopped on the server.
 pub const QUIET: Duration = Duration::from_millis(50);

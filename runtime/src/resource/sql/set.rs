@@ -191,8 +191,8 @@ impl<DB: Driver> Set<DB> {
         if idle_for <= self.settings.trust {
             return Ok(link);
         }
-        let ping = link.answers(self.settings.ping);
-        match thaw(ping, self.address.dial_for(acquire)).await {
+        let ping = link.answers(acquire.left());
+        match thaw(ping, self.settings.ping, self.address.dial_for(acquire)).await {
             Thawed::Kept => Ok(link),
             Thawed::Fresh(fresh) => {
                 // The others have idled for longer still: what ended this one has ended them.

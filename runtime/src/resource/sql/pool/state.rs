@@ -277,8 +277,8 @@ impl<DB: Driver> State<DB> {
         if idle <= self.settings.trust {
             return Ok(true);
         }
-        let ping = answers::<DB>(connection, self.settings.ping);
-        match thaw(ping, self.address.dial()).await {
+        let ping = answers::<DB>(connection, self.settings.acquire);
+        match thaw(ping, self.settings.ping, self.address.dial()).await {
             Thawed::Kept => Ok(true),
             Thawed::Fresh(link) => {
                 self.remember(link.session().clone());
