@@ -1,12 +1,14 @@
 //! Every example does what it says.
 
+use sandbox::{Fault, Platform, Sandbox};
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 use std::{path::Path, time::Duration};
 use support::{
     caller::{call, local},
     example,
     function::Function,
-    mariadb, postgres,
+    mariadb, mongodb, postgres,
     runtime_api::RuntimeApi,
 };
 
@@ -38,6 +40,48 @@ async fn the_mariadb_example_stores_orders() {
 }
 
 #[tokio::test]
+async fn the_mongodb_example_stores_orders() {
+    let order = json!({"item": "tea", "quantity": 2});
+    let function = local(&example("mongodb")).env("MONGODB_URI", mongodb().fresh_url());
+    let called = call(function, &[order.clone(), order]).await;
+    let ordered: Vec<_> = called
+        .answers
+        .iter()
+        .map(|answer| &answer["quantity_ordered_so_far"])
+        .collect();
+    assert_eq!(ordered, [2, 4], "{called:?}");
+}
+
+#[tokio::test]
+async fn the_scf_example_counts_visits_on_both_platforms() {
+    let url = mongodb().fresh_url();
+    let mut visits = 0;
+    for platform in [Platform::Scf, Platform::Lambda] {
+        let sandbox = Sandbox::new(sandbox::Function::new(example("scf_mongodb")))
+            .platform(platform)
+            .wall_clock_jumps(true)
+            .database("MONGODB_URI", &url)
+            .expect("a URL with host and port");
+        let environment = sandbox.start().await.expect("the function starts");
+        for number in 0..6 {
+            let invocation = environment.invoke(json!({"path": "/tea"})).await;
+            let answer = invocation.json().expect("an answer");
+            visits += 1;
+            assert_eq!(answer["of_this_page"], visits, "{platform:?}");
+            assert_eq!(answer["request_id"], invocation.request_id);
+            // In the middle the network forgets what it carried, during a long freeze.
+            if number == 3 {
+                environment.apply(Fault::DarkExisting);
+                let long = Duration::from_secs(60);
+                environment.jump(long).expect("a wall clock that jumps");
+            }
+        }
+        assert_eq!(environment.starts(), 1);
+        environment.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn the_concurrent_queries_example_finds_and_counts() {
     let database = postgres().fresh_database().await;
     let function = local(&example("concurrent_queries")).env("DATABASE_URL", database.url());
@@ -55,6 +99,44 @@ async fn the_single_connection_example_greets() {
     let function = local(&example("single_connection")).env("DATABASE_URL", database.url());
     let called = call(function, &[json!({"name": "Ada"}), json!({"name": "Bob"})]).await;
     assert_eq!(called.answers, [json!("Hello, Ada!"), json!("Hello, Bob!")]);
+}
+
+/// How many rows `audit` has, asked over `connection`.
+async fn audited(connection: &mut PgConnection) -> i64 {
+    let count = sqlx::query_scalar("SELECT count(*) FROM audit");
+    count.fetch_one(connection).await.expect("a number")
+}
+
+#[tokio::test]
+async fn the_background_example_writes_its_audit_after_the_answer() {
+    let database = postgres().fresh_database().await;
+    let payment = json!({"account": 7, "amount": 25});
+    let function = local(&example("background")).env("DATABASE_URL", database.url());
+    let called = call(function, std::slice::from_ref(&payment)).await;
+    assert_eq!(called.answer(), &json!({"account": 7, "paid": 25}));
+
+    let mut us = PgConnection::connect(database.url())
+        .await
+        .expect("a server");
+    assert_eq!(audited(&mut us).await, 1);
+
+    // While the table is locked, nothing can be written: the answer is there all the same.
+    let mut lock = us.begin().await.expect("a transaction");
+    lock.execute("LOCK TABLE audit IN EXCLUSIVE MODE")
+        .await
+        .expect("a lock");
+    let api = RuntimeApi::start().await;
+    let _function = Function::builder(&api, Path::new(&example("background")))
+        .env("DATABASE_URL", database.url())
+        .start();
+    let answer = api.invoke(&payment, Duration::from_secs(60)).await;
+    assert_eq!(answer.json(), json!({"account": 7, "paid": 25}));
+    database.wait_until_running(1).await;
+    lock.commit().await.expect("unlocked");
+    api.next_after(&answer.id).await;
+    assert_eq!(audited(&mut us).await, 2);
+    us.close().await.expect("a goodbye");
+    database.wait_until_connections(0).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use support::{
     Database, example,
     function::Function,
-    postgres,
+    mariadb, postgres,
     runtime_api::{Call, Recorded, RuntimeApi},
 };
 
@@ -185,5 +185,65 @@ async fn several_events_at_once_are_answered_at_once() {
     database.wait_until_running(2).await;
     for id in ids {
         assert_eq!(api.answer(&id).await.json(), Value::from("awake"));
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_leaves_no_connection_while_the_process_still_runs() {
+    for (server, database) in [
+        ("postgres", postgres().fresh_database().await),
+        ("mariadb", mariadb().fresh_database().await),
+    ] {
+        let api = RuntimeApi::start().await;
+        let function = start(
+            &api,
+            Path::new(FUNCTION),
+            &format!("{server}/kept"),
+            &database,
+        );
+        let answer = api.invoke(&json!(false), AMPLE).await;
+        assert!(!answer.is_error, "{server}: {}", answer.text());
+        api.next_after(&answer.id).await;
+        assert_eq!(database.connections().await, 2, "{server}");
+        let answer = api.invoke(&json!(true), AMPLE).await;
+        assert_eq!(answer.json(), "shut down", "{server}");
+        database.wait_until_connections(0).await;
+        assert!(function.id() > 0, "{server}: it still runs");
+    }
+}
+
+#[tokio::test]
+async fn on_sigterm_everything_is_closed_and_the_process_ends_by_itself() {
+    for (server, database) in [
+        ("postgres", postgres().fresh_database().await),
+        ("mariadb", mariadb().fresh_database().await),
+    ] {
+        for handler in ["never", "single_kept"] {
+            let api = RuntimeApi::start().await;
+            let handler = format!("{server}/{handler}");
+            let mut function = start(&api, Path::new(FUNCTION), &handler, &database);
+            let answer = api.invoke(&json!({"do": "session"}), AMPLE).await;
+            assert!(!answer.is_error, "{handler}: {}", answer.text());
+            api.next_after(&answer.id).await;
+            assert_eq!(database.connections().await, 1, "{handler}");
+            function.signal("TERM").await;
+            let ended = function.ended().await;
+            assert_eq!(ended.code(), Some(0), "{handler}: {}", function.output());
+            database.wait_until_connections(0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_nothing_registers_no_extension() {
+    let database = postgres().fresh_database().await;
+    for (handler, registered) in [("always", false), ("never", true), ("eager", true)] {
+        let api = RuntimeApi::start().await;
+        let handler = format!("postgres/{handler}");
+        let _function = start(&api, Path::new(FUNCTION), &handler, &database);
+        api.idle().await;
+        let calls = api.calls();
+        let is_registered = calls.iter().any(|call| call.call == Call::Extension);
+        assert_eq!(is_registered, registered, "{handler}: {calls:?}");
     }
 }

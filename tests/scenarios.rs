@@ -2,7 +2,6 @@
 //! against plain sqlx as everyone writes it, and against an annotated handler.
 //!
 //! `cargo test -p db-handler-tests --test scenarios -- --nocapture | grep '^|'` prints the table.
-//! A cell of ours that says "not yet" is a promise that is not kept: see the open issues.
 
 use futures_util::future::join_all;
 use sandbox::{Environment, Fault, Function, Invocation, Outcome, Sandbox};
@@ -110,17 +109,13 @@ async fn a_query_outlives_its_handler_because_its_twin_failed() {
         );
         let next = environment.invoke(json!({"do": "two_transactions"})).await;
         let left = database.running_queries().await.len();
-        assert_eq!(left, 1, "{handler}: the twin is not running on the server");
-        let left_behind = format!("{}; {left} query left running on the server", seen(&next));
-        let not_yet = if handler == "plain" {
-            ""
-        } else {
-            " (not yet: issue 4)"
-        };
-        row(race, handler, &format!("{left_behind}{not_yet}"));
+        let left_behind = format!("{}; {left} queries left on the server", seen(&next));
+        row(race, handler, &left_behind);
         if handler == "plain" {
+            assert_eq!(left, 1, "plain sqlx stops its queries");
             assert!(!next.is_answered(), "plain sqlx survives: {}", seen(&next));
         } else {
+            assert_eq!(left, 0, "{handler}: the twin is still running");
             assert!(next.is_answered(), "{handler}: {}", seen(&next));
         }
         environment.shutdown().await;
@@ -188,13 +183,12 @@ async fn a_timed_out_predecessor_still_holds_its_row() {
             .invoke(json!({"do": "hold_row", "seconds": 0.0}))
             .await;
         let outcome = format!("{}, then {}", seen(&first), seen(&next));
-        let not_yet = if handler == "plain" {
-            ""
-        } else {
-            " (not yet: issue 4)"
-        };
-        row(race, handler, &format!("{outcome}{not_yet}"));
-        assert!(!next.is_answered(), "{handler} survives now: {outcome}");
+        row(race, handler, &outcome);
+        assert_eq!(
+            next.is_answered(),
+            handler != "plain",
+            "{handler}: {outcome}"
+        );
         environment.shutdown().await;
         database.terminate_connections().await;
         database.wait_until_connections(0).await;
@@ -222,10 +216,9 @@ async fn background_work_resumes_in_a_later_invocation() {
         let resumed = inserted().await == 1;
         let outcome = match handler {
             "plain" => "**resumed** in the next invocation",
-            "always" => "lost: the pool that the task has cloned is closed (not yet: issue 4)",
-            _ => "resumed in the next invocation (not yet: issue 4)",
+            _ => "refused, and reported: the invocation is over",
         };
-        assert_eq!(resumed, handler != "always", "{handler}");
+        assert_eq!(resumed, handler == "plain", "{handler}");
         row(race, handler, outcome);
         environment.shutdown().await;
         prepare(&database, "DELETE FROM inserted").await;
@@ -283,18 +276,32 @@ async fn a_burst_meets_the_servers_limit() {
             lost += lost_ones.iter().filter(|one| !one.is_answered()).count();
         }
         let of = 3 * ENVIRONMENTS;
-        let not_yet = if handler == "plain" || lost == 0 {
-            ""
-        } else {
-            " (not yet: issue 6)"
-        };
-        row(
-            race,
-            handler,
-            &format!("{lost} of {of} invocations lost{not_yet}"),
-        );
+        row(race, handler, &format!("{lost} of {of} invocations lost"));
         assert!(handler != "plain" || lost > 0, "plain sqlx survives");
         join_all(environments.iter().map(Environment::shutdown)).await;
+        database.wait_until_connections(0).await;
+    }
+}
+
+#[tokio::test]
+async fn the_platform_ends_an_environment_that_kept_something() {
+    let race = "the environment is ended while a connection is kept";
+    let database = postgres().fresh_database().await;
+    for handler in ["plain", "never"] {
+        let environment = started(sandbox(handler, &database)).await;
+        assert!(
+            environment.invoke(session()).await.is_answered(),
+            "{handler}"
+        );
+        let ended = environment.shutdown().await.expect("a process");
+        let how = if ended.asked && ended.in_time {
+            "closes it in time"
+        } else {
+            "is killed"
+        };
+        row(race, handler, &format!("{how}, after {:?}", ended.took));
+        assert_eq!(ended.asked, handler == "never", "{handler}");
+        assert_eq!(ended.in_time, handler == "never", "{handler}");
         database.wait_until_connections(0).await;
     }
 }

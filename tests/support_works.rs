@@ -264,7 +264,7 @@ async fn servers_end_with_a_killed_process() {
             (port.parse().expect("a port"), folder.into())
         })
         .collect();
-    assert_eq!(servers.len(), 2, "the other process started its servers");
+    assert_eq!(servers.len(), 3, "the other process started its servers");
     for (port, folder) in &servers {
         assert!(TcpStream::connect(("127.0.0.1", *port)).is_ok() && folder.is_dir());
     }

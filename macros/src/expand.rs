@@ -42,7 +42,7 @@ pub(crate) fn handler(model: &Model, function: &HandlerFn) -> TokenStream {
     let k = model.runtime.at(span);
     let signature = outer_signature(function);
     let site = site(model, function);
-    let checks = checks(model);
+    let checks = checks(model, function);
     let resources = resources(&model.runtime, function, span);
     let registration = model.registered.then(|| {
         quote_spanned! {span=>
@@ -103,9 +103,13 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         acquire_ms,
         lifetime_ms,
         credentials,
+        trust_ms,
+        ping_ms,
+        reserve_ms,
         close,
         connect,
         share,
+        background,
     } = settings;
     let numbers = [
         ("max", max),
@@ -113,6 +117,9 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         ("idle_ms", idle_ms),
         ("acquire_ms", acquire_ms),
         ("lifetime_ms", lifetime_ms),
+        ("trust_ms", trust_ms),
+        ("ping_ms", ping_ms),
+        ("reserve_ms", reserve_ms),
     ];
     // A constant out of range is reported by the compiler, on the constant.
     let constant = numbers.iter().find_map(|(_, number)| match number {
@@ -127,7 +134,11 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let method = Ident::new(name, span);
         Some(quote_spanned!(span=> .#method(#value)))
     });
-    let words = [("close", "Close", close), ("connect", "Connect", connect)];
+    let words = [
+        ("close", "Close", close),
+        ("connect", "Connect", connect),
+        ("background", "Tasks", background),
+    ];
     let words = words.into_iter().filter_map(|(method, ty, variant)| {
         let variant = Ident::new(variant.as_ref().and_then(Given::known)?, span);
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));
@@ -149,16 +160,28 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
 }
 
 /// The rules about constants that only the compiler can evaluate.
-fn checks(model: &Model) -> TokenStream {
+fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
     let default_max = Literal::u64_unsuffixed(DEFAULT_MAX).into_token_stream();
-    let min = model.min_checks.iter().map(|check| {
+    let min = model.min_checks.iter().map(|(parameter, check)| {
         let MinCheck { min, max, close } = check;
         let max = max.as_ref().unwrap_or(&default_max);
         let span = Span::mixed_site().located_at(min.span());
         let k = model.runtime.at(span);
-        let close = Ident::new(close, span);
-        quote_spanned! {span=>
-            const _: () = #k::__private::check_min(#min, #max, #k::__private::Close::#close);
+        if let Some(close) = close {
+            let close = Ident::new(close, span);
+            return quote_spanned! {span=>
+                const _: () = #k::__private::check_min(#min, #max, #k::__private::Close::#close);
+            };
+        }
+        let param = resource_types(&model.runtime, function, span).nth(*parameter);
+        let check = quote_spanned! {span=>
+            #k::__private::check_min_by_default(#min, #max, #k::__private::default_close::<#param>())
+        };
+        if model.registered {
+            quote_spanned!(span=> const _: () = #check;)
+        } else {
+            // An item cannot name the generics around it.
+            quote_spanned!(span=> const { #check };)
         }
     });
     let budget = model.budget_checks.iter().map(|check| {
@@ -184,10 +207,19 @@ fn checks(model: &Model) -> TokenStream {
 
 /// `(Ref<PgPool>, RefMut<PgConnection>,)`, each placed on the parameter's type.
 fn resources(runtime: &RuntimePath, function: &HandlerFn, span: Span) -> TokenStream {
-    let each = function
+    let each = resource_types(runtime, function, span);
+    quote_spanned!(span=> (#(#each,)*))
+}
+
+fn resource_types<'a>(
+    runtime: &'a RuntimePath,
+    function: &'a HandlerFn,
+    span: Span,
+) -> impl Iterator<Item = TokenStream> + 'a {
+    function
         .params
         .iter()
-        .filter_map(|param| match &param.kind {
+        .filter_map(move |param| match &param.kind {
             Kind::Resource { reference, .. } => {
                 let ty = &reference.elem;
                 let span = span.located_at(ty.span());
@@ -199,8 +231,7 @@ fn resources(runtime: &RuntimePath, function: &HandlerFn, span: Span) -> TokenSt
                 })
             }
             _ => None,
-        });
-    quote_spanned!(span=> (#(#each,)*))
+        })
 }
 
 /// The event, and its type where that can be named: the runtime's bound is reported there.

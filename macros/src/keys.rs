@@ -41,6 +41,22 @@ const KEYS: &[Key] = &[
         ..Key::value("pool", "pool(max = 2)")
     },
     Key::value("close", "close = \"always\""),
+    Key {
+        keys: &[
+            Key::value("trust_ms", "trust_ms = 1000"),
+            Key::value("ping_ms", "ping_ms = 250"),
+        ],
+        ..Key::value("check", "check(trust_ms = 1000)")
+    },
+    Key {
+        keys: &[Key::value("reserve_ms", "reserve_ms = 250")],
+        on_parameter: false,
+        ..Key::value("deadline", "deadline(reserve_ms = 250)")
+    },
+    Key {
+        on_parameter: false,
+        ..Key::value("background", "background = \"wait\"")
+    },
     Key::value("connect", "connect = \"lazy\""),
     Key::value("credentials", "credentials = DB_SECRET"),
     Key {

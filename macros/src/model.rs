@@ -17,7 +17,8 @@ pub(crate) struct Model {
     pub(crate) runtime: RuntimePath,
     /// One for each resource parameter, in their order.
     pub(crate) settings: Vec<Settings>,
-    pub(crate) min_checks: Vec<MinCheck>,
+    /// Each with the number of its resource parameter.
+    pub(crate) min_checks: Vec<(usize, MinCheck)>,
     pub(crate) budget_checks: Vec<BudgetCheck>,
     pub(crate) registered: bool,
 }
@@ -54,7 +55,8 @@ impl Model {
                 .or(budget.as_ref())
                 .and_then(Budget::written_share);
             let merged = own.settings.or(&attribute).within(share);
-            min_checks.extend(merged.check_min(diag));
+            let number = settings.len();
+            min_checks.extend(merged.check_min(diag).map(|check| (number, check)));
             if let Some(budget) = own.budget {
                 budget_checks.extend(budget.check(std::slice::from_ref(&merged.max), diag));
             }

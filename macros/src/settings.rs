@@ -8,7 +8,7 @@ use crate::diag::Diagnostics;
 use crate::number::{Limits, integer};
 use crate::provider::provider;
 use crate::value::Given;
-use crate::word::{CLOSE, CONNECT, variable, word};
+use crate::word::{BACKGROUND, CLOSE, CONNECT, variable, word};
 
 /// What was written; everything else is the runtime's default.
 #[derive(Clone, Default)]
@@ -21,26 +21,32 @@ pub(crate) struct Settings {
     pub(crate) lifetime_ms: Option<Given<u64>>,
     /// Where a provider is.
     pub(crate) credentials: Option<ExprPath>,
+    pub(crate) trust_ms: Option<Given<u64>>,
+    pub(crate) ping_ms: Option<Given<u64>>,
+    pub(crate) reserve_ms: Option<Given<u64>>,
     /// The variant's name.
     pub(crate) close: Option<Given<&'static str>>,
     /// The variant's name.
     pub(crate) connect: Option<Given<&'static str>>,
     /// The budget's, where `close = "pressure"` looks at it.
     pub(crate) share: Option<TokenStream>,
+    /// The variant's name.
+    pub(crate) background: Option<Given<&'static str>>,
 }
 
-/// Left to the runtime's `check_min`, because a constant expression is involved.
+/// Left to the runtime's `check_min`: a constant expression is involved, or the default of the
+/// parameter's type.
 pub(crate) struct MinCheck {
     pub(crate) min: TokenStream,
     /// The runtime's default if not written.
     pub(crate) max: Option<TokenStream>,
-    pub(crate) close: &'static str,
+    /// The default of the parameter's type if not written.
+    pub(crate) close: Option<&'static str>,
 }
 
 /// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
 pub(crate) const DEFAULT_MAX: u64 = 2;
 const LARGEST_MAX: u64 = 65_535;
-const DEFAULT_CLOSE: &str = "Always";
 
 const MAX: Limits = Limits {
     least: 1,
@@ -65,14 +71,23 @@ const IDLE_MS: Limits = Limits {
     least: 0,
     ..LIFETIME_MS
 };
+const TRUST_MS: Limits = IDLE_MS;
+const PING_MS: Limits = Limits {
+    least: 1,
+    most: 60_000,
+    note: " (one minute)",
+    ty: "u64",
+};
+const RESERVE_MS: Limits = PING_MS;
 
 impl Settings {
     pub(crate) fn read(args: &Args, diag: &mut Diagnostics) -> Self {
         let none = Args::default();
-        let pool = match args.get("pool").map(|entry| &entry.value) {
-            Some(Value::List(pool)) => pool,
+        let list = |name| match args.get(name).map(|entry| &entry.value) {
+            Some(Value::List(list)) => list,
             _ => &none,
         };
+        let (pool, check, deadline) = (list("pool"), list("check"), list("deadline"));
         Self {
             env: variable(args, diag),
             max: integer(pool, "max", MAX, diag),
@@ -81,9 +96,13 @@ impl Settings {
             acquire_ms: integer(pool, "acquire_ms", ACQUIRE_MS, diag),
             lifetime_ms: integer(pool, "lifetime_ms", LIFETIME_MS, diag),
             credentials: provider(args, diag),
+            trust_ms: integer(check, "trust_ms", TRUST_MS, diag),
+            ping_ms: integer(check, "ping_ms", PING_MS, diag),
+            reserve_ms: integer(deadline, "reserve_ms", RESERVE_MS, diag),
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
             share: None,
+            background: word(args, "background", BACKGROUND, diag),
         }
     }
 
@@ -98,9 +117,13 @@ impl Settings {
             acquire_ms: self.acquire_ms.or(attribute.acquire_ms),
             lifetime_ms: self.lifetime_ms.or(attribute.lifetime_ms),
             credentials: self.credentials.or(attribute.credentials),
+            trust_ms: self.trust_ms.or(attribute.trust_ms),
+            ping_ms: self.ping_ms.or(attribute.ping_ms),
+            reserve_ms: self.reserve_ms.or(attribute.reserve_ms),
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
             share: self.share.or(attribute.share),
+            background: self.background.or(attribute.background),
         }
     }
 
@@ -120,8 +143,8 @@ impl Settings {
             None => Some(DEFAULT_MAX),
         };
         let close = match &self.close {
-            Some(close) => close.known(),
-            None => Some(DEFAULT_CLOSE),
+            Some(close) => Some(close.known()?),
+            None => None,
         };
         if let (Some(min), Some(max)) = (min.known(), max)
             && min > max
@@ -138,19 +161,14 @@ impl Settings {
             );
         }
         if min.known().is_some_and(|min| min > 0) && close == Some("Always") {
-            let default = match self.close {
-                Some(_) => "",
-                None => ", the default,",
-            };
             diag.error(
                 written,
-                format_args!(
-                    "`min` keeps connections open, but `close = \"always\"`{default} keeps none between invocations: \
-                     drop `min`, or write `close = \"never\"` or `close = \"on_error\"`"
-                ),
+                "`min` keeps connections open, but `close = \"always\"` keeps none between invocations: \
+                 drop `min`, or write `close = \"never\"` or `close = \"on_error\"`",
             );
         }
-        if min.known() == Some(0) || (min.known().is_some() && max.is_some()) {
+        let all_is_known = min.known().is_some() && max.is_some() && close.is_some();
+        if min.known() == Some(0) || all_is_known {
             return None;
         }
         Some(MinCheck {
@@ -159,7 +177,7 @@ impl Settings {
                 Some(max) => Some(max.tokens()?.clone()),
                 None => None,
             },
-            close: close?,
+            close,
         })
     }
 }

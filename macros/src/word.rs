@@ -18,6 +18,9 @@ pub(crate) const CLOSE: &[Word] = &[
 /// The words of `connect`, likewise.
 pub(crate) const CONNECT: &[Word] = &[("lazy", "Lazy"), ("eager", "Eager")];
 
+/// The words of `background`, likewise.
+pub(crate) const BACKGROUND: &[Word] = &[("wait", "Wait"), ("abort", "Abort")];
+
 type Word = (&'static str, &'static str);
 
 /// The variant that `name = "word"` chose.

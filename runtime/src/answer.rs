@@ -35,12 +35,14 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
     }
 
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
-        self.map_err(
-            |error| match boxed(&error).and_then(driver_symptom).and_then(explain) {
+        self.map_err(|error| {
+            let cause = boxed(&error)
+                .and_then(|boxed| ours(boxed).or_else(|| driver_symptom(boxed).and_then(explain)));
+            match cause {
                 Some(cause) => E::report(cause),
                 None => error,
-            },
-        )
+            }
+        })
     }
 }
 
@@ -74,24 +76,41 @@ pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
     None
 }
 
+/// An error of ours that has gone through a driver.
 #[cfg(feature = "_sql")]
-fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
-    crate::resource::sql::symptom(error.downcast_ref()?)
+fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
+    crate::resource::sql::ours(error.downcast_ref()?).cloned()
 }
 
 #[cfg(not(feature = "_sql"))]
-fn driver_symptom(_: &(dyn StdError + 'static)) -> Option<Symptom> {
+fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
+    None
+}
+
+#[cfg(feature = "_sql")]
+fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
+    #[cfg(feature = "_sql")]
+    if let Some(error) = error.downcast_ref() {
+        return crate::resource::sql::symptom(error);
+    }
+    #[cfg(feature = "mongodb")]
+    if let Some(error) = error.downcast_ref() {
+        return crate::resource::mongodb::symptom(error);
+    }
+    let _ = error;
     None
 }
 
 /// What kind of failure a driver's error is.
-#[cfg(feature = "_sql")]
 pub(crate) fn driver_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
-    Some(crate::resource::sql::kind(error.downcast_ref()?))
-}
-
-/// What kind of failure a driver's error is.
-#[cfg(not(feature = "_sql"))]
-pub(crate) fn driver_kind(_: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    #[cfg(feature = "_sql")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(crate::resource::sql::kind(error));
+    }
+    #[cfg(feature = "mongodb")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(crate::resource::mongodb::kind(error));
+    }
+    let _ = error;
     None
 }

@@ -73,8 +73,21 @@ pub const fn check_min(min: u32, max: u32, close: Close) {
     assert!(min <= max, "`min` is greater than `max`");
     assert!(
         min == 0 || !matches!(close, Close::Always),
-        "`min` keeps connections open, but `close = \"always\"` keeps none: drop `min`, or write `close = \"never\"`"
+        "`min` keeps connections open, but `close = \"always\"` keeps none between invocations: drop `min`, or write `close = \"never\"` or `close = \"on_error\"`"
     );
+}
+
+/// The same where the attribute does not say when to close: `close` is the default of the
+/// parameter's type.
+///
+/// # Panics
+/// When they do.
+pub const fn check_min_by_default(min: u32, max: u32, close: Close) {
+    assert!(
+        min == 0 || !matches!(close, Close::Always),
+        "`min` keeps connections open, but `close = \"always\"`, the default for this type, keeps none between invocations: drop `min`, or write `close = \"never\"` or `close = \"on_error\"`"
+    );
+    check_min(min, max, close);
 }
 
 /// A text put together in a constant.
@@ -219,6 +232,8 @@ mod tests {
     fn min_contradicts_max_and_always() {
         assert!(catch_unwind(|| check_min(3, 2, Close::Never)).is_err());
         assert!(catch_unwind(|| check_min(1, 2, Close::Always)).is_err());
+        assert!(catch_unwind(|| check_min_by_default(1, 2, Close::Always)).is_err());
+        check_min_by_default(1, 2, Close::Never);
         check_min(2, 2, Close::Never);
         check_min(0, 2, Close::Always);
     }

@@ -16,16 +16,22 @@ pub const DEFAULT_KEPT_IDLE: Duration = Duration::from_secs(300);
 /// The share of the server's connections that `budget(..)` may use (the Sequelize guide's figure).
 pub const DEFAULT_BUDGET_SHARE: f64 = 0.8;
 
-/// A kept connection idle for no longer than this is used as it is.
+/// A kept connection idle for no longer than this is used as it is, unless `check(trust_ms = ..)` says
+/// otherwise.
 pub const TRUST: Duration = Duration::from_millis(1_000);
-/// How long a kept connection may take to answer the ping that it gets after more than [`TRUST`].
+/// How long a kept connection may take to answer the ping that it gets after more than [`TRUST`],
+/// unless `check(ping_ms = ..)` says otherwise.
 pub const PING: Duration = Duration::from_millis(250);
-/// The handler is stopped this long before the platform's deadline; the rest is for closing.
+/// The handler is stopped this long before the platform's deadline, and the *finally* takes no longer,
+/// unless `deadline(reserve_ms = ..)` says otherwise.
 pub const RESERVE: Duration = Duration::from_millis(250);
-/// Kept free of the reserve for posting the answer itself.
+/// Kept free of the reserve for posting the answer itself, but never more than half of the reserve.
 pub const ANSWER_MARGIN: Duration = Duration::from_millis(50);
-/// The longest that the *finally* of one invocation may take when no deadline is nearer.
-pub const FINALLY: Duration = Duration::from_millis(2_000);
+/// How long background tasks are waited for where no deadline is known, and `background = "wait"`.
+pub const BACKGROUND: Duration = Duration::from_secs(60);
+/// How long [`shutdown`](crate::shutdown) may take. AWS Lambda leaves 300 ms between SIGTERM and SIGKILL
+/// where there is an external extension, 500 ms otherwise.
+pub const SHUTDOWN: Duration = Duration::from_millis(250);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
 /// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
@@ -50,13 +56,40 @@ pub const SECRET_FRESH: Duration = Duration::from_hours(1);
 pub const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the server may take to say so.
 pub const PRESSURE_ASK: Duration = Duration::from_millis(250);
+/// How long a kept connection may take to answer before another one is opened beside it: longer than
+/// a round trip within a region, so that a healthy connection costs the server no second one.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
+/// The most that is added to [`HEDGE_AFTER`], by chance: instances that thaw together do not all open at
+/// the same moment.
+pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
+/// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
+/// trip) before it is stopped on the server.
+pub const QUIET: Duration = Duration::from_millis(50);
+/// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
+/// well below a millisecond, and no measurable cost.
+pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
+
+/// How long a connection of MongoDB's driver may take to come back to its pool once its operation has
+/// been dropped: a task of the driver's has to see it.
+pub const MONGODB_RETURN: Duration = Duration::from_millis(10);
+/// What Tencent SCF's time limit may have lost before the event is here: it is counted from when the
+/// event is handed out, and is told as a duration.
+pub const SCF_DISPATCH: Duration = Duration::from_millis(20);
+/// How often in a row asking Tencent SCF for the next event may fail before the process gives up.
+pub const SCF_POLLS: u32 = 3;
+/// How long to wait before asking again.
+pub const SCF_POLL_PAUSE: Duration = Duration::from_millis(100);
+/// How long Tencent SCF may take for everything but the next event.
+pub const SCF_CALL: Duration = Duration::from_millis(3_000);
 
 /// The longest wait that can be configured: 15 minutes, the longest that a Lambda function may run.
 pub const LONGEST_ACQUIRE_MS: u64 = 900_000;
 /// The longest idle time and lifetime that can be configured: one day.
 pub const LONGEST_AGE_MS: u64 = 86_400_000;
+/// The longest ping and the longest reserve that can be configured: one minute.
+pub const LONGEST_CHECK_MS: u64 = 60_000;
 /// The most connections that one instance may be given.
 pub const LARGEST_MAX: u32 = 65_535;
 
@@ -84,6 +117,16 @@ pub enum Connect {
     Eager,
 }
 
+/// What becomes of a handler's background tasks when it returns: the attribute's `background = ".."`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tasks {
+    /// They are waited for, until the handler itself would be stopped.
+    Wait,
+    /// They are stopped.
+    Abort,
+}
+
 /// The attribute's arguments, as far as they were written; everything else is the resource's default.
 #[derive(Debug, Clone, Copy, Default)]
 #[must_use]
@@ -94,10 +137,14 @@ pub struct Config {
     pub(crate) idle_ms: Option<u64>,
     pub(crate) acquire_ms: Option<u64>,
     pub(crate) lifetime_ms: Option<u64>,
+    pub(crate) trust_ms: Option<u64>,
+    pub(crate) ping_ms: Option<u64>,
+    pub(crate) reserve_ms: Option<u64>,
     pub(crate) close: Option<Close>,
     pub(crate) connect: Option<Connect>,
     pub(crate) credentials: Option<Source>,
     pub(crate) share: Option<f64>,
+    pub(crate) background: Option<Tasks>,
 }
 
 impl Config {
@@ -110,10 +157,14 @@ impl Config {
             idle_ms: None,
             acquire_ms: None,
             lifetime_ms: None,
+            trust_ms: None,
+            ping_ms: None,
+            reserve_ms: None,
             close: None,
             connect: None,
             credentials: None,
             share: None,
+            background: None,
         }
     }
 
@@ -185,6 +236,48 @@ impl Config {
         self
     }
 
+    /// How long a kept connection may have idled to be used as it is, in milliseconds: up to
+    /// [`LONGEST_AGE_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn trust_ms(mut self, trust_ms: u64) -> Self {
+        assert!(
+            trust_ms <= LONGEST_AGE_MS,
+            "`trust_ms` must be at most 86400000 (one day)"
+        );
+        self.trust_ms = Some(trust_ms);
+        self
+    }
+
+    /// How long a kept connection may take to answer a ping, in milliseconds: 1 to
+    /// [`LONGEST_CHECK_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn ping_ms(mut self, ping_ms: u64) -> Self {
+        assert!(
+            ping_ms >= 1 && ping_ms <= LONGEST_CHECK_MS,
+            "`ping_ms` must be between 1 and 60000 (one minute)"
+        );
+        self.ping_ms = Some(ping_ms);
+        self
+    }
+
+    /// How long before the deadline the handler is stopped, in milliseconds: 1 to
+    /// [`LONGEST_CHECK_MS`].
+    ///
+    /// # Panics
+    /// If out of range.
+    pub const fn reserve_ms(mut self, reserve_ms: u64) -> Self {
+        assert!(
+            reserve_ms >= 1 && reserve_ms <= LONGEST_CHECK_MS,
+            "`reserve_ms` must be between 1 and 60000 (one minute)"
+        );
+        self.reserve_ms = Some(reserve_ms);
+        self
+    }
+
     /// When the connections go.
     pub const fn close(mut self, close: Close) -> Self {
         self.close = Some(close);
@@ -215,6 +308,17 @@ impl Config {
     pub const fn connect(mut self, connect: Connect) -> Self {
         self.connect = Some(connect);
         self
+    }
+
+    /// What becomes of background tasks when the handler returns.
+    pub const fn background(mut self, tasks: Tasks) -> Self {
+        self.background = Some(tasks);
+        self
+    }
+
+    /// How long before the deadline the handler is stopped, and how long the *finally* may take.
+    pub(crate) const fn reserve(&self) -> Duration {
+        milliseconds(self.reserve_ms, RESERVE)
     }
 }
 
@@ -296,6 +400,24 @@ pub struct Settings {
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
     pub ping: Duration,
+    /// The handler is stopped this long before the deadline, and the *finally* takes no longer.
+    pub reserve: Duration,
+    /// What becomes of background tasks when the handler returns.
+    pub background: Tasks,
+}
+
+impl Settings {
+    /// Whether anything may be open between two invocations, or before the first one.
+    pub(crate) const fn keeps(&self) -> bool {
+        !matches!(self.close, Close::Always) || matches!(self.connect, Connect::Eager)
+    }
+}
+
+const fn milliseconds(written: Option<u64>, default: Duration) -> Duration {
+    match written {
+        Some(ms) => Duration::from_millis(ms),
+        None => default,
+    }
 }
 
 impl Settings {
@@ -334,10 +456,7 @@ impl Settings {
                 None => 0,
             },
             idle,
-            acquire: match config.acquire_ms {
-                Some(acquire_ms) => Duration::from_millis(acquire_ms),
-                None => DEFAULT_ACQUIRE,
-            },
+            acquire: milliseconds(config.acquire_ms, DEFAULT_ACQUIRE),
             lifetime: match config.lifetime_ms {
                 Some(lifetime_ms) => Some(Duration::from_millis(lifetime_ms)),
                 None => None,
@@ -352,8 +471,13 @@ impl Settings {
                 Some(share) => share,
                 None => DEFAULT_BUDGET_SHARE,
             },
-            trust: TRUST,
-            ping: PING,
+            trust: milliseconds(config.trust_ms, TRUST),
+            ping: milliseconds(config.ping_ms, PING),
+            reserve: config.reserve(),
+            background: match config.background {
+                Some(tasks) => tasks,
+                None => Tasks::Wait,
+            },
         }
     }
 }
@@ -371,6 +495,24 @@ mod tests {
         assert_eq!(settings.lifetime, None);
         assert_eq!(settings.close, Close::Always);
         assert_eq!(settings.connect, Connect::Lazy);
+        assert_eq!(settings.trust, Duration::from_millis(1_000));
+        assert_eq!(settings.ping, Duration::from_millis(250));
+        assert_eq!(settings.reserve, Duration::from_millis(250));
+        assert_eq!(settings.background, Tasks::Wait);
+    }
+
+    #[test]
+    fn what_is_written_holds() {
+        let written = Config::new()
+            .trust_ms(0)
+            .ping_ms(1)
+            .reserve_ms(60_000)
+            .background(Tasks::Abort);
+        let settings = Settings::new(&written, &Defaults::SQL);
+        assert_eq!(settings.trust, Duration::ZERO);
+        assert_eq!(settings.ping, Duration::from_millis(1));
+        assert_eq!(settings.reserve, Duration::from_secs(60));
+        assert_eq!(settings.background, Tasks::Abort);
     }
 
     #[test]

@@ -69,10 +69,16 @@ pub enum ErrorKind {
     Tls,
     /// A connection broke while it was in use.
     ConnectionLost,
+    /// A clone of a resource was used when the invocation that it was lent to was over.
+    Escaped,
     /// The handler was stopped shortly before the platform's deadline.
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
     Query,
+    /// A resource's own code panicked.
+    Panicked,
+    /// A background task panicked, was stopped, or came too late.
+    Background,
     /// The event is not what the handler expects.
     Event,
     /// Everything else that a handler may report.
@@ -102,8 +108,11 @@ impl ErrorKind {
             Self::NoSuchDatabase => "NoSuchDatabase",
             Self::Tls => "TlsFailed",
             Self::ConnectionLost => "ConnectionLost",
+            Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",
+            Self::Panicked => "ResourcePanicked",
+            Self::Background => "BackgroundTaskFailed",
             Self::Event => "InvalidEvent",
             Self::Handler => "HandlerFailed",
             Self::Platform => "PlatformFailed",

@@ -27,7 +27,8 @@
 //! ```
 //!
 //! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
-//! * [`run`] takes an annotated handler to AWS Lambda, or to a terminal.
+//! * [`run`] takes an annotated handler to AWS Lambda, to Tencent SCF, or to a terminal.
+//! * [`Background`] takes tasks that the caller need not wait for.
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
 //! * [`credentials`] says where user and password come from, if not from the URL.
@@ -39,7 +40,7 @@
 //! 2. **Reset**: what was kept is used, checked or replaced, depending on how long the sandbox stood
 //!    still.
 //! 3. **Handler**: run until shortly before the platform's deadline, its panics caught.
-//! 4. **Finally**: settle, then keep or close, bounded in every step.
+//! 4. **Finally**: wait for background tasks, settle, then keep or close, bounded in every step.
 //!
 //! Each handler has one *slot* for each resource parameter; a slot holds at most one live
 //! *generation* of the resource; an invocation holds a *lease* on a generation. Several leases at once
@@ -52,10 +53,12 @@
 //! | --- | --- | --- |
 //! | `macros` | yes | the attribute |
 //! | `local` | yes | [`run`] outside a platform |
-//! | `postgres` | | `&PgPool`, `&mut PgConnection` |
-//! | `mysql` | | `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
-//! | `sqlite` | | `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
-//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions |
+//! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection` |
+//! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
+//! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
+//! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
+//! | `scf` | | [`run`] on Tencent Cloud Functions |
+//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions with SQL databases |
 //! | `rds-iam` | | logging in to RDS and Aurora with IAM tokens |
 //! | `secrets-manager` | | user and password from AWS Secrets Manager |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
@@ -67,11 +70,15 @@
 extern crate self as db_handler;
 
 mod answer;
+mod background;
 mod budget;
 mod clock;
 pub mod config;
 pub mod credentials;
 mod error;
+#[cfg(test)]
+#[path = "../tests/fake/mod.rs"]
+mod fake;
 mod host;
 mod invocation;
 mod lifecycle;
@@ -79,6 +86,7 @@ mod lock;
 mod platform;
 mod registry;
 pub mod resource;
+mod shutdown;
 mod site;
 mod slot;
 #[cfg_attr(
@@ -86,17 +94,34 @@ mod slot;
     allow(dead_code, reason = "only the local mode looks at it")
 )]
 mod timeline;
+mod unwind;
 
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
 
 pub use answer::{Answer, HandlerError};
+pub use background::{Background, Task};
 #[cfg(feature = "macros")]
 pub use db_handler_macros::db_handler;
 pub use error::{Error, ErrorKind, Stage};
 pub use invocation::{Event, Invocation};
 pub use lambda_runtime::{Context, LambdaEvent};
-pub use platform::{Handler, run};
+#[cfg(feature = "mongodb")]
+pub use mongodb;
+pub use platform::{Handler, Options, run, run_with};
+#[cfg(feature = "_sql")]
+pub use resource::sql::{Db, DbConnection, DbTransaction};
+pub use shutdown::shutdown;
 #[cfg(feature = "_sql")]
 pub use sqlx;
+
+/// A MySQL or MariaDB database: `&MySqlDb`.
+#[cfg(feature = "mysql")]
+pub type MySqlDb = Db<sqlx::MySql>;
+/// A PostgreSQL database: `&PgDb`.
+#[cfg(feature = "postgres")]
+pub type PgDb = Db<sqlx::Postgres>;
+/// A SQLite database: `&SqliteDb`.
+#[cfg(feature = "sqlite")]
+pub type SqliteDb = Db<sqlx::Sqlite>;

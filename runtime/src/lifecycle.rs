@@ -9,13 +9,13 @@ mod session;
 
 pub(crate) use finally::Finally;
 pub(crate) use inject::Params;
-pub use inject::{Ref, RefMut};
-#[cfg(feature = "_sql")]
+pub use inject::{Ref, RefMut, default_close};
+#[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) use session::explain;
 
 use crate::{
     answer::Answer,
-    error::Error,
+    error::{Error, ErrorKind},
     invocation::{Event, Invocation},
     resource::Symptom,
     site::Site,
@@ -62,11 +62,16 @@ where
     F: FnOnce(Ev, P::Guards) -> Fut,
     Fut: Future<Output = Out>,
 {
-    let mut session = Session::begin(site, &(signature.invocation)(&event)).await;
-    let guards = match P::lend(&mut session).await {
+    let session = Session::begin(site, &(signature.invocation)(&event)).await;
+    let guards = match P::lend(&session).await {
         Ok(guards) => guards,
         Err(error) => {
-            session.end(Ending::Failed).await;
+            let ending = if error.kind() == ErrorKind::Panicked {
+                Ending::Panicked
+            } else {
+                Ending::Failed
+            };
+            session.end(ending).await;
             return (signature.failed)(error);
         }
     };

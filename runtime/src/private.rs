@@ -1,10 +1,10 @@
 //! What the attribute's expansion calls. No stable interface: the macro crate is pinned to it.
 
 pub use crate::{
-    budget::{check_budget, check_min},
-    config::{Close, Config, Connect},
+    budget::{check_budget, check_min, check_min_by_default},
+    config::{Close, Config, Connect, Tasks},
     credentials::Source,
-    lifecycle::{Ref, RefMut, handle, signature},
+    lifecycle::{Ref, RefMut, default_close, handle, signature},
     registry::Registered,
     site::Site,
 };

@@ -9,6 +9,7 @@ use std::fmt;
 #[derive(Clone, Copy)]
 pub struct Registered {
     site: &'static Site,
+    keeps: fn(&'static Site) -> bool,
     prepare: fn(&'static Site) -> BoxFuture<'static, Result<(), Error>>,
 }
 
@@ -20,6 +21,7 @@ impl Registered {
     pub const fn new<P: Params>(site: &'static Site) -> Self {
         Self {
             site,
+            keeps: P::keeps,
             prepare: |site| Box::pin(P::prepare(site)),
         }
     }
@@ -31,13 +33,32 @@ impl fmt::Debug for Registered {
     }
 }
 
+/// Whether the handler whose type is called `type_name` may keep anything open between two events.
+/// Where it is not known which handler that is, any of them may.
+pub(crate) fn keeps(type_name: &str) -> bool {
+    let keeps = |registered: &Registered| (registered.keeps)(registered.site);
+    match find(type_name) {
+        Some(registered) => keeps(&registered),
+        None => inventory::iter::<Registered>.into_iter().any(keeps),
+    }
+}
+
 /// Gets the handler whose type is called `type_name` ready for its first event.
 ///
-/// A closure around a handler has a name of its own; it stands for the only handler there is. If
-/// there are several, the first event finds out.
+/// If it is not known which one that is, the first event finds out.
 pub(crate) async fn prepare(type_name: &str) -> Result<(), Error> {
+    match find(type_name) {
+        Some(registered) => (registered.prepare)(registered.site).await,
+        None => Ok(()),
+    }
+}
+
+/// The handler whose type is called `type_name`.
+///
+/// A closure around a handler has a name of its own; it stands for the only handler there is.
+fn find(type_name: &str) -> Option<Registered> {
     let all: Vec<Registered> = inventory::iter::<Registered>.into_iter().copied().collect();
-    let meant = match all.as_slice() {
+    match all.as_slice() {
         [only] if type_name.ends_with("{{closure}}") => Some(*only),
         // A handler of the same name in an outer module matches, too.
         several => several
@@ -45,9 +66,5 @@ pub(crate) async fn prepare(type_name: &str) -> Result<(), Error> {
             .copied()
             .filter(|registered| registered.site.is_named(type_name))
             .max_by_key(|registered| registered.site.module().len()),
-    };
-    match meant {
-        Some(registered) => (registered.prepare)(registered.site).await,
-        None => Ok(()),
     }
 }

@@ -19,6 +19,8 @@ use std::{
 };
 use tokio::time::Instant;
 
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "_sql")]
 pub mod sql;
 
@@ -101,11 +103,22 @@ pub trait Resource: Send + Sync + Sized + 'static {
     /// and again before the close; must not block.
     fn closing(&self) {}
 
-    /// Waits until everything lent is back, so that nothing is half-way when the sandbox freezes.
-    /// Called before a resource is kept.
+    /// Waits until everything lent is back and nothing runs elsewhere on its behalf, so that nothing is
+    /// half-way when the sandbox freezes; stops what does not come to an end by itself. Called when the
+    /// last invocation that holds it has ended, before it is kept or closed.
     fn settle(&self) -> impl Future<Output = Fitness> + Send {
         ready(Fitness::Fit)
     }
+
+    /// Undoes what an invocation has changed, for the next one to find it as good as new. Called before
+    /// it is kept.
+    fn refresh(&self) -> impl Future<Output = Fitness> + Send {
+        ready(Fitness::Fit)
+    }
+
+    /// It is kept, and nobody holds it any more: who uses it before it is [`reset`](Self::reset) has
+    /// escaped from an invocation. Must not block.
+    fn rest(&self) {}
 
     /// Closes it, in good order where the time allows. It is dropped afterwards in any case.
     fn close(&self) -> impl Future<Output = ()> + Send {
@@ -169,8 +182,9 @@ impl fmt::Display for Usage {
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be lent to a handler",
     label = "not a resource",
-    note = "known resources are `&PgPool`, `&MySqlPool`, `&SqlitePool` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
-    note = "a single connection is lent as `&mut PgConnection` and its siblings",
+    note = "known resources are `&Db<Postgres>`, `&PgPool` and their siblings for `MySql` and `Sqlite` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
+    note = "a single connection is lent as `&mut PgConnection` and its siblings, background tasks as `&Background`",
+    note = "with the feature `mongodb`: `&mongodb::Client` and `&mongodb::Database`, from the `mongodb` that `db_handler` re-exports",
     note = "implement `db_handler::resource::Resource` for a type of your own"
 )]
 pub trait Shared: Send + Sync + 'static {
@@ -195,7 +209,7 @@ impl<R: Resource> Shared for R {
     message = "`&mut {Self}` cannot be lent to a handler",
     label = "not a resource that one invocation can have for itself",
     note = "known ones are `&mut PgConnection`, `&mut MySqlConnection`, `&mut SqliteConnection` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
-    note = "a pool is lent as `&PgPool` and its siblings"
+    note = "what several queries may use at once is lent as `&Db<Postgres>` or `&PgPool`, and their siblings"
 )]
 pub trait Exclusive: Send + 'static {
     /// Where it is taken from.
@@ -287,7 +301,7 @@ impl Acquire {
     }
 
     /// The same for what outlives the invocation, and with it the invocation's deadline.
-    #[cfg(feature = "_sql")]
+    #[cfg(any(feature = "_sql", feature = "mongodb"))]
     pub(crate) fn unclamped(&self) -> Self {
         Self {
             within: self.settings.acquire,

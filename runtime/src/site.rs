@@ -1,7 +1,7 @@
 //! The place of one annotated handler: its name, its settings, and the slots of its resources.
 
 use crate::{
-    config::{Config, Settings},
+    config::{Config, RESERVE, Settings, Tasks},
     lock::lock,
     resource::Resource,
     slot::Slot,
@@ -10,6 +10,7 @@ use std::{
     any::{Any, TypeId},
     fmt,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 /// One per annotated handler, in a static of the expansion.
@@ -64,6 +65,18 @@ impl Site {
             .strip_prefix(self.module)
             .and_then(|rest| rest.strip_suffix(self.function))
             .is_some_and(|between| between.starts_with("::") && between.ends_with("::"))
+    }
+
+    /// How long before the deadline the handler is stopped, and how long its *finally* may take.
+    pub(crate) fn reserve(&self) -> Duration {
+        let written = self.configs.iter().map(Config::reserve);
+        written.max().unwrap_or(RESERVE)
+    }
+
+    /// What becomes of background tasks when the handler returns.
+    pub(crate) fn background(&self) -> Tasks {
+        let written = self.configs.iter().find_map(|config| config.background);
+        written.unwrap_or(Tasks::Wait)
     }
 
     pub(crate) fn settings<R: Resource>(&self, parameter: usize) -> Settings {

@@ -3,15 +3,23 @@
 //! Every change of who holds what happens under one short lock without an `.await`, so that a
 //! future dropped at any point leaves a slot that is consistent.
 
-use crate::{clock::Stamp, config::Settings, lock::lock, resource::Resource};
+use crate::{
+    clock::Stamp,
+    config::Settings,
+    lock::lock,
+    resource::Resource,
+    shutdown::{self, Open},
+    unwind::{self, caught, reported},
+};
+use futures_util::future::BoxFuture;
 use std::{
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use tokio::{
     runtime,
-    sync::{Mutex as AsyncMutex, Notify},
+    sync::{Mutex as AsyncMutex, Notify, watch},
 };
 
 /// Where the generations of one resource of one handler live.
@@ -30,6 +38,9 @@ pub(crate) struct Generation<R> {
     hold: Mutex<Hold>,
     /// Somebody else has leased it, too.
     joined: Notify,
+    slot: Weak<Slot<R>>,
+    /// Tells by its end that this generation is gone.
+    _gone: watch::Sender<()>,
 }
 
 struct Hold {
@@ -111,12 +122,13 @@ impl<R: Resource> Slot<R> {
     }
 
     /// Makes `resource` the current generation, for the first invocation to come.
-    pub(crate) fn preload(&self, resource: R) {
+    pub(crate) fn preload(self: &Arc<Self>, resource: R) {
         self.fill(resource, 0);
     }
 
-    fn fill(&self, resource: R, leases: usize) -> Arc<Generation<R>> {
+    fn fill(self: &Arc<Self>, resource: R, leases: usize) -> Arc<Generation<R>> {
         let now = Stamp::now();
+        let (gone, until_gone) = watch::channel(());
         let generation = Arc::new(Generation {
             resource,
             opened: now,
@@ -127,7 +139,11 @@ impl<R: Resource> Slot<R> {
                 last_used: now,
             }),
             joined: Notify::new(),
+            slot: Arc::downgrade(self),
+            _gone: gone,
         });
+        let open: Weak<Generation<R>> = Arc::downgrade(&generation);
+        shutdown::remember(open, until_gone, generation.runtime);
         *lock(&self.current) = Some(Arc::clone(&generation));
         generation
     }
@@ -158,6 +174,41 @@ impl<R> Generation<R> {
         }
         let idle = now.since(hold.last_used);
         (idle <= settings.idle).then_some(idle)
+    }
+}
+
+impl<R: Resource> Open for Generation<R> {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+
+    fn retire(self: Arc<Self>) -> Option<BoxFuture<'static, ()>> {
+        let slot = self.slot.upgrade();
+        let mut current = slot.as_ref().map(|slot| lock(&slot.current));
+        let unclaimed = {
+            let mut hold = lock(&self.hold);
+            // Who retires what nobody holds closes it.
+            let unclaimed = hold.leases == 0 && !hold.retired;
+            hold.retired = true;
+            unclaimed
+        };
+        if let Some(current) = &mut current {
+            forget(current, &self);
+        }
+        drop(current);
+        if !unclaimed {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let closing = caught::<R, _>("close", || self.resource.close());
+            if let Err(panicked) = closing.await {
+                unwind::report(&panicked, "");
+            }
+        }))
+    }
+
+    fn abandon(&self) {
+        reported::<R>("abandon", || self.resource.abandon());
     }
 }
 
@@ -214,7 +265,12 @@ impl<R: Resource> Lease<R> {
         let mut hold = lock(&self.generation.hold);
         hold.leases -= 1;
         hold.last_used = Stamp::now();
-        if hold.leases > 0 || !(close || hold.retired) {
+        if hold.leases > 0 {
+            return Released::Stays;
+        }
+        if !(close || hold.retired) {
+            // Under the lock, so that it comes before the reset for whoever leases it next.
+            self.generation.resource.rest();
             return Released::Stays;
         }
         hold.retired = true;
@@ -230,7 +286,7 @@ impl<R: Resource> Drop for Lease<R> {
         }
         self.retire();
         lock(&self.generation.hold).leases -= 1;
-        self.generation.resource.abandon();
+        reported::<R>("abandon", || self.generation.resource.abandon());
     }
 }
 

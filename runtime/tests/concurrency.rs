@@ -3,10 +3,10 @@
 mod fake;
 
 use db_handler::{
-    __private::{Close, Config, Site},
+    __private::{Close, Config, Ref, Site, handle, signature},
     Error, ErrorKind,
 };
-use fake::{FakeEvent, Faults, poll_once, shared};
+use fake::{Fake, FakeEvent, Faults, Script, poll_once, shared};
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 use tokio::sync::Semaphore;
@@ -49,7 +49,7 @@ async fn when_the_first_open_is_dropped_the_second_caller_opens() {
     }
     gate.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn the_last_one_out_closes() {
     assert!(script.log().is_empty(), "closed under the second one");
     go_second.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn nobody_joins_what_is_about_to_be_closed() {
         Err(Error::new(ErrorKind::Query, "scripted"))
     }));
     poll_once(&mut failing).await;
-    assert_eq!(script.log(), ["open", "closing", "close hangs"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close hangs"]);
 
     let mut next = pin!(until(site, Arc::new(Semaphore::new(1))));
     poll_once(&mut next).await;
@@ -112,7 +112,7 @@ async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
 
     go_on.add_permits(2);
     neighbour.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
     next.await;
     assert_eq!(script.log(), ["settle"]);
 }
@@ -131,7 +131,7 @@ async fn an_error_takes_the_resource_from_the_next_one_too() {
     script.log();
     go_on.add_permits(1);
     neighbour.await;
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,4 +175,51 @@ async fn what_is_dropped_serves_nobody_else() {
     let mut next = pin!(until(site, go_on));
     poll_once(&mut next).await;
     assert_eq!(script.log(), ["open"]);
+}
+
+/// Calls a handler that takes two `&Fake`.
+async fn two(site: &'static Site) -> Result<(), Error> {
+    handle::<(Ref<Fake>, Ref<Fake>), _, _, _, _>(
+        site,
+        signature(),
+        FakeEvent::default(),
+        async |_, _| Ok(()),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn several_resources_are_opened_side_by_side() {
+    static CONFIGS: [Config; 2] = [Config::new(); 2];
+    static SITE: Site = Site::new("test", "two", &CONFIGS);
+    let script = Script::of("test::two");
+    let gate = script.gate();
+    let mut calling = pin!(two(&SITE));
+    poll_once(&mut calling).await;
+    assert_eq!(script.log(), ["open", "open"]);
+    gate.add_permits(2);
+    calling.await.expect("succeeds");
+}
+
+#[tokio::test]
+async fn the_first_error_wins_and_what_was_opened_is_closed() {
+    static CONFIGS: [Config; 2] = [Config::new(); 2];
+    static SITE: Site = Site::new("test", "one_of_two", &CONFIGS);
+    let script = Script::of("test::one_of_two");
+    let gate = script.gate();
+    let mut calling = pin!(two(&SITE));
+    poll_once(&mut calling).await;
+    gate.add_permits(1);
+    poll_once(&mut calling).await;
+    script.faults(Faults {
+        open_fails: true,
+        ..Faults::default()
+    });
+    gate.add_permits(1);
+    let error = calling.await.expect_err("one of them fails");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(
+        script.log(),
+        ["open", "open", "closing", "settle", "close", "gone"]
+    );
 }

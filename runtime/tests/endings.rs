@@ -28,7 +28,7 @@ async fn a_panic_reaches_the_caller_after_the_finally() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted"));
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "close", "gone"]
+        ["open", "abandon", "closing", "settle", "close", "gone"]
     );
     succeed(site).await;
     assert_eq!(script.log(), ["open", "settle"]);
@@ -50,6 +50,7 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
             "abandon",
             "closing",
             "put back: Discarded",
+            "settle",
             "close",
             "gone"
         ]
@@ -73,8 +74,37 @@ async fn the_handler_is_stopped_shortly_before_the_deadline() {
     );
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "close", "gone"]
+        ["open", "abandon", "closing", "settle", "close", "gone"]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_with_a_reserve_of_its_own_is_stopped_that_long_before() {
+    let (site, _) = site!(reserve, Config::new().reserve_ms(1_200));
+    let started = Instant::now();
+    let error = shared::<()>(site, FakeEvent::with_ms_left(3_000), async |_| {
+        pending().await
+    })
+    .await
+    .expect_err("is stopped");
+    assert_eq!(started.elapsed().as_millis(), 1_800);
+    let said = error.to_string();
+    assert!(said.contains("1200 ms before the deadline"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_finally_has_something_of_a_tiny_reserve() {
+    let (site, script) = site!(tiny, Config::new().reserve_ms(20));
+    script.faults(fake::Faults {
+        never_closes: true,
+        ..fake::Faults::default()
+    });
+    let event = FakeEvent::with_ms_left(1_000);
+    let deadline = event.deadline.expect("set");
+    shared::<()>(site, event, async |_| pending().await)
+        .await
+        .expect_err("is stopped");
+    assert_eq!(deadline - Instant::now(), Duration::from_millis(10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +209,7 @@ async fn a_handler_dropped_while_opening_lets_the_next_one_open() {
     }
     gate.add_permits(1);
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test]

@@ -30,7 +30,10 @@ async fn always_opens_and_closes_for_every_invocation() {
     let (site, script) = site!(always, Config::new());
     for _ in 0..2 {
         succeed(site).await.expect("succeeds");
-        assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
+        assert_eq!(
+            script.log(),
+            ["open", "used", "closing", "settle", "close", "gone"]
+        );
     }
 }
 
@@ -38,7 +41,7 @@ async fn always_opens_and_closes_for_every_invocation() {
 async fn always_closes_after_an_error_too() {
     let (site, script) = site!(always_error, Config::new());
     fail(site).await.expect_err("fails");
-    assert_eq!(script.log(), ["open", "closing", "close", "gone"]);
+    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +60,7 @@ async fn on_error_keeps_after_success_and_closes_after_an_error() {
     assert_eq!(script.log(), ["open", "used", "settle"]);
     fail(site).await.expect_err("fails");
     let log = script.log();
-    assert_eq!(log[1..], ["closing", "close", "gone"], "{log:?}");
+    assert_eq!(log[1..], ["closing", "settle", "close", "gone"], "{log:?}");
     succeed(site).await.expect("succeeds");
     assert_eq!(script.log(), ["open", "used", "settle"]);
 }
@@ -125,7 +128,7 @@ async fn what_does_not_settle_in_time_is_closed_instead_of_kept() {
     let started = Instant::now();
     succeed(site).await.expect("succeeds");
     assert_eq!(script.log()[2..], ["settle", "close", "gone"]);
-    assert!(started.elapsed() < db_handler::config::FINALLY);
+    assert!(started.elapsed() < db_handler::config::RESERVE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,9 +142,17 @@ async fn a_close_that_hangs_is_given_up() {
     succeed(site).await.expect("succeeds");
     assert_eq!(
         script.log(),
-        ["open", "used", "closing", "close hangs", "abandon", "gone"]
+        [
+            "open",
+            "used",
+            "closing",
+            "settle",
+            "close hangs",
+            "abandon",
+            "gone"
+        ]
     );
-    assert!(started.elapsed() <= db_handler::config::FINALLY + Duration::from_millis(10));
+    assert!(started.elapsed() <= db_handler::config::RESERVE + Duration::from_millis(10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,6 +170,22 @@ async fn the_finally_leaves_time_for_the_answer() {
     assert!(Instant::now() + db_handler::config::ANSWER_MARGIN <= deadline);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_finally_takes_no_longer_than_the_reserve() {
+    let (site, script) = site!(reserved, Config::new().reserve_ms(40));
+    for event in [FakeEvent::default(), FakeEvent::with_ms_left(60_000)] {
+        script.faults(Faults {
+            never_closes: true,
+            ..Faults::default()
+        });
+        let started = Instant::now();
+        shared(site, event, async |_| Ok(()))
+            .await
+            .expect("succeeds");
+        assert_eq!(started.elapsed(), Duration::from_millis(40));
+    }
+}
+
 #[tokio::test]
 async fn a_panic_in_a_close_does_not_reach_the_caller() {
     let (site, script) = site!(panicking_close, Config::new());
@@ -170,7 +197,10 @@ async fn a_panic_in_a_close_does_not_reach_the_caller() {
     script.faults(Faults::default());
     script.log();
     succeed(site).await.expect("the next one works");
-    assert_eq!(script.log(), ["open", "used", "closing", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "used", "closing", "settle", "close", "gone"]
+    );
 }
 
 #[tokio::test]
@@ -184,6 +214,7 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
             "take",
             "closing",
             "put back: Closed",
+            "settle",
             "close",
             "gone"
         ]
@@ -204,7 +235,10 @@ async fn when_nothing_can_be_taken_the_resource_is_closed() {
         .await
         .expect_err("none left");
     assert_eq!(error.kind(), ErrorKind::AllInUse);
-    assert_eq!(script.log(), ["open", "take", "closing", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "take", "closing", "settle", "close", "gone"]
+    );
 }
 
 #[test]

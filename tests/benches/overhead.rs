@@ -7,7 +7,10 @@
 //! The database is never connected to: the URL only has to be there.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use db_handler::{Error, LambdaEvent, db_handler, sqlx::PgPool};
+use db_handler::{
+    Db, Error, LambdaEvent, db_handler,
+    sqlx::{PgPool, Postgres},
+};
 use lambda_runtime::Context;
 use std::{hint::black_box, time::SystemTime};
 
@@ -23,6 +26,16 @@ async fn kept(event: LambdaEvent<u64>, _db: &PgPool) -> Result<u64, Error> {
 
 #[db_handler]
 async fn always(event: LambdaEvent<u64>, _db: &PgPool) -> Result<u64, Error> {
+    Ok(black_box(event.payload) + 1)
+}
+
+#[db_handler(close = "never")]
+async fn kept_db(event: LambdaEvent<u64>, _db: &Db<Postgres>) -> Result<u64, Error> {
+    Ok(black_box(event.payload) + 1)
+}
+
+#[db_handler]
+async fn always_db(event: LambdaEvent<u64>, _db: &Db<Postgres>) -> Result<u64, Error> {
     Ok(black_box(event.payload) + 1)
 }
 
@@ -45,6 +58,12 @@ fn overhead(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("no database traffic");
     group.bench_function("bare", |bencher| {
         bencher.to_async(&runtime).iter(|| bare(event()));
+    });
+    group.bench_function("kept, Db", |bencher| {
+        bencher.to_async(&runtime).iter(|| kept_db(event()));
+    });
+    group.bench_function("always, Db", |bencher| {
+        bencher.to_async(&runtime).iter(|| always_db(event()));
     });
     group.bench_function("kept", |bencher| {
         bencher.to_async(&runtime).iter(|| kept(event()));

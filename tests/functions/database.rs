@@ -218,6 +218,16 @@ macro_rules! handlers {
                 Ok(json!(sessions))
             }
 
+            /// Keeps a pool and a connection, until it is told to shut down.
+            async fn kept(event: LambdaEvent<bool>) -> Result<Value, Error> {
+                if event.payload {
+                    db_handler::shutdown().await;
+                    return Ok(json!("shut down"));
+                }
+                let session = || LambdaEvent::new(Deed::Session, event.context.clone());
+                Ok(json!([never(session()).await?, single_kept(session()).await?]))
+            }
+
             /// Gives one of its calls up half-way.
             async fn impatient(event: LambdaEvent<()>) -> Result<Value, Error> {
                 let deed = |deed| LambdaEvent::new(deed, event.context.clone());
@@ -240,6 +250,7 @@ macro_rules! handlers {
                     "single_kept" => db_handler::run(single_kept).await,
                     "repeated" => db_handler::run(repeated).await,
                     "single_eager" => db_handler::run(single_eager).await,
+                    "kept" => db_handler::run(kept).await,
                     "impatient" => db_handler::run(impatient).await,
                     "both" => db_handler::run(both).await,
                     "boxed" => db_handler::run(boxed).await,

@@ -1,13 +1,14 @@
-//! Starts both database servers, says where, and waits to be killed: they must not outlive it.
+//! Starts all database servers, says where, and waits to be killed: they must not outlive it.
 
 use std::io::Read;
-use support::{mariadb, postgres};
+use support::{mariadb, mongodb, postgres};
 
 fn main() {
-    let (postgres, mariadb) = (postgres(), mariadb());
+    let (postgres, mariadb, mongodb) = (postgres(), mariadb(), mongodb());
     for (port, folder) in [
         (postgres.port(), postgres.folder()),
         (mariadb.port(), mariadb.folder()),
+        (mongodb.port(), mongodb.folder()),
     ] {
         println!("{port} {}", folder.display());
     }

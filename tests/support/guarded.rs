@@ -40,15 +40,22 @@ pub(crate) struct Workplace {
 
 impl Workplace {
     pub(crate) fn create(name: &str) -> Self {
+        let mut workplace = Self::create_for_us(name);
+        let owner = fs::metadata(workplace.path())
+            .expect("the folder just made")
+            .uid();
+        workplace.user = (owner == 0).then(|| (id(&["-u", "nobody"]), id(&["-g", "nobody"])));
+        workplace.hand_over(workplace.path());
+        workplace
+    }
+
+    /// For a program that runs as root as well, and may lie where only root finds it.
+    pub(crate) fn create_for_us(name: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix(&format!("db-handler-{name}-"))
             .tempdir()
             .expect("room for a temporary folder; see TMPDIR");
-        let owner = fs::metadata(&folder).expect("the folder just made").uid();
-        let user = (owner == 0).then(|| (id(&["-u", "nobody"]), id(&["-g", "nobody"])));
-        let workplace = Self { folder, user };
-        workplace.hand_over(workplace.path());
-        workplace
+        Self { folder, user: None }
     }
 
     /// The same for a program that we may run ourselves, and perhaps only we: one in our own folders.

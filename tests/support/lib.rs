@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | a PostgreSQL with an empty database | [`postgres()`]`.fresh_database().await` |
 //! | a MariaDB with an empty database | [`mariadb()`]`.fresh_database().await` |
-//! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`] |
+//! | a MongoDB (or what stands in for one) with an empty database | [`mongodb()`]`.fresh_url()` |
+//! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`], [`MongoDb::start`] |
 //! | who is connected, what runs | [`Database::wait_until_connections`], [`Database::running_queries`] |
 //! | PgBouncer before that PostgreSQL | [`PgBouncer::start`] |
 //! | AWS's services, as far as moto plays them | [`aws()`] |
@@ -22,6 +23,7 @@ mod database;
 pub mod function;
 mod guarded;
 mod mariadb;
+mod mongodb;
 mod pgbouncer;
 mod ports;
 mod postgres;
@@ -35,6 +37,7 @@ pub use aws::{Aws, aws};
 pub use binaries::{bin, example};
 pub use database::{Database, Session};
 pub use mariadb::{MariaDb, MariaDbBuilder, mariadb};
+pub use mongodb::{Connections, MongoDb, MongoRelay, MongoWatch, mongodb};
 pub use pgbouncer::{PgBouncer, Pooler};
 pub use ports::{SilentListener, free_port, refused_port, silent_listener};
 pub use postgres::{Postgres, PostgresBuilder, postgres};

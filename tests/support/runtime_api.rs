@@ -364,7 +364,8 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
         }
         (&Method::POST, ["2020-01-01", "extension", "register"]) => {
             shared.record(Call::Extension).await;
-            let mut response = Response::new(Full::from("{}"));
+            let function = r#"{"functionName":"function-under-test","functionVersion":"$LATEST","handler":"bootstrap"}"#;
+            let mut response = Response::new(Full::from(function));
             let header = HeaderName::from_static("lambda-extension-identifier");
             response
                 .headers_mut()

@@ -179,6 +179,45 @@ fn key_close() {
 }
 
 #[test]
+fn key_check() {
+    expect![[r#"
+        static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
+                ::core::module_path!(),
+                "handler",
+                &[::db_handler::__private::Config::new().trust_ms(0).ping_ms(PING)],
+            );
+    "#]]
+    .assert_eq(&site("check(trust_ms = 0, ping_ms = PING)"));
+}
+
+#[test]
+fn key_deadline() {
+    expect![[r#"
+        static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
+                ::core::module_path!(),
+                "handler",
+                &[::db_handler::__private::Config::new().reserve_ms(500)],
+            );
+    "#]]
+    .assert_eq(&site("deadline(reserve_ms = 500)"));
+}
+
+#[test]
+fn key_background() {
+    expect![[r#"
+        static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
+                ::core::module_path!(),
+                "handler",
+                &[
+                    ::db_handler::__private::Config::new()
+                        .background(::db_handler::__private::Tasks::Abort),
+                ],
+            );
+    "#]]
+    .assert_eq(&site("background = \"abort\""));
+}
+
+#[test]
 fn key_connect() {
     expect![[r#"
         static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(

@@ -1,15 +1,18 @@
 //! Phase 4: settle, then keep or close, bounded in every step.
 
 use crate::{
-    config::{ANSWER_MARGIN, Close, FINALLY, Settings},
+    background::Background,
+    config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
     lock::lock,
     resource::{Fate, Fitness, Resource},
     site::Site,
     slot::{Lease, Outdated, Released},
     timeline::{Phase, Timeline},
+    unwind::{self, reported},
 };
 use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
 use std::{
+    future::Future,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Mutex, MutexGuard},
@@ -41,22 +44,32 @@ pub(crate) type PutBack<R> = Box<dyn for<'a> FnOnce(&'a R, Fate) -> BoxFuture<'a
 pub(crate) struct Finally {
     site: &'static Site,
     deadline: Option<Instant>,
+    /// When the handler is stopped, and with it its background tasks.
+    stop_at: Option<Instant>,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` as long as the handler runs.
     ending: Option<Ending>,
+    /// `None` as long as nobody has asked for it.
+    background: Option<Background>,
     held: Vec<Box<dyn Held>>,
 }
 
 impl Finally {
-    pub(super) fn new(site: &'static Site, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(
+        site: &'static Site,
+        deadline: Option<Instant>,
+        stop_at: Option<Instant>,
+    ) -> Self {
         Self {
             site,
             deadline,
+            stop_at,
             state: Mutex::new(State {
                 ending: None,
+                background: None,
                 held: Vec::new(),
             }),
         }
@@ -66,12 +79,39 @@ impl Finally {
         self.lock().held.push(Box::new(held));
     }
 
+    /// The tasks of the invocation.
+    pub(super) fn background(&self) -> Background {
+        let mut state = self.lock();
+        let tasks = state
+            .background
+            .get_or_insert_with(|| Background::new(self.site.name()));
+        tasks.clone()
+    }
+
     pub(super) fn ended(&self, ending: Ending) {
         let mut state = self.lock();
         state.ending = Some(ending);
-        for held in &state.held {
-            held.ended(ending);
+        let mut awaited = false;
+        if let Some(background) = &state.background {
+            if self.waits_for_tasks(ending) {
+                awaited = background.running() > 0;
+            } else {
+                background.abort();
+            }
         }
+        for held in &state.held {
+            held.ended(ending, awaited);
+        }
+    }
+
+    fn abandon(&self) {
+        for held in &self.lock().held {
+            held.abandon();
+        }
+    }
+
+    fn waits_for_tasks(&self, ending: Ending) -> bool {
+        self.site.background() == Tasks::Wait && !ending.is_abnormal()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -86,29 +126,84 @@ impl Finally {
 
     /// Settles, keeps and closes.
     pub(crate) async fn run(&self, timeline: Option<&Timeline>) {
-        let (ending, held) = {
+        if !self.has_ended() {
+            // It was dropped with its platform's call, or forgotten: nothing it holds comes back.
+            self.abandon();
+            self.ended(Ending::Dropped);
+        }
+        let (ending, background, held) = {
             let mut state = self.lock();
-            // A handler that has not said how it ended was dropped with its platform's call.
             let ending = state.ending.unwrap_or(Ending::Dropped);
-            (ending, std::mem::take(&mut state.held))
+            let background = state.background.take();
+            (ending, background, std::mem::take(&mut state.held))
         };
-        let now = Instant::now();
-        let longest = now + FINALLY;
-        // The margin is for posting the answer, or for asking for the next event.
-        let until = match self.deadline {
-            Some(deadline) => deadline
-                .checked_sub(ANSWER_MARGIN)
-                .unwrap_or(now)
-                .min(longest),
-            None => longest,
-        };
+        // The tasks may be using what is put back, settled and closed below.
+        if let Some(background) = background {
+            self.finish_tasks(&background, ending, timeline).await;
+        }
         let step = Step {
             handler: self.site.name(),
             ending,
-            until,
+            until: self.until(),
             timeline,
         };
         join_all(held.into_iter().map(|held| step.finish(held))).await;
+    }
+
+    /// Sees to it that no task of this invocation is alive.
+    async fn finish_tasks(
+        &self,
+        background: &Background,
+        ending: Ending,
+        timeline: Option<&Timeline>,
+    ) {
+        let from = Instant::now();
+        let (handler, running) = (self.site.name(), background.running());
+        if self.waits_for_tasks(ending) {
+            let until = self.stop_at.unwrap_or(from + BACKGROUND);
+            background.wait(until).await;
+        }
+        let stopped = background.abort();
+        if stopped > 0 {
+            if self.waits_for_tasks(ending) {
+                let waited = from.elapsed();
+                tracing::warn!(handler, stopped, ?waited, "background tasks took too long");
+            }
+            // What cannot be stopped must not keep the rest from being closed.
+            let now = Instant::now();
+            let half_way = now + self.until().saturating_duration_since(now) / 2;
+            background.wait(half_way).await;
+            let unstoppable = background.running();
+            if unstoppable > 0 {
+                tracing::error!(
+                    handler,
+                    unstoppable,
+                    "background tasks that never yield are still running"
+                );
+            }
+        }
+        if let Some(timeline) = timeline
+            && running + stopped > 0
+        {
+            let what = match stopped {
+                0 => format!("background tasks done ({running} of them)"),
+                _ => format!("background tasks stopped ({stopped} of them)"),
+            };
+            timeline.add(Phase::Finally, from, what);
+        }
+    }
+
+    /// When everything has to be put back, settled and closed.
+    fn until(&self) -> Instant {
+        let now = Instant::now();
+        let reserve = self.site.reserve();
+        let longest = now + reserve;
+        let Some(deadline) = self.deadline else {
+            return longest;
+        };
+        // For posting the answer, or for asking for the next event.
+        let margin = ANSWER_MARGIN.min(reserve / 2);
+        deadline.checked_sub(margin).unwrap_or(now).min(longest)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,8 +222,11 @@ pub(super) struct Step<'a> {
 
 /// One resource that an invocation holds.
 pub(super) trait Held: Send {
-    /// The handler has ended; `finish` comes later.
-    fn ended(&self, ending: Ending);
+    /// The handler has ended; `finish` comes later. With `in_use`, background tasks are still at it.
+    fn ended(&self, ending: Ending, in_use: bool);
+
+    /// The handler ended abnormally, and nobody else has said so.
+    fn abandon(&self);
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
@@ -142,7 +240,7 @@ pub(super) struct Holding<R: Resource> {
 }
 
 impl<R: Resource> Held for Holding<R> {
-    fn ended(&self, ending: Ending) {
+    fn ended(&self, ending: Ending, in_use: bool) {
         let Some(lease) = &self.lease else { return };
         // Nobody may join what is about to be closed. With `always`, others may still be at it: then
         // the last one out closes.
@@ -153,8 +251,14 @@ impl<R: Resource> Held for Holding<R> {
         }
         // After a success everything is back or about to be, and goes when the answer is out. What a
         // failure has given up half-way must not even begin to be waited for.
-        if ending != Ending::Succeeded && lease.is_retired() && lease.is_last() {
-            lease.resource().closing();
+        if ending != Ending::Succeeded && !in_use && lease.is_retired() && lease.is_last() {
+            reported::<R>("closing", || lease.resource().closing());
+        }
+    }
+
+    fn abandon(&self) {
+        if let Some(lease) = &self.lease {
+            reported::<R>("abandon", || lease.resource().abandon());
         }
     }
 
@@ -165,7 +269,7 @@ impl<R: Resource> Held for Holding<R> {
             }
             let Some(lease) = self.lease else { return };
             if lease.is_retired() && lease.is_last() {
-                lease.resource().closing();
+                reported::<R>("closing", || lease.resource().closing());
             }
             let fate = if step.ending.is_abnormal() {
                 Fate::Discarded
@@ -174,12 +278,13 @@ impl<R: Resource> Held for Holding<R> {
             } else {
                 Fate::Kept
             };
-            let putting_back = (self.put_back)(lease.resource(), fate);
-            if timeout_at(step.until, putting_back).await.is_err() {
+            let put_back = self.put_back;
+            let putting_back = step.caught::<R, _>("put_back", || put_back(lease.resource(), fate));
+            if !matches!(timeout_at(step.until, putting_back).await, Ok(Some(()))) {
                 lease.retire();
             }
             let close = lease.is_retired() || must_close(self.settings.close, step.ending);
-            if !close && lease.is_last() && !step.settle(&lease).await {
+            if lease.is_last() && !step.settle(&lease, !close).await {
                 lease.retire();
             }
             match lease.release(close) {
@@ -199,6 +304,17 @@ fn must_close(close: Close, ending: Ending) -> bool {
 }
 
 impl<'a> Step<'a> {
+    /// Awaits what `R`'s method `name` returns; nothing if it panicked, which is reported.
+    async fn caught<R: Resource, Fut: Future>(
+        &self,
+        name: &'static str,
+        method: impl FnOnce() -> Fut,
+    ) -> Option<Fut::Output> {
+        let done = unwind::caught::<R, _>(name, method).await;
+        done.inspect_err(|panicked| unwind::report(panicked, self.handler))
+            .ok()
+    }
+
     /// One resource's panic must not keep the others from being closed.
     async fn finish(self, held: Box<dyn Held>) {
         let finishing: BoxFuture<'a, ()> = held.finish(self);
@@ -207,25 +323,34 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether everything lent came back in time, and is to be kept.
-    async fn settle<R: Resource>(&self, lease: &Lease<R>) -> bool {
+    /// Whether everything lent came back in time, and with `keep` is as good as new and still wanted.
+    async fn settle<R: Resource>(&self, lease: &Lease<R>, keep: bool) -> bool {
         let from = Instant::now();
-        // What does not settle has to be closed, and that takes time, too.
-        let half_way = from + self.until.saturating_duration_since(from) / 2;
-        let (settling, joined) = (pin!(lease.resource().settle()), pin!(lease.joined()));
-        let fitness = match timeout_at(half_way, select(settling, joined)).await {
-            Ok(Either::Left((fitness, _))) => fitness,
+        // What does not settle has to be closed, and that takes time, too: a goodbye, no round trip.
+        // What is closed anyway can do without that.
+        let left = self.until.saturating_duration_since(from);
+        let most_of_it = from + if keep { left * 3 / 4 } else { left * 9 / 10 };
+        let resource = lease.resource();
+        let settling = pin!(async {
+            match self.caught::<R, _>("settle", || resource.settle()).await? {
+                Fitness::Fit if keep => self.caught::<R, _>("refresh", || resource.refresh()).await,
+                fitness => Some(fitness),
+            }
+        });
+        let joined = pin!(lease.joined());
+        let fitness = match timeout_at(most_of_it, select(settling, joined)).await {
+            Ok(Either::Left((fitness, _))) => fitness.unwrap_or(Fitness::Unfit),
             // Somebody else is at it now, and will settle it in the end.
             Ok(Either::Right(((), _))) => Fitness::Fit,
             Err(_) => Fitness::Unfit,
         };
-        if fitness == Fitness::Unwanted {
+        if fitness == Fitness::Unwanted && keep {
             self.note(from, || {
                 format!("{} given back: the server is full", R::NAME)
             });
         }
-        if fitness == Fitness::Unfit {
-            let usage = lease.resource().usage();
+        if fitness == Fitness::Unfit && keep {
+            let usage = resource.usage();
             tracing::warn!(
                 handler = self.handler,
                 resource = R::NAME,
@@ -241,9 +366,8 @@ impl<'a> Step<'a> {
     async fn close<R: Resource>(&self, outdated: Outdated<R>) {
         let from = Instant::now();
         let usage = outdated.resource().usage();
-        let closed = timeout_at(self.until, outdated.resource().close())
-            .await
-            .is_ok();
+        let closing = self.caught::<R, _>("close", || outdated.resource().close());
+        let closed = matches!(timeout_at(self.until, closing).await, Ok(Some(())));
         if closed {
             tracing::debug!(
                 handler = self.handler,
@@ -252,7 +376,7 @@ impl<'a> Step<'a> {
                 "closed"
             );
         } else {
-            outdated.resource().abandon();
+            reported::<R>("abandon", || outdated.resource().abandon());
             tracing::warn!(
                 handler = self.handler,
                 resource = R::NAME,
@@ -271,5 +395,47 @@ impl<'a> Step<'a> {
         if let Some(timeline) = self.timeline {
             timeline.add(Phase::Finally, from, what());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        config::{Close, Config},
+        fake::{FakeEvent, Script, poll_once, shared},
+        host::Host,
+        site::Site,
+    };
+    use std::future::pending;
+
+    #[tokio::test]
+    async fn a_forgotten_handler_ends_like_a_dropped_one() {
+        static CONFIGS: [Config; 1] = [Config::new().close(Close::Never)];
+        static SITE: Site = Site::new("finally", "forgotten", &CONFIGS);
+        let script = Script::of("finally::forgotten");
+        let host = Host::new();
+        let call = || {
+            shared::<()>(&SITE, FakeEvent::default(), async |_| {
+                script.note("ran");
+                pending().await
+            })
+        };
+        // Somebody else is at it, too.
+        let mut neighbour = Box::pin(call());
+        poll_once(&mut neighbour).await;
+        host.drive(async {
+            let mut forgotten = Box::pin(call());
+            poll_once(&mut forgotten).await;
+            std::mem::forget(forgotten);
+        })
+        .await;
+        script.log();
+        host.finish().await;
+        assert_eq!(script.log(), ["abandon"]);
+
+        let mut next = Box::pin(call());
+        poll_once(&mut next).await;
+        assert_eq!(script.log(), ["open", "ran"], "it has one of its own");
+        drop(neighbour);
     }
 }

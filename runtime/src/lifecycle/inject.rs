@@ -7,12 +7,16 @@
 
 use super::{finally::PutBack, obtain, session::Session};
 use crate::{
+    background::Background,
+    config::Close,
     error::{Error, Stage},
     lock::lock,
-    resource::{Exclusive, Shared},
+    resource::{Exclusive, Resource, Shared},
     site::Site,
     slot::Borrowed,
+    unwind::caught,
 };
+use futures_util::future::{BoxFuture, try_join, try_join_all};
 use std::{
     future::{Future, ready},
     marker::PhantomData,
@@ -52,6 +56,12 @@ impl<T: Exclusive> ByMut for T {
     type Param = ExclusiveParam<T>;
 }
 
+/// When the resource of a parameter is closed if the attribute does not say.
+#[must_use]
+pub const fn default_close<P: Param>() -> Close {
+    P::CLOSE
+}
+
 /// A parameter `&T`.
 pub struct SharedParam<T>(PhantomData<fn() -> T>);
 
@@ -63,11 +73,17 @@ pub trait Param: 'static {
     /// What the parameter borrows from.
     type Guard: Send;
 
+    /// When its resource is closed if the attribute does not say.
+    const CLOSE: Close;
+
     /// Gets it for one invocation.
     fn lend(
-        session: &mut Session,
+        session: &Session,
         parameter: usize,
     ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
+
+    /// Whether anything may be open between two invocations.
+    fn keeps(site: &'static Site, parameter: usize) -> bool;
 
     /// Gets ready before the first event.
     fn prepare(
@@ -76,10 +92,50 @@ pub trait Param: 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 }
 
+/// Background tasks are the invocation's own: there is nothing to open, and nothing to keep.
+#[diagnostic::do_not_recommend]
+impl ByRef for Background {
+    type Param = BackgroundParam;
+}
+
+/// A parameter `&Background`.
+pub struct BackgroundParam;
+
+impl Param for BackgroundParam {
+    type Guard = BackgroundGuard;
+
+    const CLOSE: Close = Close::Never;
+
+    async fn lend(session: &Session, _: usize) -> Result<Self::Guard, Error> {
+        Ok(BackgroundGuard(session.background()))
+    }
+
+    fn keeps(_: &'static Site, _: usize) -> bool {
+        false
+    }
+
+    async fn prepare(_: &'static Site, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What a body's `&Background` borrows from.
+pub struct BackgroundGuard(Background);
+
+impl Deref for BackgroundGuard {
+    type Target = Background;
+
+    fn deref(&self) -> &Background {
+        &self.0
+    }
+}
+
 impl<T: Shared> Param for SharedParam<T> {
     type Guard = SharedGuard<T::Resource, T>;
 
-    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
+
+    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let (resource, _) = session
             .lease::<T::Resource>(parameter, Box::new(|_, _| Box::pin(ready(()))))
             .await?;
@@ -87,6 +143,10 @@ impl<T: Shared> Param for SharedParam<T> {
             resource,
             borrow: T::borrow,
         })
+    }
+
+    fn keeps(site: &'static Site, parameter: usize) -> bool {
+        site.settings::<T::Resource>(parameter).keeps()
     }
 
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
@@ -97,13 +157,16 @@ impl<T: Shared> Param for SharedParam<T> {
 impl<T: Exclusive> Param for ExclusiveParam<T> {
     type Guard = ExclusiveGuard<T::Loan>;
 
-    async fn lend(session: &mut Session, parameter: usize) -> Result<Self::Guard, Error> {
+    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
+
+    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
         let returned = Returned::<T::Loan>::default();
         let (resource, acquire) = session
             .lease::<T::Resource>(parameter, returned.put_back::<T>())
             .await?;
-        let loan = match timeout_at(acquire.until(), T::take(&resource, &acquire)).await {
-            Ok(taken) => taken,
+        let taking = caught::<T::Resource, _>("take", || T::take(&resource, &acquire));
+        let loan = match timeout_at(acquire.until(), taking).await {
+            Ok(taken) => taken.flatten(),
             Err(_) => Err(acquire.timed_out("taking a connection")),
         };
         match loan {
@@ -113,6 +176,10 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
             }),
             Err(error) => Err(error.at(Stage::Acquire).in_handler(acquire.handler())),
         }
+    }
+
+    fn keeps(site: &'static Site, parameter: usize) -> bool {
+        site.settings::<T::Resource>(parameter).keeps()
     }
 
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
@@ -203,10 +270,29 @@ pub trait Params: 'static {
     type Guards: Send;
 
     /// Gets all of them for one invocation.
-    fn lend(session: &mut Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
+    fn lend(session: &Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
+
+    /// Whether anything may be open between two invocations.
+    fn keeps(site: &'static Site) -> bool;
 
     /// Gets ready before the first event.
     fn prepare(site: &'static Site) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+}
+
+/// `A` lent beside `B` beside `C` ..: the first error wins, and what was lent by then is put back.
+macro_rules! side_by_side {
+    ($session:ident, $param:ident $index:tt) => {
+        $param::lend($session, $index)
+    };
+    ($session:ident, $param:ident $index:tt, $($rest:tt)+) => {
+        try_join($param::lend($session, $index), side_by_side!($session, $($rest)+))
+    };
+}
+
+/// The pattern for what [`side_by_side`] resolves to.
+macro_rules! nested {
+    ($param:ident) => { $param };
+    ($param:ident, $($rest:ident),+) => { ($param, nested!($($rest),+)) };
 }
 
 macro_rules! params {
@@ -214,13 +300,20 @@ macro_rules! params {
         impl<$($param: Param),+> Params for ($($param,)+) {
             type Guards = ($($param::Guard,)+);
 
-            async fn lend(session: &mut Session) -> Result<Self::Guards, Error> {
-                Ok(($($param::lend(session, $index).await?,)+))
+            async fn lend(session: &Session) -> Result<Self::Guards, Error> {
+                #[allow(non_snake_case, reason = "a guard has the name of its parameter")]
+                let nested!($($param),+) = side_by_side!(session, $($param $index),+).await?;
+                Ok(($($param,)+))
+            }
+
+            fn keeps(site: &'static Site) -> bool {
+                [$($param::keeps(site, $index)),+].contains(&true)
             }
 
             async fn prepare(site: &'static Site) -> Result<(), Error> {
-                $($param::prepare(site, $index).await?;)+
-                Ok(())
+                let preparing: Vec<BoxFuture<'static, Result<(), Error>>> =
+                    vec![$(Box::pin($param::prepare(site, $index))),+];
+                try_join_all(preparing).await.map(drop)
             }
         }
     };
@@ -234,3 +327,26 @@ params!(A 0, B 1, C 2, D 3, E 4);
 params!(A 0, B 1, C 2, D 3, E 4, F 5);
 params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 params!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Connect},
+        fake::{Fake, Script, poll_once},
+    };
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn eager_resources_are_opened_side_by_side() {
+        static CONFIGS: [Config; 2] = [Config::new().connect(Connect::Eager); 2];
+        static SITE: Site = Site::new("inject", "eager", &CONFIGS);
+        let script = Script::of("inject::eager");
+        let gate = script.gate();
+        let mut preparing = pin!(<(Ref<Fake>, Ref<Fake>)>::prepare(&SITE));
+        poll_once(&mut preparing).await;
+        assert_eq!(script.log(), ["open", "open"]);
+        gate.add_permits(2);
+        preparing.await.expect("both open");
+    }
+}

@@ -8,6 +8,7 @@ use crate::{
     site::Site,
     slot::{Lease, Offer, Outdated, Released, Slot},
     timeline::{Phase, Timeline},
+    unwind::{self, caught},
 };
 use std::{future::Future, sync::Arc};
 use tokio::time::{Instant, timeout_at};
@@ -66,8 +67,12 @@ async fn kept<R: Resource>(
             return None;
         }
     };
-    let fitness = timeout_at(acquire.until(), lease.resource().reset(idle)).await;
-    if let Ok(Fitness::Fit) = fitness {
+    let resetting = caught::<R, _>("reset", || lease.resource().reset(idle));
+    let fitness = timeout_at(acquire.until(), resetting).await;
+    if let Ok(Err(panicked)) = &fitness {
+        unwind::report(panicked, acquire.handler());
+    }
+    if let Ok(Ok(Fitness::Fit)) = fitness {
         note_reset(timeline, from, || {
             format!(
                 "{} kept, idle for {} ms ({})",
@@ -121,9 +126,10 @@ pub(super) async fn prepare<R: Resource>(
 
 async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error> {
     bounded(acquire, "opening", async {
-        let resource = R::open(acquire).await?;
+        let resource = caught::<R, _>("open", || R::open(acquire)).await??;
         if connect {
-            resource.connect(acquire).await?;
+            // Boxed: what a driver needs to connect is large, and few invocations connect here.
+            Box::pin(caught::<R, _>("connect", || resource.connect(acquire))).await??;
         }
         Ok(resource)
     })

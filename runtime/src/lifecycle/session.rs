@@ -5,14 +5,16 @@ use super::{
     obtain,
 };
 use crate::{
-    config::RESERVE,
+    background::Background,
     error::{Error, ErrorKind, Stage},
     host::Host,
     invocation::Invocation,
+    lock::lock,
     resource::{Acquire, Resource, Symptom, Usage},
     site::Site,
     slot::Borrowed,
     timeline::Phase,
+    unwind::reported,
 };
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::{
@@ -20,7 +22,7 @@ use std::{
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::Poll,
 };
 use tokio::{
@@ -35,7 +37,7 @@ tokio::task_local! {
 
 /// What the resources of the running handler know about a symptom. `None` outside a handler's own
 /// task.
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
     LENT.try_with(|lent| lent.explain(symptom)).ok().flatten()
 }
@@ -44,21 +46,30 @@ pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
 #[derive(Clone, Default)]
 struct Lent {
     handler: &'static str,
-    resources: Vec<Arc<dyn Probe>>,
+    /// In the order of the parameters, whoever was there first.
+    resources: Vec<(usize, Arc<dyn Probe>)>,
 }
 
 impl Lent {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         self.resources
             .iter()
-            .find_map(|resource| resource.explain(symptom))
+            .find_map(|(_, resource)| resource.explain(symptom))
             .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
     }
 
     fn abandon(&self) {
-        for resource in &self.resources {
+        for (_, resource) in &self.resources {
             resource.abandon();
         }
+    }
+
+    fn add(&mut self, parameter: usize, resource: Arc<dyn Probe>) {
+        let before = self
+            .resources
+            .iter()
+            .filter(|(other, _)| *other < parameter);
+        self.resources.insert(before.count(), (parameter, resource));
     }
 }
 
@@ -94,11 +105,14 @@ impl<R: Resource> Probe for Borrowed<R> {
     }
 
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        R::watch(self)
+        let watching = R::watch(self)?;
+        // It watches for explanations: without them the handler does as well.
+        let watching = AssertUnwindSafe(watching).catch_unwind();
+        Some(Box::pin(watching.map(drop)))
     }
 
     fn abandon(&self) {
-        R::abandon(self);
+        reported::<R>("abandon", || R::abandon(self));
     }
 }
 
@@ -108,7 +122,8 @@ pub struct Session {
     site: &'static Site,
     started: Instant,
     deadline: Option<Instant>,
-    lent: Lent,
+    stop_at: Option<Instant>,
+    lent: Mutex<Lent>,
     finally: Arc<Finally>,
     host: Option<Arc<Host>>,
     over: bool,
@@ -128,7 +143,9 @@ impl Session {
             // done after the answer is in the way of the next.
             Box::pin(host.finish_ended()).await;
         }
-        let finally = Arc::new(Finally::new(site, invocation.deadline));
+        let started = Instant::now();
+        let stop_at = stop_at(site, started, invocation.deadline);
+        let finally = Arc::new(Finally::new(site, invocation.deadline, stop_at));
         if let Some(host) = &host {
             host.defer(Arc::clone(&finally));
         }
@@ -139,12 +156,13 @@ impl Session {
         );
         Self {
             site,
-            started: Instant::now(),
+            started,
             deadline: invocation.deadline,
-            lent: Lent {
+            stop_at,
+            lent: Mutex::new(Lent {
                 handler: site.name(),
                 resources: Vec::new(),
-            },
+            }),
             finally,
             host,
             over: false,
@@ -153,12 +171,12 @@ impl Session {
 
     /// Gets resource number `parameter`, opened or reset; `put_back` is called in the *finally*.
     pub(super) async fn lease<R: Resource>(
-        &mut self,
+        &self,
         parameter: usize,
         put_back: PutBack<R>,
     ) -> Result<(Borrowed<R>, Acquire), Error> {
         let settings = self.site.settings::<R>(parameter);
-        let acquire = Acquire::new(self.site.name(), settings, self.stop_at());
+        let acquire = Acquire::new(self.site.name(), settings, self.stop_at);
         let slot = self.site.slot::<R>(parameter);
         let timeline = self.host.as_ref().and_then(|host| host.timeline());
         let mut outdated = Vec::new();
@@ -177,23 +195,21 @@ impl Session {
             outdated,
         });
         let borrowed = borrowed?;
-        self.lent.resources.push(Arc::new(borrowed.clone()));
+        lock(&self.lent).add(parameter, Arc::new(borrowed.clone()));
         Ok((borrowed, acquire))
     }
 
-    /// When the handler is stopped: [`RESERVE`] before the deadline, but never in the first half of
-    /// the time that there is.
-    fn stop_at(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        let left = deadline.saturating_duration_since(self.started);
-        Some(self.started + left.saturating_sub(RESERVE).max(left / 2))
+    /// The invocation's tasks.
+    pub(super) fn background(&self) -> Background {
+        self.finally.background()
     }
 
     /// Runs the handler.
     pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
         let from = Instant::now();
-        let stop_at = self.stop_at();
-        let mut watching = watching(&self.lent.resources);
+        let stop_at = self.stop_at;
+        let lent = Arc::new(lock(&self.lent).clone());
+        let mut watching = watching(&lent.resources);
         let outcome = {
             let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
             // A handler that is always ready uses up tokio's budget, and would be stopped by no alarm
@@ -214,8 +230,8 @@ impl Session {
             });
             // Goes before the handler's future does, so that nothing it held comes back. (A panic has
             // unwound the handler by then.)
-            let unless_it_ends = AbandonOnDrop(&self.lent);
-            let outcome = LENT.scope(Arc::new(self.lent.clone()), racing).await;
+            let unless_it_ends = AbandonOnDrop(&lent);
+            let outcome = LENT.scope(Arc::clone(&lent), racing).await;
             if let Some(Ok(_)) = outcome {
                 std::mem::forget(unless_it_ends);
             }
@@ -237,14 +253,14 @@ impl Session {
     }
 
     pub(super) fn explain(&self, symptom: Symptom) -> Option<Error> {
-        self.lent.explain(symptom)
+        lock(&self.lent).explain(symptom)
     }
 
     /// The handler has ended: with a host the *finally* comes later, otherwise it comes now.
     pub(super) async fn end(mut self, ending: Ending) {
         self.over = true;
         self.finally.ended(ending);
-        self.lent.resources.clear();
+        lock(&self.lent).resources.clear();
         if self.host.is_none() {
             // Boxed, like the opening: the future of a handler is no larger than it needs to be.
             Box::pin(self.finally.run(None)).await;
@@ -257,11 +273,10 @@ impl Session {
             .map_or_else(String::new, |cause| {
                 format!("; it was waiting: {}", cause.message())
             });
-        let usage: Vec<String> = self
-            .lent
+        let usage: Vec<String> = lock(&self.lent)
             .resources
             .iter()
-            .map(|resource| format!("{} {}", resource.name(), resource.usage()))
+            .map(|(_, resource)| format!("{} {}", resource.name(), resource.usage()))
             .collect();
         Error::new(
             ErrorKind::DeadlineExceeded,
@@ -285,7 +300,7 @@ impl Drop for Session {
         if self.over {
             return;
         }
-        self.lent.abandon();
+        lock(&self.lent).abandon();
         self.finally.ended(Ending::Dropped);
         if self.host.is_none() {
             self.finally.drop_all();
@@ -293,9 +308,19 @@ impl Drop for Session {
     }
 }
 
+/// When the handler is stopped: its reserve before the deadline, but never in the first half of the
+/// time that there is.
+fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
+    let left = deadline?.saturating_duration_since(started);
+    Some(started + left.saturating_sub(site.reserve()).max(left / 2))
+}
+
 /// All that the resources want to watch, or `None`.
-fn watching(resources: &[Arc<dyn Probe>]) -> Option<BoxFuture<'_, ()>> {
-    let watching: Vec<_> = resources.iter().filter_map(|one| one.watch()).collect();
+fn watching(resources: &[(usize, Arc<dyn Probe>)]) -> Option<BoxFuture<'_, ()>> {
+    let watching: Vec<_> = resources
+        .iter()
+        .filter_map(|(_, one)| one.watch())
+        .collect();
     if watching.is_empty() {
         return None;
     }

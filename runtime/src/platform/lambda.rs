@@ -6,9 +6,13 @@ use crate::{
     error::{Error, ErrorKind, Stage},
     host::Host,
 };
+#[cfg(unix)]
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lambda_runtime::{Diagnostic, LambdaInvocation};
 use lambda_runtime_api_client::{PooledClient, body::Body, build_request};
+#[cfg(unix)]
+use std::panic::AssertUnwindSafe;
 use std::{
     env,
     task::{Context, Poll},
@@ -29,6 +33,7 @@ const NEEDED: [&str; 3] = [
 pub(super) async fn run<Kind, H: Handler<Kind>>(
     handler: H,
     ready: Result<(), Error>,
+    hook: bool,
 ) -> Result<(), Error> {
     if let Some(missing) = NEEDED.iter().find(|name| env::var_os(name).is_none()) {
         return Err(Error::new(
@@ -41,8 +46,28 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(
         report_init_error(&error).await;
         return Err(error);
     }
+    if hook {
+        close_on_shutdown().await;
+    }
     handler.serve().await
 }
+
+/// Has everything closed when the platform ends this process.
+#[cfg(unix)]
+async fn close_on_shutdown() {
+    let hook = lambda_runtime::spawn_graceful_shutdown_handler(crate::shutdown);
+    // It panics when there is one already, or the platform knows no extensions.
+    if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+        tracing::warn!(
+            "no shutdown hook: what is kept stays open on the server for a while after the platform has ended this process; if there is a hook already, call `db_handler::shutdown()` in it and run with `Options::without_shutdown_hook()`"
+        );
+    }
+}
+
+/// AWS Lambda runs on Unix.
+#[cfg(not(unix))]
+#[allow(clippy::unused_async, reason = "the same shape as on Unix")]
+async fn close_on_shutdown() {}
 
 /// Tells the platform why there will be no first event. If that fails, too, the error is still on
 /// the standard error stream when the process ends with it.

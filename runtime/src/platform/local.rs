@@ -2,21 +2,21 @@
 
 mod draw;
 
-use super::Handler;
+use super::{
+    Handler,
+    caught::{answer, error_body},
+};
 use crate::{
     error::{Error, ErrorKind, Stage},
     host::Host,
     timeline::Phase,
 };
-use futures_util::FutureExt;
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use serde_json::value::RawValue;
 use std::{
-    any::Any,
     env,
     ffi::OsString,
     io::{IsTerminal, Write, stdin, stdout},
-    panic::AssertUnwindSafe,
     process,
 };
 use tokio::{
@@ -115,16 +115,12 @@ async fn invoke<Kind, H: Handler<Kind>>(
 
     let host = Host::observed();
     let started = Instant::now();
-    let answering = AssertUnwindSafe(handler.answer(event, context)).catch_unwind();
-    let answer = host
-        .drive(answering)
-        .await
-        .unwrap_or_else(|panic| Err(panicked(&*panic)));
+    let answer = answer(&host, handler, event, context).await;
 
     let answering = Instant::now();
     let (succeeded, line) = match answer {
         Ok(answer) => (true, answer),
-        Err(diagnostic) => (false, error_line(&diagnostic)),
+        Err(diagnostic) => (false, error_body(&diagnostic)),
     };
     print_line(&line)?;
     let answered = Instant::now();
@@ -141,28 +137,6 @@ async fn invoke<Kind, H: Handler<Kind>>(
         );
     }
     Ok(succeeded)
-}
-
-/// The platform would show the caller the same.
-fn error_line(diagnostic: &Diagnostic) -> Vec<u8> {
-    serde_json::json!({
-        "errorType": diagnostic.error_type,
-        "errorMessage": diagnostic.error_message,
-    })
-    .to_string()
-    .into_bytes()
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with no message");
-    Diagnostic {
-        error_type: "HandlerPanicked".to_owned(),
-        error_message: format!("handler: panicked: {message}"),
-    }
 }
 
 fn print_line(line: &[u8]) -> Result<(), Error> {

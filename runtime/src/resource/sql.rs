@@ -1,17 +1,24 @@
 //! The databases that sqlx speaks to: pools and single connections.
 
+mod address;
 mod advice;
-mod connections;
+mod db;
 mod driver;
 mod fault;
 mod jitter;
 mod label;
+mod link;
 mod login;
+mod nodelay;
 mod pool;
 #[cfg(feature = "postgres")]
 mod pooled;
 mod pressure;
 mod retry;
+mod set;
+mod silent;
+mod tag;
+mod thaw;
 mod url;
 
 #[cfg(feature = "mysql")]
@@ -21,10 +28,12 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use connections::{Connections, Loan};
+pub use db::{Db, DbConnection, DbTransaction};
 pub use driver::Driver;
 pub use pool::SqlPool;
 #[cfg(feature = "postgres")]
 pub use pooled::PooledTransaction;
+pub use set::Lent;
+pub use tag::Tag;
 
-pub(crate) use fault::{kind, symptom};
+pub(crate) use fault::{kind, ours, symptom};

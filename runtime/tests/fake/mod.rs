@@ -5,8 +5,11 @@
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
+    clippy::field_reassign_with_default,
     reason = "each test file includes this and uses its own part"
 )]
+
+pub mod logs;
 
 use db_handler::{
     __private::{Ref, RefMut, Site, handle, signature},
@@ -15,7 +18,7 @@ use db_handler::{
     resource::{Acquire, Exclusive, Fate, Fitness, Resource},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     ops::{Deref, DerefMut},
     sync::{Arc, LazyLock, Mutex, MutexGuard},
@@ -33,6 +36,18 @@ pub struct Script {
     faults: Mutex<Faults>,
     /// An open waits for a permit if there is a semaphore.
     gate: Mutex<Option<Arc<Semaphore>>>,
+    generations: Mutex<Generations>,
+}
+
+/// The generations by their numbers, counted from 1.
+#[derive(Default, Clone)]
+pub struct Generations {
+    opened: u64,
+    /// Neither closed nor dropped.
+    pub alive: HashSet<u64>,
+    pub closed: HashSet<u64>,
+    /// Unfit from now on.
+    pub killed: HashSet<u64>,
 }
 
 /// What goes wrong.
@@ -45,6 +60,8 @@ pub struct Faults {
     pub never_settles: bool,
     pub never_closes: bool,
     pub close_panics: bool,
+    /// The one other method that panics.
+    pub panics_in: Option<&'static str>,
 }
 
 impl Script {
@@ -71,6 +88,30 @@ impl Script {
         lock(&self.log).push(what.into());
     }
 
+    pub fn generations(&self) -> Generations {
+        lock(&self.generations).clone()
+    }
+
+    pub fn kill(&self, generation: u64) {
+        lock(&self.generations).killed.insert(generation);
+    }
+
+    fn opened(self: Arc<Self>) -> Fake {
+        let mut generations = lock(&self.generations);
+        generations.opened += 1;
+        let number = generations.opened;
+        generations.alive.insert(number);
+        drop(generations);
+        Fake(self, number)
+    }
+
+    fn panic_in(&self, method: &'static str) {
+        assert!(
+            self.now().panics_in != Some(method),
+            "scripted panic in {method}"
+        );
+    }
+
     fn now(&self) -> Faults {
         *lock(&self.faults)
     }
@@ -81,9 +122,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The fake: lent as `&Fake`, and as `&mut Line`.
-pub struct Fake(Arc<Script>);
+pub struct Fake(Arc<Script>, u64);
 
 impl Fake {
+    /// Its number.
+    pub fn generation(&self) -> u64 {
+        self.1
+    }
+
     pub fn use_it(&self) {
         self.0.note("used");
     }
@@ -96,6 +142,7 @@ impl Resource for Fake {
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         let script = Script::of(acquire.handler());
         script.note("open");
+        script.panic_in("open");
         let gate = lock(&script.gate).clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("never closed").forget();
@@ -103,12 +150,19 @@ impl Resource for Fake {
         if script.now().open_fails {
             return Err(Error::new(ErrorKind::Refused, "scripted"));
         }
-        Ok(Self(script))
+        Ok(script.opened())
+    }
+
+    async fn connect(&self, _: &Acquire) -> Result<(), Error> {
+        self.0.panic_in("connect");
+        Ok(())
     }
 
     async fn reset(&self, idle: Duration) -> Fitness {
+        self.0.panic_in("reset");
         self.0.note(format!("reset after {} ms", idle.as_millis()));
-        if self.0.now().unfit_at_reset {
+        let killed = lock(&self.0.generations).killed.contains(&self.1);
+        if killed || self.0.now().unfit_at_reset {
             Fitness::Unfit
         } else {
             Fitness::Fit
@@ -117,9 +171,11 @@ impl Resource for Fake {
 
     fn abandon(&self) {
         self.0.note("abandon");
+        self.0.panic_in("abandon");
     }
 
     fn closing(&self) {
+        self.0.panic_in("closing");
         // It is said twice after a failure.
         let mut log = lock(&self.0.log);
         if log.last().is_none_or(|last| last != "closing") {
@@ -129,6 +185,7 @@ impl Resource for Fake {
 
     async fn settle(&self) -> Fitness {
         self.0.note("settle");
+        self.0.panic_in("settle");
         if self.0.now().never_settles {
             std::future::pending::<()>().await;
         }
@@ -142,12 +199,14 @@ impl Resource for Fake {
             self.0.note("close hangs");
             std::future::pending::<()>().await;
         }
+        lock(&self.0.generations).closed.insert(self.1);
         self.0.note("close");
     }
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
+        lock(&self.0.generations).alive.remove(&self.1);
         self.0.note("gone");
     }
 }
@@ -178,6 +237,7 @@ impl Exclusive for Line {
 
     async fn take(resource: &Fake, _: &Acquire) -> Result<LineLoan, Error> {
         resource.0.note("take");
+        resource.0.panic_in("take");
         if resource.0.now().take_fails {
             return Err(Error::new(ErrorKind::AllInUse, "scripted"));
         }
@@ -186,6 +246,7 @@ impl Exclusive for Line {
 
     async fn put_back(resource: &Fake, _: LineLoan, fate: Fate) {
         resource.0.note(format!("put back: {fate:?}"));
+        resource.0.panic_in("put_back");
     }
 }
 

@@ -6,6 +6,7 @@ mod board;
 mod extensions;
 mod reply;
 mod runtime;
+mod scf;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,18 +22,23 @@ use tokio::{
 pub(crate) use self::board::{Answer, Board, Call, CallState, Restore, Shutdown};
 pub(crate) use self::extensions::ACCOUNT;
 use self::reply::Reply;
+pub(crate) use self::scf::variables as scf_variables;
 use crate::{
     clock::{Epoch, WallClock},
+    platform::Platform,
     record::Violation,
 };
 
 /// What the function is told about itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
+    pub(crate) platform: Platform,
     pub(crate) name: String,
     pub(crate) arn: String,
     pub(crate) handler: String,
     pub(crate) timeout: Duration,
+    /// In MB; told, not enforced.
+    pub(crate) memory: u32,
     pub(crate) concurrency: usize,
     /// Whether there is a restore to ask for.
     pub(crate) snap_start: bool,
@@ -102,7 +108,13 @@ async fn serve(stream: TcpStream, desk: Arc<Desk>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(route(&desk, request).await.into_response()) }
+        async move {
+            let reply = match desk.identity.platform {
+                Platform::Lambda => route(&desk, request).await,
+                Platform::Scf => scf::route(&desk, request).await,
+            };
+            Ok::<_, Infallible>(reply.into_response())
+        }
     });
     // A connection that breaks shows in the board through the guards of its requests.
     let _ = http1::Builder::new()

@@ -12,11 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    Event, Fleet, Function, Incident, Limits, Plan, Report, RunError, Sandbox,
+    Event, Fleet, Function, Incident, Limits, Plan, Platform, Report, RunError, Sandbox,
     observe::is_observable, parse_duration,
 };
 
-/// Plays AWS Lambda for any binary that speaks the Lambda Runtime API.
+/// Plays AWS Lambda, or Tencent SCF, for any binary that speaks its runtime API.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version)]
 struct Cli {
@@ -34,7 +34,14 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Run {
+    /// Whose rules it plays by: lambda, or scf (Tencent Cloud Functions).
+    #[arg(long, default_value = "lambda", value_name = "NAME")]
+    platform: Platform,
+    /// Let the function run on between two events, instead of stopping it.
+    #[arg(long, conflicts_with = "freeze")]
+    no_freeze: bool,
     /// Environments side by side.
     #[arg(long, default_value_t = 1, value_name = "N")]
     envs: usize,
@@ -195,7 +202,13 @@ fn prepare(run: &Run) -> Result<(Sandbox, Plan), String> {
         init: run.init_timeout,
         ..Limits::default()
     };
+    if run.platform == Platform::Scf
+        && (run.concurrency > 1 || run.snap_start.is_some() || !run.extension.is_empty())
+    {
+        return Err("--concurrency, --snap-start and --extension are for --platform lambda".into());
+    }
     let mut sandbox = Sandbox::new(function)
+        .platform(run.platform)
         .timeout(run.timeout)
         .memory(run.memory)
         .concurrency(run.concurrency)
@@ -212,6 +225,9 @@ fn prepare(run: &Run) -> Result<(Sandbox, Plan), String> {
     }
     if let Some(shelf) = run.snap_start {
         sandbox = sandbox.snap_start(shelf);
+    }
+    if run.no_freeze {
+        sandbox = sandbox.freeze_between(false);
     }
     if let Some(url) = &run.database {
         sandbox = sandbox.database(&run.database_env, url)?;

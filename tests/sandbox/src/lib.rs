@@ -1,4 +1,4 @@
-//! Plays AWS Lambda for any binary that speaks the Lambda Runtime API: cold starts, freezes
+//! Plays AWS Lambda (or Tencent SCF) for any binary that speaks its runtime API: cold starts, freezes
 //! between invocations, deadlines, crashes and shutdowns, with a network to the database that
 //! can be slow, go dark, or break at a chosen moment.
 //!
@@ -33,6 +33,7 @@ mod life;
 mod limits;
 mod observe;
 mod plan;
+mod platform;
 mod process;
 mod proxy;
 mod record;
@@ -48,6 +49,7 @@ pub use self::{
     limits::Limits,
     observe::Sample,
     plan::{Incident, Moment, Plan, parse_duration},
+    platform::Platform,
     proxy::{ConnectionRecord, Fault, Proxy, ProxyStats},
     record::{After, InitFailure, Invocation, Outcome, Phase, PhaseKind, Violation},
     report::{

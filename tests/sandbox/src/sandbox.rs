@@ -15,6 +15,7 @@ use crate::{
     function::Function,
     life::{Blueprint, Journal},
     limits::Limits,
+    platform::Platform,
     process::Watchdog,
     proxy::Proxy,
     record::InitFailure,
@@ -25,6 +26,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     pub(crate) function: Function,
+    pub(crate) platform: Platform,
     extensions: Vec<Function>,
     name: String,
     pub(crate) timeout: Duration,
@@ -56,6 +58,7 @@ impl Sandbox {
         Self {
             name: function.name(),
             function,
+            platform: Platform::default(),
             extensions: Vec::new(),
             timeout: Duration::from_secs(3),
             memory: 128,
@@ -70,6 +73,14 @@ impl Sandbox {
             epoch: Epoch::now(),
             watchdog: Arc::default(),
         }
+    }
+
+    /// Whose rules it plays by. The default: AWS Lambda's. SCF has no extensions, no SnapStart, and
+    /// one event at a time for functions such as these.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
     }
 
     /// How long an invocation may take.
@@ -192,6 +203,7 @@ impl Sandbox {
     }
 
     pub(crate) async fn numbered(&self, number: usize) -> io::Result<Environment> {
+        self.check_platform()?;
         let wall = Arc::new(if self.wall_clock_jumps {
             WallClock::faked()?
         } else {
@@ -210,6 +222,8 @@ impl Sandbox {
             function: self.function.clone(),
             extensions: self.extensions.clone(),
             identity: Identity {
+                platform: self.platform,
+                memory: self.memory,
                 name: self.name.clone(),
                 arn: format!(
                     "arn:aws:lambda:eu-central-1:{}:function:{}",
@@ -222,7 +236,6 @@ impl Sandbox {
                 snap_start: self.snap_start.is_some(),
                 external: self.extensions.iter().map(Function::name).collect(),
             },
-            memory: self.memory,
             env,
             snap_start: self.snap_start,
             limits: self.limits,
@@ -237,6 +250,17 @@ impl Sandbox {
             proxies,
             self.freeze_between,
         ))
+    }
+
+    fn check_platform(&self) -> io::Result<()> {
+        let only_lambdas =
+            !self.extensions.is_empty() || self.snap_start.is_some() || self.concurrency > 1;
+        if self.platform == Platform::Scf && only_lambdas {
+            return Err(io::Error::other(
+                "SCF has no extensions, no SnapStart, and one event at a time",
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn is_proxied(&self) -> bool {

@@ -125,6 +125,30 @@ fn the_platforms_other_ways_work_from_the_command_line() {
     expect(&restored, 0, "\"restore\"");
 }
 
+/// A function for Tencent SCF in five lines of shell.
+const SCF: &str = "api=http://$SCF_RUNTIME_API:$SCF_RUNTIME_API_PORT/runtime\n\
+    curl -s -d ' ' $api/init/ready\n\
+    while curl -sf $api/invocation/next >/dev/null; do\n\
+    curl -s -d '\"hello\"' $api/invocation/response; done";
+
+#[test]
+fn scf_functions_run_frozen_or_not() {
+    for idle in [["--freeze", "20ms"].as_slice(), &["--no-freeze"]] {
+        let args = [
+            &["--platform", "scf", "--envs", "2", "--invocations", "6"],
+            idle,
+        ]
+        .concat();
+        let output = sandbox(&args, &["/bin/sh", "-c", SCF]);
+        expect(&output, 0, "6 in 2 environments");
+        assert!(stdout(&output).contains("answered  6"), "{output:?}");
+    }
+    let lambdas = sandbox(&["--platform", "scf", "--concurrency", "2"], &["/bin/true"]);
+    expect(&lambdas, 2, "are for --platform lambda");
+    let unknown = sandbox(&["--platform", "moon"], &["/bin/true"]);
+    expect(&unknown, 2, "unknown platform `moon`");
+}
+
 #[test]
 fn what_is_lost_ends_with_1() {
     expect(

@@ -20,6 +20,9 @@ impl Limits {
     env = "ORDERS_URL",
     pool(max = 4, min = 1, idle_ms = 60_000, acquire_ms = 3_000, lifetime_ms = 600_000),
     close = "on_error",
+    check(trust_ms = 0, ping_ms = 100),
+    deadline(reserve_ms = 500),
+    background = "abort",
     connect = "eager",
     budget(instances = 10, connections = 100, share = 0.5),
     crate = ::db_handler,
@@ -32,12 +35,14 @@ async fn literals(_: LambdaEvent<()>, db: &PgPool) -> Result<(), Error> {
 #[db_handler(
     pool(max = Limits::MAX, min = Limits::MIN, acquire_ms = Limits::acquire_ms(3)),
     close = "never",
+    check(trust_ms = Limits::acquire_ms(1), ping_ms = 2 * 50),
+    deadline(reserve_ms = Limits::acquire_ms(1)),
     budget(instances = 5 * 2, connections = 200, share = Limits::SHARE)
 )]
 async fn constants(
     _: LambdaEvent<()>,
     db: &PgPool,
-    #[db(env = "REPLICA_URL", pool(max = 1 + 1, min = 0), connect = "lazy")]
+    #[db(env = "REPLICA_URL", pool(max = 1 + 1, min = 0), check(ping_ms = 50), connect = "lazy")]
     #[db(close = "always", budget(instances = 10, connections = 100, share = 1))]
     replica: &PgPool,
     other: &PgPool,

@@ -1,7 +1,8 @@
 //! What differs between the databases.
 
-use super::{login::Identify, pressure::Pressured};
-use crate::error::ErrorKind;
+use super::{login::Identify, pressure::Pressured, tag::Tag};
+use crate::{error::ErrorKind, resource::Fitness};
+use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError, pool::Pool};
 
 /// A database that sqlx speaks to. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
@@ -11,12 +12,24 @@ pub trait Driver:
     /// Where and how to connect.
     type Options: ConnectOptions<Connection = Self::Connection> + Identify + Send + Sync + Clone;
 
+    /// How one session is found again on the server, to stop what it runs.
+    type Session: Clone + Send + Sync + 'static;
+
+    /// What a session's reset needs to know of the last one.
+    type Memory: Default + Send + Sync + 'static;
+
     /// What its pool is called in errors and drawings.
     const POOL: &'static str;
     /// What a single connection is called in errors and drawings.
     const CONNECTION: &'static str;
+    /// What its handle is called in errors and drawings.
+    const HANDLE: &'static str;
     /// The schemes of its URLs.
     const SCHEMES: &'static [&'static str];
+
+    /// Its connections are threads of this process, and not sockets: a dropped one takes its time to
+    /// come to an end, and to let go of its locks.
+    const IN_PROCESS: bool = false;
 
     /// A URL as it should look.
     const EXAMPLE: &'static str;
@@ -27,12 +40,65 @@ pub trait Driver:
     /// When sqlx cannot read it.
     fn options(url: &str) -> Result<Self::Options, sqlx::Error>;
 
+    /// The same options, so that the server shows `tag` with the session.
+    #[must_use]
+    fn tagged(options: &Self::Options, tag: &Tag) -> Self::Options;
+
     /// The same options leading nowhere: connecting with them fails at once, without any network,
     /// and not in a way that sqlx's pool would try again.
+    #[must_use]
     fn nowhere(options: &Self::Options) -> Self::Options;
+
+    /// The server's TCP port, if that is how it is reached.
+    fn port(options: &Self::Options) -> Option<u16>;
 
     /// Host, port and database: what an error may show of a URL.
     fn target(options: &Self::Options) -> String;
+
+    /// What is to be said first on a new connection, from the same URL as the options.
+    ///
+    /// # Errors
+    /// When sqlx cannot read the URL.
+    fn greeting(url: &str) -> Result<String, sqlx::Error> {
+        let _ = url;
+        Ok(String::new())
+    }
+
+    /// The first thing that happens on a new connection, opened with `options` that were
+    /// [`tagged`](Self::tagged).
+    fn introduce<'c>(
+        connection: &'c mut Self::Connection,
+        options: &'c Self::Options,
+        greeting: &str,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>>;
+
+    /// Resolves when everything that was sent has been answered: at once, and without a byte on the
+    /// wire, if nothing is on its way.
+    fn drain(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
+
+    /// Stops what `session` runs without another connection, where that is possible.
+    fn interrupt(session: &Self::Session) -> bool;
+
+    /// Whether the connection of a session that was stopped is gone, with its locks. A server sees to
+    /// that by itself.
+    fn has_left(session: &Self::Session) -> bool {
+        let _ = session;
+        true
+    }
+
+    /// Stops on the server what `sessions` run, through another connection. What runs nothing, or nothing
+    /// yet, is ended: none of them is going to be used again.
+    fn cancel<'c>(
+        via: &'c mut Self::Connection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+
+    /// Undoes what an invocation has done to its session: open transaction, `SET`, locks, temporary
+    /// tables, cursors. Prepared statements stay valid. What cannot be undone makes it unfit.
+    fn reset<'c>(
+        connection: &'c mut Self::Connection,
+        memory: &'c mut Self::Memory,
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
 
     /// What the database's own error code says about a connection that could not be had; `None` for
     /// an ordinary failure of a statement.

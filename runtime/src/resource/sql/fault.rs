@@ -18,9 +18,39 @@ pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
     }
 }
 
+/// An error of ours where sqlx's traits want one of theirs.
+pub(super) fn wrapped(error: Error) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::other(error))
+}
+
+/// The error that [`wrapped`] has put into `error`.
+pub(crate) fn ours(error: &sqlx::Error) -> Option<&Error> {
+    match error {
+        sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Whether a connection is of no more use after `error`: what it says next would be out of step.
+pub(super) fn ends_the_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(database) => {
+            database_kind(&**database) == Some(ErrorKind::ConnectionLost)
+        }
+        _ => false,
+    }
+}
+
 /// An error of a statement in a handler.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(ours) = ours(&error) {
+            return ours.clone();
+        }
         if let Some(cause) = symptom(&error).and_then(lifecycle::explain) {
             return cause.caused_by(error);
         }
@@ -50,7 +80,7 @@ impl From<sqlx::Error> for Error {
 pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(database) => database_kind(&**database).unwrap_or(ErrorKind::Query),
-        sqlx::Error::Io(error) => io_kind(error),
+        sqlx::Error::Io(io) => ours(error).map_or_else(|| io_kind(io), Error::kind),
         sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => ErrorKind::ConnectionLost,
         sqlx::Error::Tls(_) => ErrorKind::Tls,
         sqlx::Error::PoolTimedOut => ErrorKind::AllInUse,
@@ -151,6 +181,16 @@ pub(super) fn all_in_use(acquire: &Acquire) -> Error {
         ),
     )
     .at(Stage::Acquire)
+    .in_handler(acquire.handler())
+}
+
+/// The error of somebody who uses a database when the invocation that it was lent to is over.
+pub(super) fn escaped(acquire: &Acquire) -> Error {
+    Error::new(
+        ErrorKind::Escaped,
+        "the invocation is over, and with it the use of its database: a clone has escaped into a task that outlives the handler; spawn such work through `&Background`",
+    )
+    .at(Stage::Finally)
     .in_handler(acquire.handler())
 }
 

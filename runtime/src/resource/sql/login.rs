@@ -1,7 +1,7 @@
 //! As whom, and where, a connection is opened: what the URL says, what the credentials say over it, and
 //! a second try with fresh ones.
 
-use super::{advice, driver::Driver, fault, label::label, url};
+use super::{advice, driver::Driver, fault, url};
 use crate::{
     clock::Stamp,
     credentials::{self, Engine, Resolved, Secret, Source, Target},
@@ -22,9 +22,6 @@ pub trait Identify: Sized {
 
     /// Whether another server could pass for the one that is meant.
     fn trusts_anybody(&self) -> bool;
-
-    /// Says who we are, where the URL has not.
-    fn labelled(self, label: &str, written: &Written) -> Self;
 }
 
 /// Which parts are there in a URL, whatever defaults sqlx has for the rest.
@@ -35,15 +32,14 @@ pub struct Written {
     pub(super) user: bool,
     pub(super) database: bool,
     pub(super) tls_mode: bool,
-    /// The name that the connection is to have on the server.
-    pub(super) label: bool,
-    pub(super) timezone: Option<String>,
 }
 
 /// See the module.
 pub(super) struct Login<DB: Driver> {
     /// With everything but the credentials.
     options: DB::Options,
+    /// What is said first on a new connection.
+    greeting: String,
     credentials: Option<(Source, Target)>,
     writes_tls_mode: bool,
 }
@@ -63,7 +59,7 @@ impl<DB: Driver> Login<DB> {
             url => Some(url?),
         };
         let written = text.as_deref().map(Written::in_url).unwrap_or_default();
-        let options = match text {
+        let (options, greeting) = match text {
             Some(text) => url::options_of::<DB>(acquire, &text)?,
             None => url::options_of::<DB>(acquire, &format!("{}:///", DB::SCHEMES[0]))?,
         };
@@ -73,10 +69,16 @@ impl<DB: Driver> Login<DB> {
             None => None,
         };
         Ok(Self {
-            options: options.labelled(label(), &written),
+            options,
+            greeting,
             credentials,
             writes_tls_mode: written.tls_mode,
         })
+    }
+
+    /// What is to be said first on a new connection.
+    pub(super) fn greeting(&self) -> &str {
+        &self.greeting
     }
 
     /// Host, port and database, as far as the URL knows them.
@@ -120,10 +122,10 @@ impl<DB: Driver> Login<DB> {
 
     /// Connects by `dial`, and where the server does not let us in, once more with fresh credentials.
     /// Bounded by the acquire.
-    pub(super) async fn connect<T>(
+    pub(super) async fn connect<'d, T>(
         &self,
         acquire: &Acquire,
-        dial: impl for<'a> Fn(&'a DB::Options) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send + Sync,
+        dial: impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Send + Sync,
     ) -> Result<T, Denied> {
         let first = self.attempt(acquire).await?;
         let error = match dial_once::<DB, T>(acquire, &first, &dial).await {
@@ -177,10 +179,10 @@ impl From<Error> for Denied {
     }
 }
 
-async fn dial_once<DB: Driver, T>(
+async fn dial_once<'d, DB: Driver, T>(
     acquire: &Acquire,
     attempt: &Attempt<DB>,
-    dial: &(impl for<'a> Fn(&'a DB::Options) -> BoxFuture<'a, Result<T, sqlx::Error>> + Sync),
+    dial: &(impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Sync),
 ) -> Result<T, Denied> {
     let place = || DB::target(&attempt.options);
     match timeout_at(acquire.until(), dial(&attempt.options)).await {
@@ -218,15 +220,12 @@ impl Written {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let values = |names: &[&str]| {
+        let has = |names: &[&str]| {
             query
                 .split('&')
                 .filter_map(|pair| pair.split_once('='))
-                .filter(|(name, _)| names.contains(name))
-                .map(|(_, value)| value.to_owned())
-                .next_back()
+                .any(|(name, _)| names.contains(&name))
         };
-        let has = |names: &[&str]| values(names).is_some();
         // sqlx reads PostgreSQL's variables, too.
         let set = |name| url.starts_with("postgres") && env::var_os(name).is_some();
         Self {
@@ -234,8 +233,6 @@ impl Written {
             user: !user.is_empty() && !user.starts_with(':') || has(&["user"]) || set("PGUSER"),
             database: !path.is_empty() || has(&["dbname"]) || set("PGDATABASE"),
             tls_mode: has(&["sslmode", "ssl-mode"]) || set("PGSSLMODE"),
-            label: has(&["application_name"]) || set("PGAPPNAME"),
-            timezone: values(&["timezone", "time-zone"]),
         }
     }
 }
@@ -265,6 +262,7 @@ mod tests {
             let target = options.target("DATABASE_URL", &written);
             let login = Login::<sqlx::Postgres> {
                 options,
+                greeting: String::new(),
                 credentials: Some((source, target)),
                 writes_tls_mode: written.tls_mode,
             };
@@ -295,29 +293,18 @@ mod tests {
 
     #[test]
     fn what_a_url_says_is_told_from_defaults() {
-        let full =
-            Written::in_url("postgres://app:x@host:5432/shop?sslmode=require&application_name=a");
+        let full = Written::in_url("postgres://app:x@host:5432/shop?sslmode=require");
         let all = Written {
             host: true,
             user: true,
             database: true,
             tls_mode: true,
-            label: true,
-            timezone: None,
         };
         assert_eq!(full, all);
         assert_eq!(
-            Written::in_url(
-                "postgres:///?host=h&user=u&dbname=d&ssl-mode=disable&application_name=a"
-            ),
+            Written::in_url("postgres:///?host=h&user=u&dbname=d&ssl-mode=disable"),
             all
         );
         assert_eq!(Written::in_url("mysql://:x@/"), Written::default());
-        assert_eq!(
-            Written::in_url("mysql:///?time-zone=%2B02:00")
-                .timezone
-                .as_deref(),
-            Some("%2B02:00")
-        );
     }
 }

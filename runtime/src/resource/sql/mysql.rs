@@ -1,39 +1,106 @@
-//! MySQL and MariaDB: `&MySqlPool` and `&mut MySqlConnection`.
+//! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
 
 use super::{
     advice::is_here,
-    connections::lend_connection,
+    db::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
+    label::label,
     login::{Identify, Written},
     pressure::{Load, Pressured},
+    silent::silently,
+    tag::Tag,
 };
 use crate::{
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    resource::Fitness,
 };
+use futures_util::future::BoxFuture;
 use sqlx::{
-    MySql, MySqlConnection, Row,
+    AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row,
     error::DatabaseError,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode},
+    raw_sql,
 };
-use std::str::FromStr;
+use sqlx_core::Url;
+use std::{collections::BTreeMap, str::FromStr};
+
+/// Ends what can be ended, and tells what cannot: MySQL has no `RESET ALL` that leaves prepared
+/// statements alone, but it counts what each session has done.
+const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(); SHOW SESSION STATUS WHERE Variable_name IN (\
+     'Com_set_option', 'Com_change_db', 'Com_create_table', 'Com_create_temporary_table', \
+     'Com_ha_open', 'Com_xa_start', 'Com_set_role')";
+
+/// How often a session has done what cannot be undone, by the name of the counter.
+#[derive(Debug)]
+pub struct Counters(BTreeMap<String, String>);
+
+/// A new session has done its greeting.
+impl Default for Counters {
+    fn default() -> Self {
+        Self(BTreeMap::from([("Com_set_option".into(), "1".into())]))
+    }
+}
+
+impl Counters {
+    fn count(&self, name: &str) -> &str {
+        self.0.get(name).map_or("0", String::as_str)
+    }
+}
 
 impl Sealed for MySql {}
 
 impl Driver for MySql {
     type Options = MySqlConnectOptions;
+    /// `CONNECTION_ID()`
+    type Session = u64;
+    type Memory = Counters;
 
     const POOL: &'static str = "MySQL pool";
     const CONNECTION: &'static str = "MySQL connection";
+    const HANDLE: &'static str = "MySQL";
     const SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
     const EXAMPLE: &'static str = "mysql://user:password@host:3306/database";
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
-        MySqlConnectOptions::from_str(url)
+        // What sqlx would say first on a new connection is said in `introduce` instead, where a question
+        // behind it costs no round trip of its own.
+        Ok(MySqlConnectOptions::from_str(url)?
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            .timezone(None)
+            .set_names(false))
+    }
+
+    fn greeting(url: &str) -> Result<String, sqlx::Error> {
+        let url = Url::parse(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        let options = MySqlConnectOptions::from_url(&url)?;
+        let time_zone = url
+            .query_pairs()
+            .filter(|(key, _)| matches!(&**key, "timezone" | "time-zone"))
+            .last()
+            .map_or_else(|| "+00:00".into(), |(_, value)| value.replace('\'', "''"));
+        let collate = options
+            .get_collation()
+            .map_or_else(String::new, |collation| format!(" COLLATE {collation}"));
+        Ok(format!(
+            "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')),\
+             time_zone='{time_zone}',@db_handler='{}',NAMES {}{collate}; SELECT CONNECTION_ID()",
+            label(),
+            options.get_charset()
+        ))
+    }
+
+    fn tagged(options: &Self::Options, _: &Tag) -> Self::Options {
+        options.clone()
     }
 
     fn nowhere(options: &Self::Options) -> Self::Options {
         options.clone().socket(NO_SOCKET)
+    }
+
+    fn port(options: &Self::Options) -> Option<u16> {
+        options.get_socket().is_none().then(|| options.get_port())
     }
 
     fn target(options: &Self::Options) -> String {
@@ -42,6 +109,83 @@ impl Driver for MySql {
             Some(socket) => format!("{}/{database}", socket.display()),
             None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
         }
+    }
+
+    fn introduce<'c>(
+        connection: &'c mut MySqlConnection,
+        _: &'c Self::Options,
+        greeting: &str,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        // Made from the options of a URL, as sqlx itself would.
+        let greeting = raw_sql(AssertSqlSafe(greeting.to_owned()));
+        Box::pin(silently(async move {
+            let row: MySqlRow = greeting.fetch_one(connection).await?;
+            row.try_get(0)
+        }))
+    }
+
+    fn drain(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(connection.flush())
+    }
+
+    fn interrupt(_: &Self::Session) -> bool {
+        false
+    }
+
+    fn cancel<'c>(
+        via: &'c mut MySqlConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let ids: Vec<String> = sessions.iter().map(u64::to_string).collect();
+        // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
+        let alive = format!(
+            "SELECT CAST(ID AS UNSIGNED), COMMAND = 'Sleep' FROM information_schema.PROCESSLIST \
+             WHERE ID <> CONNECTION_ID() AND ID IN ({})",
+            ids.join(", ")
+        );
+        Box::pin(silently(async move {
+            // Nothing but numbers.
+            let alive: Vec<MySqlRow> = raw_sql(AssertSqlSafe(alive)).fetch_all(&mut *via).await?;
+            for row in alive {
+                let (id, sleeps): (u64, bool) = (row.try_get(0)?, row.try_get(1)?);
+                // What was sent last may not even have been read: then the session ends before it begins.
+                let what = if sleeps { "CONNECTION" } else { "QUERY" };
+                let killed = raw_sql(AssertSqlSafe(format!("KILL {what} {id}")))
+                    .execute(&mut *via)
+                    .await;
+                match killed {
+                    Err(error) if !has_gone(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }))
+    }
+
+    fn reset<'c>(
+        connection: &'c mut MySqlConnection,
+        memory: &'c mut Counters,
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            let rows: Vec<MySqlRow> = raw_sql(RESET).fetch_all(connection).await?;
+            let mut counters = BTreeMap::new();
+            for row in rows {
+                counters.insert(row.try_get(0)?, row.try_get(1)?);
+            }
+            let now = Counters(counters);
+            // An answer without them is somebody else's: sqlx has lost its place.
+            let is_ours = !now.0.is_empty();
+            let untouched = now
+                .0
+                .keys()
+                .all(|name| now.count(name) == memory.count(name));
+            *memory = now;
+            Ok(if is_ours && untouched {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
     }
 
     /// The numbers are those of the MySQL 8 and MariaDB error references.
@@ -121,18 +265,6 @@ impl Identify for MySqlConnectOptions {
         );
         !verifies && self.get_socket().is_none() && !is_here(self.get_host())
     }
-
-    /// sqlx sends no connection attributes. It does send one `SET` after each handshake, and quotes
-    /// the time zone in it as it is: a variable of the session's rides along without a round trip.
-    fn labelled(self, label: &str, written: &Written) -> Self {
-        let zone = written.timezone.as_deref().unwrap_or("+00:00");
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-:/_".contains(c);
-        if zone.chars().all(is_plain) {
-            self.timezone(Some(format!("{zone}', @db_handler = '{label}")))
-        } else {
-            self
-        }
-    }
 }
 
 /// The connection that the server keeps for an administrator comes on top of `max_connections`.
@@ -140,7 +272,7 @@ const LOAD: &str = "SHOW GLOBAL STATUS LIKE 'Threads_connected'; SELECT @@GLOBAL
 
 impl Pressured for MySql {
     async fn load(connection: &mut MySqlConnection) -> Result<Option<Load>, sqlx::Error> {
-        let rows = sqlx::raw_sql(LOAD).fetch_all(connection).await?;
+        let rows = raw_sql(LOAD).fetch_all(connection).await?;
         let [status, limit] = rows.as_slice() else {
             return Err(sqlx::Error::RowNotFound);
         };
@@ -151,6 +283,14 @@ impl Pressured for MySql {
             room: u32::try_from(room).unwrap_or(u32::MAX),
         }))
     }
+}
+
+/// Whether there was no session to stop any more: unknown thread id.
+fn has_gone(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error();
+    database
+        .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+        .is_some_and(|error| error.number() == 1094)
 }
 
 lend_connection!(MySqlConnection, MySql);

@@ -5,6 +5,9 @@
 //! * A kept connection is pinged only after it idled for longer than `trust`, and within a bound.
 //! * When it is not going to be kept, whatever comes back is closed instead of being pinged, which
 //!   would wait for a query that was given up.
+//! * A query that outlives its handler is stopped on the server, and a clone of the pool that escapes
+//!   from its invocation is refused, and holds up nothing.
+//! * What is kept has its sessions reset after the invocation.
 //! * It is closed within a bound: what is idle first, then the rest.
 //! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
 
@@ -13,39 +16,49 @@ mod state;
 
 use self::state::State;
 use super::{
+    address::Address,
     driver::Driver,
-    fault,
+    fault, link,
     login::{Attempt, Login},
     pressure,
 };
 use crate::{
-    config::{Close, Defaults},
+    config::{Close, Defaults, QUIET},
     error::{Error, ErrorKind},
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::future::{BoxFuture, Either, join_all, select};
 use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
-use tokio::{sync::Mutex as AsyncMutex, time::sleep};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    task::yield_now,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 /// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
 /// came back.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// How long it is looked at all the time before a timer is used: a server nearby answers sooner than the
+/// shortest timer fires.
+const LOOK_ALL_THE_TIME: Duration = Duration::from_micros(300);
 
 /// A sqlx pool that is opened, reset and closed with the invocations.
 pub struct SqlPool<DB: Driver> {
     pool: Pool<DB>,
-    login: Login<DB>,
     /// What the pool logs in with.
     attempt: AsyncMutex<Attempt<DB>>,
-    target: String,
     acquire: Acquire,
-    state: Arc<State>,
+    state: Arc<State<DB>>,
 }
 
 impl<DB: Driver> SqlPool<DB> {
     pub(super) fn pool(&self) -> &Pool<DB> {
         &self.pool
+    }
+
+    fn login(&self) -> &Login<DB> {
+        self.state.address.login()
     }
 
     /// Opens the first connection, so that credentials that have been rotated are noticed while they
@@ -57,10 +70,10 @@ impl<DB: Driver> SqlPool<DB> {
                 Err(error) if is_first && error.kind() == ErrorKind::Authentication => error,
                 done => return done,
             };
-            let Some(fresh) = self.login.after_denial(&self.acquire, &attempt).await? else {
+            let Some(fresh) = self.login().after_denial(&self.acquire, &attempt).await? else {
                 return Err(error);
             };
-            self.pool.set_connect_options(fresh.options.clone());
+            self.state.log_in_with(&fresh);
             *attempt = fresh;
         }
         Ok(())
@@ -69,16 +82,16 @@ impl<DB: Driver> SqlPool<DB> {
     /// What the pool opens in this invocation logs in with credentials that are fresh. Where they cannot
     /// be had, the old ones may still do.
     async fn keep_credentials_fresh(&self) {
-        if !self.login.may_change() {
+        if !self.login().may_change() {
             return;
         }
         let mut attempt = self.attempt.lock().await;
         if Login::is_fresh(&attempt) {
             return;
         }
-        match self.login.attempt(&self.acquire.restarted()).await {
+        match self.login().attempt(&self.acquire.restarted()).await {
             Ok(fresh) => {
-                self.pool.set_connect_options(fresh.options.clone());
+                self.state.log_in_with(&fresh);
                 *attempt = fresh;
             }
             Err(error) => tracing::warn!(%error, "the pool goes on with the credentials it has"),
@@ -86,9 +99,54 @@ impl<DB: Driver> SqlPool<DB> {
     }
 
     async fn is_quiet(&self) {
+        let from = Instant::now();
         while self.pool.num_idle() < self.pool.size() as usize {
-            sleep(LOOK_AGAIN).await;
+            if from.elapsed() < LOOK_ALL_THE_TIME {
+                yield_now().await;
+            } else {
+                sleep(LOOK_AGAIN).await;
+            }
         }
+    }
+
+    /// Whether the server has room for what is to be kept.
+    async fn ask_for_room(&self) -> Fitness {
+        let Some(mut connection) = self.pool.try_acquire() else {
+            return Fitness::Fit;
+        };
+        let (place, share) = (self.state.target(), self.state.settings.share);
+        let fitness = pressure::verdict::<DB>(&place, share, &mut connection).await;
+        if fitness == Fitness::Unfit {
+            // It is half-way through an answer that nobody waits for.
+            self.state.one_less();
+            drop(connection.detach());
+        } else {
+            drop(connection);
+            self.is_quiet().await;
+        }
+        fitness
+    }
+
+    async fn stop(&self, all_back: bool, until: Instant) {
+        let handler = self.acquire.handler();
+        if all_back {
+            tracing::debug!(
+                handler,
+                "a query was given up by the handler: stopping it on the server"
+            );
+        } else {
+            tracing::warn!(
+                handler,
+                connections = self.usage().in_use,
+                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
+            );
+        }
+        let sessions = self.state.sessions();
+        let mut idle = self.pool.try_acquire();
+        let via = idle.as_deref_mut();
+        let acquire = self.acquire.restarted();
+        let address = &self.state.address;
+        address.cancel(&acquire, &sessions, via, until).await;
     }
 }
 
@@ -97,51 +155,47 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     const DEFAULTS: Defaults = Defaults::SQL;
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
-        let settings = *acquire.settings();
-        let login = Login::<DB>::read(acquire)?;
-        let attempt = login.attempt(acquire).await?;
-        let options = attempt.options.clone();
         // sqlx takes the pool's patience once and for all: only what is closed with this invocation
         // may have it cut short by this invocation's deadline.
-        let acquire = match settings.close {
+        let acquire = match acquire.settings().close {
             Close::Always => *acquire,
             _ => acquire.unclamped(),
         };
-        let target = DB::target(&options);
-        let state = Arc::new(State::new(settings));
+        let address = Address::<DB>::read(&acquire)?;
+        let attempt = address.login().attempt(&acquire).await?;
+        let state = Arc::new(State::new(address, &attempt, acquire));
         let opened = Arc::clone(&state);
         let checking = Arc::clone(&state);
         let returning = Arc::clone(&state);
         let pool = PoolOptions::<DB>::new()
-            .max_connections(settings.max)
+            .max_connections(acquire.settings().max)
             // Not even the pool's own minimum: it is kept by a task that a freeze stops half-way.
             .min_connections(0)
             .acquire_timeout(acquire.within())
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .after_connect(move |_, _| {
-                opened.one_more();
-                Box::pin(async { Ok(()) })
+            .after_connect(move |connection, _| {
+                let opened = Arc::clone(&opened);
+                Box::pin(async move { opened.opened(connection).await })
             })
             .before_acquire(move |connection, meta| {
                 let checking = Arc::clone(&checking);
-                Box::pin(async move { checking.check::<DB>(connection, meta).await })
+                Box::pin(async move { checking.check(connection, meta).await })
             })
-            .after_release(move |_, _| {
-                let verdict = returning.may_return();
-                Box::pin(async move { verdict })
+            .after_release(move |connection, _| {
+                let returning = Arc::clone(&returning);
+                Box::pin(async move { returning.may_return(connection).await })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(state.options());
+        state.belongs_to(&pool);
         let opened = Self {
             pool,
-            login,
             attempt: AsyncMutex::new(attempt),
-            target,
             acquire,
             state,
         };
-        if opened.login.may_change() {
+        if opened.login().may_change() {
             opened.log_in().await?;
         }
         Ok(opened)
@@ -164,7 +218,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         connected.map_err(|error| {
             fault::symptom(&error)
                 .and_then(|symptom| self.explain(symptom))
-                .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.target, error))
+                .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.state.target(), error))
         })?;
         self.is_quiet().await;
         Ok(())
@@ -174,12 +228,16 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         if self.pool.is_closed() || self.state.failure().is_some() {
             return Fitness::Unfit;
         }
-        self.keep_credentials_fresh().await;
         if !idle.is_zero() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
+            if self.usage().in_use > 0 {
+                return Fitness::Unfit;
+            }
             self.state.all_live(self.pool.size());
         }
+        self.state.serve();
         self.state.paused(idle);
+        self.keep_credentials_fresh().await;
         Fitness::Fit
     }
 
@@ -200,35 +258,70 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
-        self.is_quiet().await;
+        let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
+        let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
+        if !all_back {
+            // Whoever is still connecting comes too late.
+            self.state.rest();
+        }
+        let strayed = self.state.has_strayed();
+        if strayed || !all_back {
+            self.stop(all_back, until).await;
+            // Cancelled, they come back with an error; where the network is gone, they never do.
+            let _ = timeout_at(until, self.is_quiet()).await;
+        }
         // Where the pool has lost one connection, the others cannot be trusted either.
-        if self.has_lost_one() {
-            return Fitness::Unfit;
-        }
-        if self.state.settings.close != Close::Pressure {
-            return Fitness::Fit;
-        }
-        let Some(mut connection) = self.pool.try_acquire() else {
-            return Fitness::Fit;
-        };
-        let share = self.state.settings.share;
-        let fitness = pressure::verdict::<DB>(&self.target, share, &mut connection).await;
-        if fitness == Fitness::Unfit {
-            drop(connection.detach());
+        if strayed || !all_back || self.has_lost_one() {
+            Fitness::Unfit
         } else {
-            drop(connection);
-            self.is_quiet().await;
+            Fitness::Fit
         }
-        fitness
+    }
+
+    async fn refresh(&self) -> Fitness {
+        let mut idle = Vec::new();
+        while let Some(connection) = self.pool.try_acquire() {
+            idle.push(connection);
+        }
+        let longest = self.state.settings.ping;
+        let resetting = idle.into_iter().map(async |mut connection| {
+            let mut memory = DB::Memory::default();
+            if !link::reset::<DB>(&mut connection, &mut memory, longest).await {
+                self.state.one_less();
+                drop(connection.detach());
+            }
+        });
+        join_all(resetting).await;
+        self.is_quiet().await;
+        match self.state.settings.close {
+            Close::Pressure => self.ask_for_room().await,
+            _ => Fitness::Fit,
+        }
+    }
+
+    fn rest(&self) {
+        self.state.rest();
     }
 
     async fn close(&self) {
         // `Pool::close` closes nothing until everything is back: what is idle goes first, so that
         // one connection that never comes back keeps no other one open.
-        while let Some(connection) = self.pool.try_acquire() {
-            let _ = connection.close().await;
+        let closing = async {
+            while let Some(connection) = self.pool.try_acquire() {
+                let _ = connection.close().await;
+            }
+            self.pool.close().await;
+        };
+        if DB::IN_PROCESS {
+            closing.await;
+            // sqlx does not wait for a connection that it drops: it is not to be frozen with a lock.
+            while !self.state.have_all_left() {
+                sleep(LOOK_AGAIN).await;
+            }
+        } else if timeout(QUIET, closing).await.is_err() {
+            // What comes back later is dropped.
+            self.abandon();
         }
-        self.pool.close().await;
     }
 
     fn usage(&self) -> Usage {
@@ -238,10 +331,16 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 }
 
+impl<DB: Driver> Drop for SqlPool<DB> {
+    fn drop(&mut self) {
+        self.state.part();
+    }
+}
+
 impl<DB: Driver> fmt::Debug for SqlPool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlPool")
-            .field("target", &self.target)
+            .field("target", &self.state.target())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

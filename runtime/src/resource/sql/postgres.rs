@@ -1,30 +1,49 @@
-//! PostgreSQL: `&PgPool` and `&mut PgConnection`.
+//! PostgreSQL: `&PgPool`, `&Db<Postgres>` and `&mut PgConnection`.
 
 use super::{
     advice::is_here,
-    connections::lend_connection,
+    db::lend_connection,
     driver::{Driver, NO_SOCKET, sealed::Sealed},
+    label::label,
     login::{Identify, Written},
     pressure::{Load, Pressured},
+    silent::silently,
+    tag::Tag,
 };
 use crate::{
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    resource::Fitness,
 };
+use futures_util::future::{BoxFuture, ready};
 use sqlx::{
-    PgConnection, Postgres, Row,
+    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgSslMode},
+    raw_sql,
 };
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
+
+/// The longest `application_name`: PostgreSQL's `NAMEDATALEN` less one.
+const LONGEST_NAME: usize = 63;
+
+/// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
+/// goes on using. It begins with what an aborted transaction would refuse everything else for.
+const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 impl Sealed for Postgres {}
 
 impl Driver for Postgres {
     type Options = PgConnectOptions;
+    /// The session's `application_name`, which no other session has: it is known without a round
+    /// trip, and other than a port it is the same on both sides of a NAT or a proxy.
+    type Session = Arc<str>;
+    type Memory = ();
 
     const POOL: &'static str = "PostgreSQL pool";
     const CONNECTION: &'static str = "PostgreSQL connection";
+    const HANDLE: &'static str = "PostgreSQL";
     const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
     const EXAMPLE: &'static str = "postgres://user:password@host:5432/database";
 
@@ -32,8 +51,20 @@ impl Driver for Postgres {
         PgConnectOptions::from_str(url)
     }
 
+    fn tagged(options: &Self::Options, tag: &Tag) -> Self::Options {
+        let name = match options.get_application_name() {
+            Some(users) => tag.after(users, LONGEST_NAME),
+            None => tag.after(label(), LONGEST_NAME),
+        };
+        options.clone().application_name(&name)
+    }
+
     fn nowhere(options: &Self::Options) -> Self::Options {
         options.clone().socket(NO_SOCKET)
+    }
+
+    fn port(options: &Self::Options) -> Option<u16> {
+        options.get_socket().is_none().then(|| options.get_port())
     }
 
     fn target(options: &Self::Options) -> String {
@@ -42,6 +73,51 @@ impl Driver for Postgres {
             Some(socket) => format!("{}/{database}", socket.display()),
             None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
         }
+    }
+
+    fn introduce<'c>(
+        _: &'c mut PgConnection,
+        options: &'c Self::Options,
+        _: &str,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        let name = options.get_application_name().unwrap_or_default();
+        Box::pin(ready(Ok(name.into())))
+    }
+
+    fn drain(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(connection.flush())
+    }
+
+    fn interrupt(_: &Self::Session) -> bool {
+        false
+    }
+
+    fn cancel<'c>(
+        via: &'c mut PgConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let names: Vec<String> = sessions.iter().map(|name| literal(name)).collect();
+        // What was sent last may not even have been read: then the session ends before it begins.
+        let cancel = format!(
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END \
+             FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
+            names.join(", ")
+        );
+        Box::pin(silently(async move {
+            // The names are ours, and quoted.
+            raw_sql(AssertSqlSafe(cancel)).execute(via).await.map(drop)
+        }))
+    }
+
+    fn reset<'c>(
+        connection: &'c mut PgConnection,
+        (): &'c mut (),
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        // Where no transaction is open, the server says so in a warning, which sqlx would log.
+        Box::pin(silently(async move {
+            raw_sql(RESET).execute(connection).await?;
+            Ok(Fitness::Fit)
+        }))
     }
 
     /// The codes are those of PostgreSQL's documentation, appendix A, "Error Codes".
@@ -114,14 +190,6 @@ impl Identify for PgConnectOptions {
         );
         !verifies && self.get_socket().is_none() && !is_here(self.get_host())
     }
-
-    fn labelled(self, label: &str, written: &Written) -> Self {
-        if written.label {
-            self
-        } else {
-            self.application_name(label)
-        }
-    }
 }
 
 /// Of other users' sessions only some columns can be seen: one with a database and a user is a client's.
@@ -137,7 +205,7 @@ const LOAD: &str = "
 impl Pressured for Postgres {
     async fn load(connection: &mut PgConnection) -> Result<Option<Load>, sqlx::Error> {
         // Not prepared: a statement that is asked for so rarely is not worth a place in the cache.
-        let row = sqlx::raw_sql(LOAD).fetch_one(connection).await?;
+        let row = raw_sql(LOAD).fetch_one(connection).await?;
         let number = |index| {
             let number: i64 = row.try_get(index)?;
             Ok::<_, sqlx::Error>(u32::try_from(number).unwrap_or(0))
@@ -149,4 +217,29 @@ impl Pressured for Postgres {
     }
 }
 
+/// A string in SQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 lend_connection!(PgConnection, Postgres);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_the_users_stays_in_front() {
+        let tag = Tag::unique();
+        let url = "postgres://app@host/shop?application_name=orders";
+        let options = PgConnectOptions::from_str(url).expect("a URL");
+        let tagged = Postgres::tagged(&options, &tag);
+        let expected = format!("orders #{tag}");
+        assert_eq!(tagged.get_application_name(), Some(expected.as_str()));
+    }
+
+    #[test]
+    fn a_name_cannot_end_its_literal() {
+        assert_eq!(literal(r"it's a \ name"), r" E'it''s a \\ name'");
+    }
+}

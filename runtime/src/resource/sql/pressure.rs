@@ -1,6 +1,6 @@
 //! How full the server is, and whether what could be kept is to be given back: `close = "pressure"`.
 
-use super::jitter;
+use super::{jitter, silent::silently};
 use crate::{
     clock::Stamp,
     config::{PRESSURE_ASK, PRESSURE_INTERVAL},
@@ -81,7 +81,7 @@ pub(super) async fn verdict<DB: Pressured>(
     let now = Stamp::now();
     let load = match known(place, now) {
         Some(load) => Some(load),
-        None => match timeout(PRESSURE_ASK, DB::load(connection)).await {
+        None => match timeout(PRESSURE_ASK, silently(DB::load(connection))).await {
             Ok(Ok(load)) => load,
             Ok(Err(_)) | Err(_) => return Fitness::Unfit,
         },

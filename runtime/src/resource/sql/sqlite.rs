@@ -1,30 +1,65 @@
-//! SQLite, in the function's own process: `&SqlitePool` and `&mut SqliteConnection`.
+//! SQLite, in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
 
 use super::{
-    connections::lend_connection,
+    db::lend_connection,
     driver::{Driver, sealed::Sealed},
     login::{Identify, Written},
     pressure::{Load, Pressured},
+    silent::silently,
+    tag::Tag,
 };
 use crate::{
+    config::STEPS_BETWEEN_LOOKS,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    resource::Fitness,
 };
-use sqlx::{Sqlite, SqliteConnection, error::DatabaseError, sqlite::SqliteConnectOptions};
-use std::str::FromStr;
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection, Row, Sqlite, SqliteConnection,
+    error::DatabaseError,
+    raw_sql,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// What outlives a statement: objects in the temporary schema, and attached databases.
+const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
+     + (SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))";
+
+/// The settings of a connection that change what a statement does, as sqlx and SQLite have them from
+/// the beginning: a URL cannot ask for others.
+const SETTINGS: &str = "PRAGMA query_only = 0; PRAGMA foreign_keys = 1; PRAGMA ignore_check_constraints = 0; \
+     PRAGMA recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA read_uncommitted = 0; \
+     PRAGMA writable_schema = 0; PRAGMA synchronous = 2; PRAGMA locking_mode = NORMAL; PRAGMA busy_timeout = 5000";
 
 impl Sealed for Sqlite {}
 
 impl Driver for Sqlite {
     type Options = SqliteConnectOptions;
+    /// Set, it interrupts what the connection runs.
+    type Session = Arc<AtomicBool>;
+    type Memory = ();
 
     const POOL: &'static str = "SQLite pool";
     const CONNECTION: &'static str = "SQLite connection";
+    const HANDLE: &'static str = "SQLite";
     const SCHEMES: &'static [&'static str] = &["sqlite"];
+    const IN_PROCESS: bool = true;
     const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         SqliteConnectOptions::from_str(url)
+    }
+
+    fn tagged(options: &Self::Options, _: &Tag) -> Self::Options {
+        options.clone()
     }
 
     fn nowhere(options: &Self::Options) -> Self::Options {
@@ -32,8 +67,75 @@ impl Driver for Sqlite {
         options.clone()
     }
 
+    fn port(_: &Self::Options) -> Option<u16> {
+        None
+    }
+
     fn target(options: &Self::Options) -> String {
         options.get_filename().display().to_string()
+    }
+
+    fn introduce<'c>(
+        connection: &'c mut SqliteConnection,
+        _: &'c Self::Options,
+        _: &str,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        Box::pin(async move {
+            let interrupted = Arc::new(AtomicBool::new(false));
+            let looking = Arc::clone(&interrupted);
+            connection
+                .lock_handle()
+                .await?
+                .set_progress_handler(STEPS_BETWEEN_LOOKS, move || {
+                    !looking.load(Ordering::Relaxed)
+                });
+            Ok(interrupted)
+        })
+    }
+
+    fn drain(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        // An answer of the connection's thread, which is busy with what was given up.
+        Box::pin(connection.ping())
+    }
+
+    fn interrupt(session: &Self::Session) -> bool {
+        session.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn has_left(session: &Self::Session) -> bool {
+        // The connection itself has the other one.
+        Arc::strong_count(session) == 1
+    }
+
+    fn cancel<'c>(
+        _: &'c mut SqliteConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            for session in sessions {
+                Self::interrupt(session);
+            }
+            Ok(())
+        })
+    }
+
+    fn reset<'c>(
+        connection: &'c mut SqliteConnection,
+        (): &'c mut (),
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            // Refused where no transaction is open.
+            let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            raw_sql(SETTINGS).execute(&mut *connection).await?;
+            let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
+            let left_behind: i64 = row.try_get(0)?;
+            Ok(if left_behind == 0 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
     }
 
     /// The codes are SQLite's primary result codes; an extended one has its primary in the low byte.
@@ -53,7 +155,6 @@ impl Driver for Sqlite {
     }
 }
 
-/// A file has nobody who would want to know who opens it.
 impl Identify for SqliteConnectOptions {
     fn target(&self, variable: &'static str, _: &Written) -> Target {
         Target {
@@ -72,10 +173,6 @@ impl Identify for SqliteConnectOptions {
 
     fn trusts_anybody(&self) -> bool {
         false
-    }
-
-    fn labelled(self, _: &str, _: &Written) -> Self {
-        self
     }
 }
 

@@ -18,8 +18,11 @@ const SCHEMES: [Scheme; 5] = [
     ("sqlite", "sqlite", cfg!(feature = "sqlite")),
 ];
 
-/// The options in `url`, which is that of this parameter.
-pub(super) fn options_of<DB: Driver>(acquire: &Acquire, url: &str) -> Result<DB::Options, Error> {
+/// The options in `url`, which is that of this parameter, and the greeting that goes with them.
+pub(super) fn options_of<DB: Driver>(
+    acquire: &Acquire,
+    url: &str,
+) -> Result<(DB::Options, String), Error> {
     let variable = acquire.settings().env.unwrap_or_default();
     check_scheme::<DB>(url, variable, &SCHEMES)?;
     if hides_a_password(url) {
@@ -28,7 +31,8 @@ pub(super) fn options_of<DB: Driver>(acquire: &Acquire, url: &str) -> Result<DB:
             "a special character in the password ends its host part too early",
         ));
     }
-    DB::options(url).map_err(|error| unreadable::<DB>(variable, &error.to_string()))
+    let read = || Ok((DB::options(url)?, DB::greeting(url)?));
+    read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))
 }
 
 /// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs

@@ -22,7 +22,7 @@ struct Handler {
 // --- the shapes of a handler ---
 
 /// Documented, unlike most of the others.
-#[db_handler(pool(max = 2, acquire_ms = 3000), close = "always")]
+#[db_handler(pool(max = 2), close = "always", deadline(reserve_ms = 500))]
 async fn free(
     LambdaEvent { payload, .. }: LambdaEvent<NewOrder>,
     db: &PgPool,
@@ -57,10 +57,10 @@ async fn anything(
     Ok(event.payload.clone())
 }
 
-#[db_handler(pool(max = u32::BITS), close = "never")]
+#[db_handler(pool(max = u32::BITS), close = "never", background = "abort")]
 pub async fn constants(
     _event: LambdaEvent<()>,
-    #[db(env = "REPLICA_URL", pool(max = 1), close = "always", connect = "lazy")]
+    #[db(env = "REPLICA_URL", pool(max = 1, min = 0), check(ping_ms = 100))]
     replica_of_orders: &PgPool,
     conn: &mut PgConnection,
 ) -> Result<u64, Error> {

@@ -88,14 +88,14 @@ pub(super) async fn error(desk: &Desk, name: &str, id: &str, request: Request<In
 }
 
 /// The right to answer one call; dropped without [`finish`](Self::finish) the answer broke off.
-struct Answering<'a> {
+pub(super) struct Answering<'a> {
     desk: &'a Desk,
     id: &'a str,
     finished: bool,
 }
 
 impl<'a> Answering<'a> {
-    fn begin(desk: &'a Desk, name: &str, id: &'a str) -> Result<Self, Reply> {
+    pub(super) fn begin(desk: &'a Desk, name: &str, id: &'a str) -> Result<Self, Reply> {
         let mut refusal = None;
         desk.board.send_modify(|board| {
             refusal = match board.calls.get_mut(id) {
@@ -136,7 +136,7 @@ impl<'a> Answering<'a> {
         }
     }
 
-    fn finish(mut self, answer: Answer) {
+    pub(super) fn finish(mut self, answer: Answer) {
         self.finished = true;
         self.enter(answer);
     }

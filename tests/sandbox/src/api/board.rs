@@ -20,6 +20,8 @@ pub(crate) struct Board {
     /// Polls for the next event that are waiting now.
     pub(crate) polls: usize,
     pub(crate) first_poll: Option<Instant>,
+    /// SCF: the function has said that its init is over.
+    pub(crate) ready: bool,
     /// Calls that no poll has taken yet.
     pub(crate) queue: VecDeque<String>,
     pub(crate) calls: HashMap<String, Call>,

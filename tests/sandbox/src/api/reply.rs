@@ -73,6 +73,10 @@ impl Reply {
         )
     }
 
+    pub(super) fn bad_request(message: &str) -> Self {
+        Self::error(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
     pub(super) fn truncated() -> Self {
         let message = "HTTP request detected as truncated";
         Self::error(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", message)

@@ -11,13 +11,22 @@ use super::{
     board::{Answer, Board, Call, CallState, Restore},
     reply::Reply,
 };
-use crate::{limits::MAX_ANSWER, record::InitFailure};
+use crate::{limits::MAX_ANSWER, platform::Platform, record::InitFailure};
 
 /// `GET /runtime/invocation/next`: waits for an event, without a limit, as the real one does.
 pub(super) async fn next(desk: &Arc<Desk>, name: &str) -> Reply {
-    if let Some(reply) = repeat(desk, name) {
-        return reply;
+    if let Some(reply) = repeat(desk) {
+        return desk.refuse(
+            name,
+            reply,
+            "asked for the next event before answering this one",
+        );
     }
+    wait(desk, name).await
+}
+
+/// Waits for an event.
+pub(super) async fn wait(desk: &Arc<Desk>, name: &str) -> Reply {
     let mut seen = desk.board.subscribe();
     // From here on the poll counts, until it is answered or its connection is gone.
     let _poll = Poll::begin(desk);
@@ -37,8 +46,8 @@ pub(super) async fn next(desk: &Arc<Desk>, name: &str) -> Reply {
     }
 }
 
-/// One at a time: who asks again before answering gets the same event again, as on Lambda.
-fn repeat(desk: &Desk, name: &str) -> Option<Reply> {
+/// One at a time: who asks again before answering gets the same event again.
+pub(super) fn repeat(desk: &Desk) -> Option<Reply> {
     if desk.identity.concurrency > 1 {
         return None;
     }
@@ -47,13 +56,7 @@ fn repeat(desk: &Desk, name: &str) -> Option<Reply> {
         .calls
         .iter()
         .find(|(_, call)| matches!(call.state, CallState::Running))?;
-    let reply = hand_over(desk, id, call);
-    drop(board);
-    Some(desk.refuse(
-        name,
-        reply,
-        "asked for the next event before answering this one",
-    ))
+    Some(hand_over(desk, id, call))
 }
 
 /// Takes the first call out of the queue; its deadline runs from here.
@@ -85,6 +88,10 @@ fn take(desk: &Desk) -> Option<Reply> {
 }
 
 fn hand_over(desk: &Desk, id: &str, call: &Call) -> Reply {
+    match desk.identity.platform {
+        Platform::Lambda => {}
+        Platform::Scf => return super::scf::hand_over(desk, id, call),
+    }
     Reply::event(call.event.payload.clone())
         .header("lambda-runtime-aws-request-id", id)
         .header("lambda-runtime-deadline-ms", &call.deadline_ms.to_string())

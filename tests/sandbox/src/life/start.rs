@@ -10,10 +10,11 @@ use tokio::{process::Child, sync::watch};
 
 use super::{Journal, Life, wait_on};
 use crate::{
-    api::{Board, Desk, Identity, Restore, Server},
+    api::{Board, Desk, Identity, Restore, Server, scf_variables},
     clock::WallClock,
     function::Function,
     limits::Limits,
+    platform::Platform,
     process::{Group, Logs, Watchdog, describe},
     record::{InitFailure, Phase, PhaseKind},
 };
@@ -24,7 +25,6 @@ pub(crate) struct Blueprint {
     pub(crate) function: Function,
     pub(crate) extensions: Vec<Function>,
     pub(crate) identity: Identity,
-    pub(crate) memory: u32,
     /// Variables of this environment alone: the database's address behind the proxy.
     pub(crate) env: Vec<(String, String)>,
     /// How long a snapshot lies on the shelf; `None`: no SnapStart.
@@ -146,6 +146,15 @@ impl Blueprint {
     }
 
     fn variables(&self, server: &Server) -> Vec<(String, String)> {
+        let mut env = match self.identity.platform {
+            Platform::Lambda => self.lambda_variables(server),
+            Platform::Scf => scf_variables(&self.identity, server.addr.port()),
+        };
+        env.extend(self.env.iter().cloned());
+        env
+    }
+
+    fn lambda_variables(&self, server: &Server) -> Vec<(String, String)> {
         let identity = &self.identity;
         let initialization = if self.snap_start.is_some() {
             "snap-start"
@@ -156,7 +165,10 @@ impl Blueprint {
             ("AWS_LAMBDA_RUNTIME_API", server.addr.to_string()),
             ("AWS_LAMBDA_FUNCTION_NAME", identity.name.clone()),
             ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".into()),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.memory.to_string()),
+            (
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+                identity.memory.to_string(),
+            ),
             (
                 "AWS_LAMBDA_LOG_GROUP_NAME",
                 format!("/aws/lambda/{}", identity.name),
@@ -181,7 +193,6 @@ impl Blueprint {
                 identity.concurrency.to_string(),
             ));
         }
-        env.extend(self.env.iter().cloned());
         env
     }
 }
@@ -245,9 +256,12 @@ impl Life {
             is_ready(board).then_some(Ok(()))
         });
         let result = seen.await.unwrap_or_else(|| {
+            let asking = match self.desk.identity.platform {
+                Platform::Lambda => "GET /2018-06-01/runtime/invocation/next",
+                Platform::Scf => "POST /runtime/init/ready, GET /runtime/invocation/next",
+            };
             let message = format!(
-                "the function did not ask for an event (GET /2018-06-01/runtime/invocation/next) \
-                 within the {what}'s {:.1} s",
+                "the function did not ask for an event ({asking}) within the {what}'s {:.1} s",
                 limit.as_secs_f64()
             );
             Err(failure("Sandbox.Timedout", message, &self.logs))

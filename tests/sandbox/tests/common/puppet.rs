@@ -52,8 +52,11 @@ impl Puppet {
     /// Each process of it writes the address of its own Runtime API.
     pub fn function(&self) -> Function {
         let file = self.file().display().to_string();
-        script("echo $AWS_LAMBDA_RUNTIME_API >$FILE.new; mv $FILE.new $FILE; exec sleep 600")
-            .env("FILE", file)
+        let address = "${AWS_LAMBDA_RUNTIME_API-$SCF_RUNTIME_API:$SCF_RUNTIME_API_PORT}";
+        script(&format!(
+            "echo {address} >$FILE.new; mv $FILE.new $FILE; exec sleep 600"
+        ))
+        .env("FILE", file)
     }
 
     pub fn sandbox(&self) -> Sandbox {

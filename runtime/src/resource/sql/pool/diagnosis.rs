@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
     resource::{
         Resource, Symptom,
-        sql::{Driver, fault},
+        sql::{Driver, fault, nodelay},
     },
 };
 use sqlx::{ConnectOptions, Connection};
@@ -32,7 +32,7 @@ impl<DB: Driver> SqlPool<DB> {
         if symptom != Symptom::TimedOut {
             return None;
         }
-        let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.target);
+        let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.state.target());
         match self.state.waiting_for() {
             Some(WaitingFor::Opening) => Some(self.state.reason().unwrap_or_else(connecting)),
             Some(WaitingFor::Return) => Some(fault::all_in_use(&self.acquire)),
@@ -55,11 +55,15 @@ impl<DB: Driver> SqlPool<DB> {
             self.opening_for(patience).await;
             // One question at a time, however many invocations wait.
             if let Some(_asking) = Asking::begin(&self.state.asking) {
-                let options = self.pool().connect_options();
-                let asked = timeout(self.acquire.within(), options.connect()).await;
+                let options = self.state.options();
+                let asked = timeout(self.acquire.within(), Box::pin(options.connect())).await;
                 match asked {
                     Ok(Err(error)) => {
-                        self.learn(fault::connecting::<DB>(&self.acquire, &self.target, error));
+                        self.learn(fault::connecting::<DB>(
+                            &self.acquire,
+                            &DB::target(&options),
+                            error,
+                        ));
                     }
                     Ok(Ok(connection)) => {
                         self.state.may_pass(None);
@@ -85,12 +89,14 @@ impl<DB: Driver> SqlPool<DB> {
         self.state.fail(why);
         // Who is trying to connect reads the options anew each time. What is open goes on serving.
         self.pool
-            .set_connect_options(DB::nowhere(&self.pool().connect_options()));
+            .set_connect_options(DB::nowhere(&self.state.options()));
     }
 
     /// Resolves when a connection has been on its way for `patience`.
     async fn opening_for(&self, patience: Duration) {
         let mut alarm: Option<Pin<Box<Unconstrained<Sleep>>>> = None;
+        let port = DB::port(&self.state.options());
+        let mut prompt = false;
         poll_fn(|cx| {
             let waiting_for = if self.state.opening(self.pool.size()) > 0 {
                 Some(WaitingFor::Opening)
@@ -102,7 +108,11 @@ impl<DB: Driver> SqlPool<DB> {
             self.state.wait_for(waiting_for);
             if waiting_for != Some(WaitingFor::Opening) {
                 alarm = None;
+                prompt = false;
                 return Poll::Pending;
+            }
+            if let Some(port) = port.filter(|_| !prompt) {
+                prompt = nodelay::sweep(port);
             }
             // Polled whenever the handler is, so at the latest when it has begun to wait.
             alarm

@@ -1,7 +1,23 @@
 //! What a pool's hooks and the lifecycle tell each other.
 
-use crate::{config::Settings, error::Error, lock::lock, resource::sql::Driver};
-use sqlx::{Connection, pool::PoolConnectionMetadata};
+use crate::{
+    config::{QUIET, Settings},
+    error::Error,
+    lock::lock,
+    resource::{
+        Acquire,
+        sql::{
+            Driver,
+            address::Address,
+            fault,
+            link::{answers, becomes_quiet, is_quiet},
+            login::Attempt,
+            tag::Tag,
+            thaw::{Thawed, thaw},
+        },
+    },
+};
+use sqlx::pool::{Pool, PoolConnectionMetadata};
 use std::{
     io,
     sync::{
@@ -10,11 +26,31 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+/// The most sessions that a pool remembers: many times what it has at once, and little memory.
+const SESSIONS: usize = 1_024;
 
 /// See the module.
-pub(super) struct State {
+pub(super) struct State<DB: Driver> {
     pub(super) settings: Settings,
+    pub(super) address: Address<DB>,
+    /// The one that all connections of the pool share.
+    tag: Tag,
+    /// What the pool connects with, unless it is barred.
+    options: Mutex<DB::Options>,
+    acquire: Acquire,
+    /// Of the connections that were opened, some of which may have gone.
+    sessions: Mutex<Vec<DB::Session>>,
+    /// A connection came back in the middle of a statement, which may still run on the server.
+    strayed: AtomicBool,
+    /// Kept for the next invocation: nobody may use it.
+    resting: AtomicBool,
+    /// The pool can open no connection.
+    barred: AtomicBool,
+    /// The pool itself, to keep it from connecting for somebody who has escaped. Its hooks hold this
+    /// state: [`part`](Self::part) ends the circle.
+    pool: Mutex<Option<Pool<DB>>>,
     /// Connections that were opened, less those that were given up: what `Pool::size` counts beyond
     /// that is being opened right now.
     live: AtomicU32,
@@ -48,10 +84,20 @@ pub(super) enum WaitingFor {
     Return,
 }
 
-impl State {
-    pub(super) fn new(settings: Settings) -> Self {
+impl<DB: Driver> State<DB> {
+    pub(super) fn new(address: Address<DB>, attempt: &Attempt<DB>, acquire: Acquire) -> Self {
+        let tag = Tag::unique();
         Self {
-            settings,
+            settings: *acquire.settings(),
+            options: Mutex::new(DB::tagged(&attempt.options, &tag)),
+            tag,
+            address,
+            acquire,
+            sessions: Mutex::default(),
+            strayed: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            barred: AtomicBool::new(false),
+            pool: Mutex::new(None),
             live: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             waiting_for: Mutex::new(None),
@@ -67,11 +113,91 @@ impl State {
         }
     }
 
-    pub(super) fn one_more(&self) {
+    /// After the pool has opened a connection.
+    pub(super) async fn opened(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
+        self.refuse_escaped()?;
+        // Logged in with others or not: they have the same tag.
+        let options = self.options();
+        let session = self.address.introduce(connection, &options).await?;
+        self.remember(session);
         self.live.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
-    fn one_less(&self) {
+    pub(super) fn options(&self) -> DB::Options {
+        lock(&self.options).clone()
+    }
+
+    /// Host, port and database.
+    pub(super) fn target(&self) -> String {
+        DB::target(&lock(&self.options))
+    }
+
+    /// From now on, the pool logs in as `attempt` says.
+    pub(super) fn log_in_with(&self, attempt: &Attempt<DB>) {
+        *lock(&self.options) = DB::tagged(&attempt.options, &self.tag);
+        if let Some(pool) = &*lock(&self.pool) {
+            pool.set_connect_options(self.options());
+        }
+    }
+
+    fn remember(&self, session: DB::Session) {
+        let mut sessions = lock(&self.sessions);
+        if sessions.len() == SESSIONS {
+            sessions.remove(0);
+        }
+        sessions.push(session);
+    }
+
+    pub(super) fn sessions(&self) -> Vec<DB::Session> {
+        lock(&self.sessions).clone()
+    }
+
+    pub(super) fn have_all_left(&self) -> bool {
+        lock(&self.sessions).iter().all(DB::has_left)
+    }
+
+    pub(super) fn has_strayed(&self) -> bool {
+        self.strayed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn rest(&self) {
+        self.resting.store(true, Ordering::Release);
+    }
+
+    pub(super) fn serve(&self) {
+        self.resting.store(false, Ordering::Release);
+        if !self.barred.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(pool) = &*lock(&self.pool) {
+            pool.set_connect_options(self.options());
+        }
+    }
+
+    pub(super) fn belongs_to(&self, pool: &Pool<DB>) {
+        *lock(&self.pool) = Some(pool.clone());
+    }
+
+    pub(super) fn part(&self) {
+        let pool = lock(&self.pool).take();
+        drop(pool);
+    }
+
+    fn refuse_escaped(&self) -> Result<(), sqlx::Error> {
+        if !self.resting.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(pool) = &*lock(&self.pool) {
+            pool.set_connect_options(DB::nowhere(&self.options()));
+            self.barred.store(true, Ordering::Release);
+        }
+        let error = fault::escaped(&self.acquire);
+        tracing::error!(handler = self.acquire.handler(), %error);
+        Err(fault::wrapped(error))
+    }
+
+    pub(super) fn one_less(&self) {
         let less = |live: u32| Some(live.saturating_sub(1));
         // Never refused: it always says `Some`.
         let _ = self
@@ -142,7 +268,22 @@ impl State {
 
     /// Before a kept connection is handed out: an error makes the pool open another one instead,
     /// within the same acquire.
-    pub(super) async fn check<DB: Driver>(
+    pub(super) async fn check(
+        &self,
+        connection: &mut DB::Connection,
+        meta: PoolConnectionMetadata,
+    ) -> Result<bool, sqlx::Error> {
+        let verdict = match self.refuse_escaped() {
+            Ok(()) => self.examine(connection, meta).await,
+            Err(error) => Err(error),
+        };
+        if !matches!(verdict, Ok(true)) {
+            self.one_less();
+        }
+        verdict
+    }
+
+    async fn examine(
         &self,
         connection: &mut DB::Connection,
         meta: PoolConnectionMetadata,
@@ -152,22 +293,31 @@ impl State {
             .settings
             .lifetime
             .is_some_and(|longest| meta.age > longest);
-        let verdict = if too_old {
-            Ok(false)
-        } else if idle > self.settings.idle {
-            Err(gone())
-        } else if idle <= self.settings.trust {
-            Ok(true)
-        } else {
-            match timeout(self.settings.ping, connection.ping()).await {
-                Ok(pinged) => pinged.map(|()| true),
-                Err(_) => Err(gone()),
-            }
-        };
-        if !matches!(verdict, Ok(true)) {
-            self.one_less();
+        if too_old {
+            return Ok(false);
         }
-        verdict
+        if idle > self.settings.idle {
+            return Err(gone());
+        }
+        if idle <= self.settings.trust {
+            return Ok(true);
+        }
+        let ping = answers::<DB>(connection, self.settings.acquire);
+        let acquire = self.acquire.restarted();
+        let dialling = self.address.dial(&acquire);
+        match thaw(ping, self.settings.ping, dialling).await {
+            Thawed::Kept => Ok(true),
+            Thawed::Fresh(link) => {
+                self.remember(link.session().clone());
+                // In the place of the dead one, of which the pool need not know.
+                match link.into_raw() {
+                    Some(fresh) => *connection = fresh,
+                    None => return Err(gone()),
+                }
+                Ok(true)
+            }
+            Thawed::Neither(denied) => Err(fault::wrapped(denied.why)),
+        }
     }
 
     /// How long a connection has idled: by the pool's clock, or by the larger step of both clocks if
@@ -184,8 +334,18 @@ impl State {
 
     /// Before the pool takes a connection back: it would ping it, and wait for a query that was given
     /// up. `false` makes it say goodbye instead, an error makes it drop the connection.
-    pub(super) fn may_return(&self) -> Result<bool, sqlx::Error> {
-        let verdict = if self.abandoned.load(Ordering::Acquire) {
+    pub(super) async fn may_return(
+        &self,
+        connection: &mut DB::Connection,
+    ) -> Result<bool, sqlx::Error> {
+        // What is not going to be used again need not come to an end by itself.
+        let abandoned = self.abandoned.load(Ordering::Acquire);
+        let quiet = is_quiet::<DB>(connection)
+            || !abandoned && becomes_quiet::<DB>(connection, QUIET).await;
+        if !quiet {
+            self.strayed.store(true, Ordering::Release);
+        }
+        let verdict = if !quiet || abandoned || self.abandoned.load(Ordering::Acquire) {
             Err(gone())
         } else {
             Ok(!self.closing.load(Ordering::Acquire))

@@ -1,0 +1,328 @@
+//! Tencent Cloud Functions (SCF): its custom runtime, four calls over HTTP.
+//!
+//! * `POST /runtime/init/ready`, once; a body must be there, and a blank is enough.
+//! * `GET /runtime/invocation/next` waits for an event. Asked again before an answer, it gives the same
+//!   event again.
+//! * `POST /runtime/invocation/response` or `.../error`: the first one counts.
+//!
+//! The time limit is a duration. There is no call for a failed init: the process ends, and says why on
+//! its standard error. From Tencent's documentation, "Custom Runtime" (product 583).
+
+use super::{
+    Handler, SCF_API,
+    caught::{answer, error_body},
+};
+use crate::{
+    config::{SCF_CALL, SCF_DISPATCH, SCF_POLL_PAUSE, SCF_POLLS},
+    error::{Error, ErrorKind, Stage},
+    host::Host,
+};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body_util::BodyExt;
+use lambda_runtime::{Config, Context, Diagnostic};
+use lambda_runtime_api_client::{PooledClient, body::Body};
+use std::{
+    env, fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::{sleep, timeout};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The other half of where the interface is.
+const SCF_PORT: &str = "SCF_RUNTIME_API_PORT";
+
+const READY: &str = "/runtime/init/ready";
+const NEXT: &str = "/runtime/invocation/next";
+const RESPONSE: &str = "/runtime/invocation/response";
+const ERROR: &str = "/runtime/invocation/error";
+
+/// An empty body is refused.
+const SOMETHING: &str = " ";
+
+/// As much of an answer of the platform's as an error quotes.
+const QUOTED: usize = 200;
+
+/// Serves events until the platform ends the process, if the handler is `ready` for them.
+pub(super) async fn run<Kind, H: Handler<Kind>>(
+    handler: H,
+    ready: Result<(), Error>,
+) -> Result<(), Error> {
+    let api = Api::from_env()?;
+    ready?;
+    api.post(READY, SOMETHING.into()).await?;
+    let identity = Identity::from_env();
+    let mut last: Option<Answered> = None;
+    loop {
+        let event = api.next().await?;
+        match last.take().filter(|last| last.is_for(&event)) {
+            // Its answer was lost on the way: it is not worked off twice.
+            Some(answered) => {
+                api.post(answered.path, answered.body.clone()).await?;
+                last = Some(answered);
+            }
+            None => last = Some(serve(&api, &handler, &identity, event).await),
+        }
+    }
+}
+
+/// One event, from its arrival to the end of its *finally*.
+async fn serve<Kind, H: Handler<Kind>>(
+    api: &Api,
+    handler: &H,
+    identity: &Identity,
+    event: Arrived,
+) -> Answered {
+    let host = Host::new();
+    let answer = match std::str::from_utf8(&event.payload) {
+        Ok(payload) => answer(&host, handler, payload, identity.context(&event)).await,
+        Err(error) => Err(Diagnostic::from(Error::new(
+            ErrorKind::Event,
+            format!("the event is no Unicode: {error}"),
+        ))),
+    };
+    let (path, body) = match answer {
+        Ok(answer) => (RESPONSE, Bytes::from(answer)),
+        Err(diagnostic) => (ERROR, Bytes::from(error_body(&diagnostic))),
+    };
+    if let Err(error) = api.post(path, body.clone()).await {
+        // Whether it arrived, the next poll tells.
+        tracing::error!(%error, request_id = event.request_id, "the answer could not be posted");
+    }
+    host.finish().await;
+    Answered {
+        request_id: event.request_id,
+        path,
+        body,
+    }
+}
+
+/// What was said about an event.
+struct Answered {
+    request_id: String,
+    path: &'static str,
+    body: Bytes,
+}
+
+impl Answered {
+    fn is_for(&self, event: &Arrived) -> bool {
+        !event.request_id.is_empty() && self.request_id == event.request_id
+    }
+}
+
+/// An event, and what came with it.
+struct Arrived {
+    request_id: String,
+    /// When the platform ends the invocation, in milliseconds since 1970; 0 if it does not say.
+    deadline_ms: u64,
+    memory: Option<i32>,
+    payload: Bytes,
+}
+
+impl Arrived {
+    fn new(headers: &HeaderMap, received: SystemTime, payload: Bytes) -> Self {
+        let limit = number(headers, "time_limit_in_ms").map(Duration::from_millis);
+        Self {
+            request_id: text(headers, "request_id").unwrap_or_default().to_owned(),
+            deadline_ms: limit.map_or(0, |limit| deadline_ms(received, limit)),
+            memory: number(headers, "memory_limit_in_mb"),
+            payload,
+        }
+    }
+}
+
+/// The platform's clock began to run before the event was here.
+fn deadline_ms(received: SystemTime, limit: Duration) -> u64 {
+    let left = limit.saturating_sub(SCF_DISPATCH.min(limit / 2));
+    received
+        .checked_add(left)
+        .and_then(|deadline| deadline.duration_since(UNIX_EPOCH).ok())
+        .and_then(|deadline| u64::try_from(deadline.as_millis()).ok())
+        .unwrap_or_default()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+    text(headers, name)?.trim().parse().ok()
+}
+
+/// What the environment says about the function.
+struct Identity {
+    config: Config,
+    /// As Tencent's access management writes it.
+    resource: String,
+}
+
+impl Identity {
+    fn from_env() -> Self {
+        let read = |name| env::var(name).unwrap_or_default();
+        let config = Config {
+            function_name: read("SCF_FUNCTIONNAME"),
+            version: read("SCF_FUNCTIONVERSION"),
+            log_group: read("SCF_NAMESPACE"),
+            ..Config::default()
+        };
+        Self {
+            resource: format!(
+                "qcs::scf:{}:uin/{}:namespace/{}/function/{}",
+                read("TENCENTCLOUD_REGION"),
+                read("TENCENTCLOUD_UIN"),
+                config.log_group,
+                config.function_name
+            ),
+            config,
+        }
+    }
+
+    fn context(&self, event: &Arrived) -> Context {
+        let mut config = self.config.clone();
+        if let Some(memory) = event.memory {
+            config.memory = memory;
+        }
+        let mut context = Context::default();
+        context.request_id.clone_from(&event.request_id);
+        context.deadline = event.deadline_ms;
+        context.invoked_function_arn.clone_from(&self.resource);
+        context.env_config = Arc::new(config);
+        context
+    }
+}
+
+/// The platform's interface.
+struct Api(PooledClient);
+
+impl Api {
+    fn from_env() -> Result<Self, Error> {
+        let read = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let (host, port) = match (read(SCF_API), read(SCF_PORT)) {
+            (Some(host), Some(port)) => (host, port),
+            (Some(_), None) => return Err(half_set(SCF_API, SCF_PORT)),
+            (None, _) => return Err(half_set(SCF_PORT, SCF_API)),
+        };
+        let (host, port) = (host.trim(), port.trim());
+        let base: Uri = format!("http://{host}:{port}").parse().map_err(|error| {
+            failed(format_args!(
+                "{SCF_API} and {SCF_PORT} are no address (`{host}`, `{port}`): {error}"
+            ))
+        })?;
+        Ok(Self(PooledClient::builder().with_endpoint(base).build()))
+    }
+
+    /// Waits for the next event, for as long as the platform likes. A poll that broke off is repeated.
+    async fn next(&self) -> Result<Arrived, Error> {
+        let mut failures = 0;
+        loop {
+            match self.poll().await {
+                Ok(event) => return Ok(event),
+                Err(error) => {
+                    failures += 1;
+                    if failures == SCF_POLLS {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "asking for the next event again");
+                    sleep(SCF_POLL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn poll(&self) -> Result<Arrived, Error> {
+        let wrong =
+            |error: BoxError| failed(format_args!("GET {NEXT} failed: {error}")).caused_by(error);
+        let request = request(Method::GET, NEXT, Body::empty())?;
+        let response = self.0.call(request).await.map_err(wrong)?;
+        let received = SystemTime::now();
+        let (parts, body) = response.into_parts();
+        let payload = body.collect().await.map_err(|error| wrong(error.into()))?;
+        let payload = payload.to_bytes();
+        if !parts.status.is_success() {
+            return Err(refused(&Method::GET, NEXT, parts.status, &payload));
+        }
+        Ok(Arrived::new(&parts.headers, received, payload))
+    }
+
+    async fn post(&self, path: &'static str, body: Bytes) -> Result<(), Error> {
+        let posting = async {
+            let wrong = |error: BoxError| {
+                failed(format_args!("POST {path} failed: {error}")).caused_by(error)
+            };
+            let request = request(Method::POST, path, Body::from(body))?;
+            let response = self.0.call(request).await.map_err(wrong)?;
+            let status = response.status();
+            // Read to its end, so that the connection serves the next call.
+            let body = response.into_body().collect().await;
+            let body = body.map_err(|error| wrong(error.into()))?.to_bytes();
+            if status.is_success() {
+                Ok(())
+            } else {
+                Err(refused(&Method::POST, path, status, &body))
+            }
+        };
+        timeout(SCF_CALL, posting).await.unwrap_or_else(|_| {
+            Err(failed(format_args!(
+                "POST {path} was not answered within {} ms",
+                SCF_CALL.as_millis()
+            )))
+        })
+    }
+}
+
+fn request(method: Method, path: &'static str, body: Body) -> Result<Request<Body>, Error> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(body)
+        .map_err(|error| failed(format_args!("{path}: {error}")).caused_by(error))
+}
+
+fn failed(message: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Platform,
+        format!("the SCF runtime interface: {message}"),
+    )
+    .at(Stage::Platform)
+}
+
+fn half_set(set: &str, missing: &str) -> Error {
+    Error::new(
+        ErrorKind::Platform,
+        format!("{set} is set, but {missing} is not: is this Tencent SCF?"),
+    )
+    .at(Stage::Platform)
+}
+
+fn refused(method: &Method, path: &str, status: StatusCode, body: &[u8]) -> Error {
+    let body: String = String::from_utf8_lossy(body).chars().take(QUOTED).collect();
+    failed(format_args!(
+        "{method} {path} was refused: {status} {}",
+        body.trim()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_a_duration_from_receipt_with_a_margin() {
+        let received = UNIX_EPOCH + Duration::from_secs(1_000);
+        assert_eq!(
+            deadline_ms(received, Duration::from_secs(3)),
+            1_002_980,
+            "20 ms may have gone by already"
+        );
+        assert_eq!(deadline_ms(received, Duration::from_millis(10)), 1_000_005);
+    }
+
+    #[test]
+    fn headers_may_be_missing() {
+        let event = Arrived::new(&HeaderMap::new(), UNIX_EPOCH, Bytes::new());
+        assert_eq!((event.request_id.as_str(), event.deadline_ms), ("", 0));
+        assert_eq!(event.memory, None);
+    }
+}

@@ -1,0 +1,210 @@
+//! From an environment variable to the driver's options, with a clear word on what is wrong with it.
+
+use crate::{
+    error::{Error, ErrorKind, Stage},
+    resource::Acquire,
+};
+use ::mongodb::{
+    bson::oid::ObjectId,
+    options::{ClientOptions, DriverInfo, ServerMonitoringMode},
+};
+use std::{env, time::Duration};
+
+const EXAMPLE: &str = "mongodb+srv://user:password@host/database";
+
+/// The schemes of the other databases: their URLs in the wrong variable.
+const OTHERS: [&str; 5] = ["postgres", "postgresql", "mysql", "mariadb", "sqlite"];
+
+/// Where the platforms say which function this is, and which version of it.
+const NAMES: [(&str, &str); 2] = [
+    ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION"),
+    ("SCF_FUNCTIONNAME", "SCF_FUNCTIONVERSION"),
+];
+
+/// The longest application name that a server accepts: `appName` in MongoDB's connection string options.
+const LONGEST_NAME: usize = 128;
+
+/// The options in the URL of this parameter, bounded by its settings.
+pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
+    let url = acquire.url()?;
+    check_scheme(acquire, &url)?;
+    let mut options = ClientOptions::parse(&url)
+        .await
+        .map_err(|error| not_resolved(acquire, &error))?;
+    bound(&mut options, acquire);
+    Ok(options)
+}
+
+fn bound(options: &mut ClientOptions, acquire: &Acquire) {
+    let settings = acquire.settings();
+    let shorter = |given: Option<Duration>, bound: Duration| {
+        Some(given.map_or(bound, |given| given.min(bound)))
+    };
+    options.server_selection_timeout = shorter(options.server_selection_timeout, acquire.within());
+    options.connect_timeout = shorter(options.connect_timeout, acquire.within());
+    options.max_idle_time = shorter(options.max_idle_time, settings.idle);
+    // The attribute's figures rather than the URL's: `budget` has been checked with them.
+    options.max_pool_size = Some(settings.max);
+    options.min_pool_size = Some(settings.min);
+    if options
+        .max_connecting
+        .is_some_and(|most| most > settings.max)
+    {
+        options.max_connecting = Some(settings.max);
+    }
+    // The driver does the same where it recognizes the platform, which is not everywhere.
+    options
+        .server_monitoring_mode
+        .get_or_insert(ServerMonitoringMode::Poll);
+    options
+        .app_name
+        .get_or_insert_with(|| app_name(acquire.handler()));
+    options.driver_info = Some(mark());
+}
+
+/// Tells the server whose connections these are, so that what runs over them can be found again.
+pub(super) fn mark() -> DriverInfo {
+    DriverInfo::builder()
+        .name("db-handler")
+        .version(env!("CARGO_PKG_VERSION").to_owned())
+        .platform(ObjectId::new().to_hex())
+        .build()
+}
+
+fn app_name(handler: &str) -> String {
+    let read = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let mut name = NAMES
+        .iter()
+        .find_map(|(name, version)| {
+            let name = read(*name)?;
+            Some(match read(*version) {
+                Some(version) => format!("{name}:{version}"),
+                None => name,
+            })
+        })
+        .unwrap_or_else(|| handler.to_owned());
+    let end = name.floor_char_boundary(LONGEST_NAME);
+    name.truncate(end);
+    name
+}
+
+/// The hosts: what an error may show of a URL.
+pub(super) fn target(options: &ClientOptions) -> String {
+    let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
+    hosts.join(", ")
+}
+
+fn check_scheme(acquire: &Acquire, url: &str) -> Result<(), Error> {
+    let variable = variable(acquire);
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.or_else(|| url.split_once(':').map(|(scheme, _)| scheme));
+    match scheme {
+        Some("mongodb" | "mongodb+srv") if hides_a_password(url) => Err(invalid(
+            acquire,
+            " (a special character in the password ends its host part too early)",
+        )),
+        Some("mongodb" | "mongodb+srv") if url.contains("://") => Ok(()),
+        Some(other) if OTHERS.contains(&other) => Err(Error::new(
+            ErrorKind::WrongScheme,
+            format!(
+                "{variable} starts with `{other}:`, but the handler's parameter is for MongoDB: change the parameter's type, or the URL to `mongodb://..`"
+            ),
+        )
+        .at(Stage::Acquire)),
+        // A password with a colon in front would end up here: do not repeat it.
+        _ => Err(Error::new(
+            ErrorKind::UnknownScheme,
+            format!(
+                "{variable} starts with no scheme that is known here: expected `mongodb://..` or `mongodb+srv://..` for MongoDB"
+            ),
+        )
+        .at(Stage::Acquire)),
+    }
+}
+
+/// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs
+/// to a password.
+fn hides_a_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let end = rest.find(['/', '?', '#']);
+    end.is_some_and(|end| {
+        rest[end..]
+            .split('?')
+            .next()
+            .is_some_and(|path| path.contains('@'))
+    })
+}
+
+/// The error of a URL that the driver could read, but not follow, or not read at all.
+fn not_resolved(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+    if let ::mongodb::error::ErrorKind::DnsResolve { .. } = &*error.kind {
+        return Error::new(
+            ErrorKind::Unreachable,
+            format!(
+                "the name of the MongoDB cluster in {} cannot be looked up ({error_kind}): is it right, and is there a resolver here?",
+                variable(acquire),
+                error_kind = error.kind,
+            ),
+        )
+        .at(Stage::Acquire);
+    }
+    unreadable(acquire, error)
+}
+
+/// The error of options that the driver does not take.
+///
+/// The driver's own words are left out where they may quote the URL, and with it the password.
+pub(super) fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+    let reason = match &*error.kind {
+        ::mongodb::error::ErrorKind::InvalidArgument { message, .. }
+        | ::mongodb::error::ErrorKind::InvalidTlsConfig { message, .. }
+            if SAFE.iter().any(|safe| message.contains(safe)) =>
+        {
+            format!(" ({message})")
+        }
+        _ => String::new(),
+    };
+    invalid(acquire, &reason)
+}
+
+/// What the driver says without quoting anything.
+const SAFE: [&str; 9] = [
+    "multiple seeds",
+    "with loadBalanced=true",
+    "with directConnection=true",
+    "empty authSource",
+    "read preference",
+    "can't be set if tls=false",
+    "the hostname cannot be empty",
+    "must be percent-encoded",
+    "username and mechanism both not provided",
+];
+
+fn invalid(acquire: &Acquire, reason: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidUrl,
+        format!(
+            "the URL in {} cannot be read{reason}: expected something like `{EXAMPLE}`; percent-encode what is special in a password",
+            variable(acquire)
+        ),
+    )
+    .at(Stage::Acquire)
+}
+
+/// The error of a `&Database` from a URL that names none.
+pub(super) fn no_database(acquire: &Acquire) -> Error {
+    Error::new(
+        ErrorKind::InvalidUrl,
+        format!(
+            "the URL in {} names no database, which a parameter `&mongodb::Database` needs: add it after the host, as in `{EXAMPLE}`, or take `&mongodb::Client`",
+            variable(acquire)
+        ),
+    )
+    .at(Stage::Acquire)
+}
+
+fn variable(acquire: &Acquire) -> &'static str {
+    acquire.settings().env.unwrap_or("the URL's variable")
+}

@@ -1,0 +1,147 @@
+//! Where a resource's connections lead, and the one place where they are opened.
+
+use super::{
+    driver::Driver,
+    fault,
+    link::Link,
+    login::{Denied, Login},
+    nodelay::promptly,
+    tag::Tag,
+};
+use crate::{error::Error, resource::Acquire};
+use sqlx::ConnectOptions;
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU32},
+};
+use tokio::time::{Instant, timeout_at};
+
+/// See the module.
+pub(super) struct Address<DB: Driver> {
+    login: Login<DB>,
+    target: String,
+    /// How many connections that were opened here exist.
+    open: Arc<AtomicU32>,
+}
+
+impl<DB: Driver> Address<DB> {
+    /// The address in the URL of this parameter.
+    pub(super) fn read(acquire: &Acquire) -> Result<Self, Error> {
+        let login = Login::read(acquire)?;
+        Ok(Self {
+            target: login.place(),
+            login,
+            open: Arc::default(),
+        })
+    }
+
+    /// For whoever opens connections by himself, and [`introduces`](Self::introduce) them.
+    pub(super) fn login(&self) -> &Login<DB> {
+        &self.login
+    }
+
+    pub(super) async fn introduce(
+        &self,
+        connection: &mut DB::Connection,
+        options: &DB::Options,
+    ) -> Result<DB::Session, sqlx::Error> {
+        DB::introduce(connection, options, self.login.greeting()).await
+    }
+
+    /// Host, port and database, as far as the URL knows them.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// How many connections that were opened here exist.
+    pub(super) fn count(&self) -> &AtomicU32 {
+        &self.open
+    }
+
+    /// Opens a connection, within `acquire`. Dropping the future drops its socket.
+    pub(super) async fn dial(&self, acquire: &Acquire) -> Result<Link<DB>, Denied> {
+        // Boxed: what is needed to connect is large, and most invocations do not connect.
+        let dialling = self.login.connect(acquire, |options| {
+            Box::pin(self.dial_with(DB::tagged(options, &Tag::unique())))
+        });
+        Box::pin(dialling).await
+    }
+
+    async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
+        let connecting = Box::pin(options.connect());
+        let mut raw = promptly(DB::port(&options), connecting).await?;
+        let session = self.introduce(&mut raw, &options).await?;
+        Ok(Link::new(raw, session, &self.open))
+    }
+
+    /// Stops what `sessions` still run: through `idle` if there is one, otherwise through a
+    /// connection opened for that.
+    pub(super) async fn cancel(
+        &self,
+        acquire: &Acquire,
+        sessions: &[DB::Session],
+        idle: Option<&mut DB::Connection>,
+        until: Instant,
+    ) -> bool {
+        let rest: Vec<DB::Session> = sessions
+            .iter()
+            .filter(|session| !DB::interrupt(session))
+            .cloned()
+            .collect();
+        if rest.is_empty() {
+            return true;
+        }
+        let cancelling = async {
+            if let Some(idle) = idle {
+                return DB::cancel(idle, &rest).await;
+            }
+            let dialled = self.dial(acquire).await;
+            let mut link = dialled.map_err(|denied| fault::wrapped(denied.why))?;
+            DB::cancel(&mut link, &rest).await?;
+            link.close().await;
+            Ok(())
+        };
+        // Whoever waits for this may have less time still.
+        let mut in_time = InTime {
+            target: &self.target,
+            over: false,
+        };
+        let cancelled = timeout_at(until, cancelling).await;
+        in_time.over = cancelled.is_ok();
+        match cancelled {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    target = self.target,
+                    %error,
+                    "what still runs on the server could not be stopped"
+                );
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Says so if it is dropped before it is over.
+struct InTime<'a> {
+    target: &'a str,
+    over: bool,
+}
+
+impl Drop for InTime<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            tracing::warn!(
+                target = self.target,
+                "what still runs on the server could not be stopped in time"
+            );
+        }
+    }
+}
+
+impl<DB: Driver> fmt::Debug for Address<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Address").field(&self.target).finish()
+    }
+}

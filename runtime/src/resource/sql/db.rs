@@ -1,0 +1,164 @@
+//! A handle made for a function that is frozen between its invocations: `&Db<Postgres>`.
+
+mod executor;
+mod guard;
+
+pub use guard::{DbConnection, DbTransaction};
+
+use super::{driver::Driver, fault, set::Set};
+use crate::{
+    config::Defaults,
+    error::Error,
+    resource::{Acquire, Fate, Fitness, Resource, Usage},
+};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// A database, for one handler: queries run on it by shared reference, side by side on up to `max`
+/// connections, and one after the other on one.
+///
+/// It differs from sqlx's own pool in what a frozen sandbox makes of a pool:
+///
+/// * It has no task, no timer and no ping of its own. A connection is back at once when its query
+///   has been answered, so queries in a row share one connection.
+/// * A connection whose query was given up (by `select!`, a timeout, a stream dropped half-way) is
+///   discarded, and the query is stopped on the server when the handler has ended.
+/// * It is closed within a bound, whatever the server does.
+/// * Its errors say what kept a connection from being had.
+///
+/// ```no_run
+/// use db_handler::{Db, Error, LambdaEvent, db_handler, sqlx::{self, Sqlite}};
+///
+/// #[db_handler(env = "DATABASE_URL")]
+/// async fn count(event: LambdaEvent<String>, db: &Db<Sqlite>) -> Result<i64, Error> {
+///     let orders = sqlx::query_scalar("SELECT count(*) FROM orders WHERE item = ?")
+///         .bind(event.payload)
+///         .fetch_one(db)
+///         .await?;
+///     Ok(orders)
+/// }
+/// ```
+///
+/// Clones lead to the same connections. A clone that is used when the invocation is over gets an error.
+pub struct Db<DB: Driver> {
+    set: Arc<Set<DB>>,
+}
+
+impl<DB: Driver> Db<DB> {
+    /// Takes a connection for oneself, until the guard is dropped.
+    ///
+    /// # Errors
+    /// When none is free within `acquire_ms`, or a new one cannot be opened.
+    pub async fn acquire(&self) -> Result<DbConnection<DB>, Error> {
+        let acquire = self.set.acquire_now();
+        Ok(DbConnection::new(self.set.take(&acquire).await?))
+    }
+
+    /// Begins a transaction, which is rolled back if its guard is dropped.
+    ///
+    /// # Errors
+    /// As for [`acquire`](Self::acquire), and when the database refuses.
+    pub async fn begin(&self) -> Result<DbTransaction<DB>, Error> {
+        let acquire = self.set.acquire_now();
+        Ok(DbTransaction::begin(self.set.take(&acquire).await?).await?)
+    }
+}
+
+impl<DB: Driver> Resource for Db<DB> {
+    const NAME: &'static str = DB::HANDLE;
+    const DEFAULTS: Defaults = Defaults::SQL;
+
+    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+        Ok(Self {
+            set: Arc::new(Set::new(acquire)?),
+        })
+    }
+
+    async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
+        let wanted = acquire.settings().min.max(1);
+        self.set.connect(wanted, acquire).await
+    }
+
+    async fn reset(&self, _: Duration) -> Fitness {
+        self.set.serve()
+    }
+
+    fn rest(&self) {
+        self.set.rest();
+    }
+
+    fn abandon(&self) {
+        self.set.abandon();
+    }
+
+    async fn settle(&self) -> Fitness {
+        self.set.settle().await
+    }
+
+    async fn refresh(&self) -> Fitness {
+        self.set.refresh().await
+    }
+
+    async fn close(&self) {
+        self.set.close().await;
+    }
+
+    fn usage(&self) -> Usage {
+        self.set.usage()
+    }
+}
+
+impl<DB: Driver> Clone for Db<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            set: Arc::clone(&self.set),
+        }
+    }
+}
+
+impl<DB: Driver> fmt::Debug for Db<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db")
+            .field("target", &self.set.address().target())
+            .field("usage", &self.set.usage())
+            .finish()
+    }
+}
+
+/// Lends `&mut $connection`, one for the whole invocation, from the [`Db`] of its database.
+macro_rules! lend_connection {
+    ($connection:ty, $database:ty) => {
+        impl crate::resource::Exclusive for $connection {
+            type Resource = crate::resource::sql::Db<$database>;
+            type Loan = crate::resource::sql::Lent<$database>;
+
+            async fn take(
+                db: &Self::Resource,
+                acquire: &crate::resource::Acquire,
+            ) -> Result<Self::Loan, crate::Error> {
+                db.lend(acquire).await
+            }
+
+            async fn put_back(db: &Self::Resource, lent: Self::Loan, fate: crate::resource::Fate) {
+                db.put_back(lent, fate).await;
+            }
+        }
+    };
+}
+
+pub(super) use lend_connection;
+
+impl<DB: Driver> Db<DB> {
+    pub(super) async fn lend(&self, acquire: &Acquire) -> Result<super::Lent<DB>, Error> {
+        self.set.take(acquire).await
+    }
+
+    pub(super) async fn put_back(&self, lent: super::Lent<DB>, fate: Fate) {
+        self.set.put_back(lent, fate).await;
+    }
+
+    /// A connection for one statement, with errors as sqlx's traits want them.
+    async fn for_statement(&self) -> Result<super::Lent<DB>, sqlx::Error> {
+        let acquire = self.set.acquire_now();
+        self.set.take(&acquire).await.map_err(fault::wrapped)
+    }
+}

@@ -1,0 +1,116 @@
+//! sqlx's queries on a [`Db`] by shared reference.
+
+use super::Db;
+use crate::resource::sql::{Driver, fault};
+use futures_util::{TryStreamExt, future::BoxFuture, stream::BoxStream};
+use sqlx::{Database, Either, Execute, Executor, SqlStr};
+
+impl<'p, DB: Driver> Executor<'p> for &'p Db<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    type Database = DB;
+
+    fn execute<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<<DB as Database>::QueryResult, sqlx::Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(async move {
+            let mut lent = self.for_statement().await?;
+            let result = (&mut *lent).execute(query).await;
+            lent.after(&result);
+            result
+        })
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<DB::QueryResult, DB::Row>, sqlx::Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(async_stream::try_stream! {
+            let mut lent = self.for_statement().await?;
+            let mut failure = None;
+            {
+                let mut steps = (&mut *lent).fetch_many(query);
+                loop {
+                    match steps.try_next().await {
+                        Ok(Some(step)) => yield step,
+                        Ok(None) => break,
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
+            let result = failure.map_or(Ok(()), Err);
+            lent.after(&result);
+            result?;
+        })
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<DB::Row>, sqlx::Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(async move {
+            let mut lent = self.for_statement().await?;
+            let result = (&mut *lent).fetch_all(query).await;
+            lent.after(&result);
+            result
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<DB::Row>, sqlx::Error>>
+    where
+        'p: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        Box::pin(async move {
+            let mut lent = self.for_statement().await?;
+            let result = (&mut *lent).fetch_optional(query).await;
+            lent.after(&result);
+            result
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+    ) -> BoxFuture<'e, Result<DB::Statement, sqlx::Error>>
+    where
+        'p: 'e,
+    {
+        Box::pin(async move {
+            let mut lent = self.for_statement().await?;
+            let result = (&mut *lent).prepare_with(sql, parameters).await;
+            lent.after(&result);
+            result
+        })
+    }
+}
+
+impl<DB: Driver> crate::resource::sql::Lent<DB> {
+    /// Back at once, unless the error says that the connection is of no more use.
+    fn after<T>(self, result: &Result<T, sqlx::Error>) {
+        match result {
+            Ok(_) => self.answered(),
+            Err(error) if fault::ends_the_connection(error) => drop(self),
+            // The rest of the answer may still be on its way.
+            Err(_) => self.unsure(),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! One connection, from its opening to its end.
+
+use super::driver::Driver;
+use crate::{clock::Stamp, resource::Fitness};
+use futures_util::FutureExt;
+use sqlx::Connection;
+use std::{
+    ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// A connection, counted for as long as it exists. Dropping it drops its socket.
+pub(super) struct Link<DB: Driver> {
+    /// Empty only after [`close`](Self::close).
+    raw: Option<DB::Connection>,
+    session: DB::Session,
+    memory: DB::Memory,
+    opened: Stamp,
+    open: Arc<AtomicU32>,
+}
+
+impl<DB: Driver> Link<DB> {
+    pub(super) fn new(raw: DB::Connection, session: DB::Session, open: &Arc<AtomicU32>) -> Self {
+        open.fetch_add(1, Ordering::AcqRel);
+        Self {
+            raw: Some(raw),
+            session,
+            memory: DB::Memory::default(),
+            opened: Stamp::now(),
+            open: Arc::clone(open),
+        }
+    }
+
+    pub(super) fn session(&self) -> &DB::Session {
+        &self.session
+    }
+
+    pub(super) fn age(&self, now: Stamp) -> Duration {
+        now.since(self.opened)
+    }
+
+    pub(super) fn is_quiet(&mut self) -> bool {
+        is_quiet::<DB>(self)
+    }
+
+    pub(super) async fn becomes_quiet(&mut self, longest: Duration) -> bool {
+        becomes_quiet::<DB>(self, longest).await
+    }
+
+    pub(super) async fn answers(&mut self, longest: Duration) -> bool {
+        answers::<DB>(self, longest).await
+    }
+
+    pub(super) async fn reset(&mut self, longest: Duration) -> bool {
+        match &mut self.raw {
+            Some(raw) => reset::<DB>(raw, &mut self.memory, longest).await,
+            None => false,
+        }
+    }
+
+    /// The bare connection, which is counted no more.
+    pub(super) fn into_raw(mut self) -> Option<DB::Connection> {
+        self.raw.take()
+    }
+
+    /// Says goodbye to the server. An error means that the server has gone first.
+    pub(super) async fn close(mut self) {
+        if let Some(raw) = self.raw.take() {
+            let _ = raw.close().await;
+        }
+    }
+}
+
+/// Whether nothing is on its way, as far as that can be told without waiting.
+pub(super) fn is_quiet<DB: Driver>(connection: &mut DB::Connection) -> bool {
+    // What sqlx finds where it has lost its place in the protocol may panic (launchbadge/sqlx#2711).
+    let drain = AssertUnwindSafe(|| DB::drain(connection).now_or_never());
+    matches!(catch_unwind(drain), Ok(Some(Ok(()))))
+}
+
+/// Whether everything that was sent is answered within `longest`: a rollback is, a query that was given
+/// up is not.
+pub(super) async fn becomes_quiet<DB: Driver>(
+    connection: &mut DB::Connection,
+    longest: Duration,
+) -> bool {
+    let draining = AssertUnwindSafe(DB::drain(connection)).catch_unwind();
+    matches!(timeout(longest, draining).await, Ok(Ok(Ok(()))))
+}
+
+/// Whether the server answers within `longest`.
+pub(super) async fn answers<DB: Driver>(
+    connection: &mut DB::Connection,
+    longest: Duration,
+) -> bool {
+    let pinging = AssertUnwindSafe(connection.ping()).catch_unwind();
+    matches!(timeout(longest, pinging).await, Ok(Ok(Ok(()))))
+}
+
+/// Whether the session is as good as new within `longest`, after what it was used for has been undone.
+pub(super) async fn reset<DB: Driver>(
+    connection: &mut DB::Connection,
+    memory: &mut DB::Memory,
+    longest: Duration,
+) -> bool {
+    if connection.is_in_transaction() {
+        // A transaction that was leaked: sqlx would go on counting from there.
+        return false;
+    }
+    let resetting = AssertUnwindSafe(DB::reset(connection, memory)).catch_unwind();
+    matches!(timeout(longest, resetting).await, Ok(Ok(Ok(Fitness::Fit))))
+}
+
+impl<DB: Driver> Drop for Link<DB> {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl<DB: Driver> Deref for Link<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        match &self.raw {
+            Some(raw) => raw,
+            None => unreachable!("emptied by `close` only, which consumes it"),
+        }
+    }
+}
+
+impl<DB: Driver> DerefMut for Link<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        match &mut self.raw {
+            Some(raw) => raw,
+            None => unreachable!("emptied by `close` only, which consumes it"),
+        }
+    }
+}

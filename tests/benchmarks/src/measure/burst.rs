@@ -1,0 +1,117 @@
+//! More environments than the server has connections, all called at once, again and again.
+
+use futures_util::{StreamExt, stream};
+use sandbox::Environment;
+use serde_json::json;
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use super::{TIMEOUT, caller_ms, words};
+use crate::{
+    bed::{Bed, Failure, Link, MAX_CONNECTIONS, Server},
+    contender::{self, Contender},
+    record::{Burst, BurstRun, write},
+};
+
+const ENVIRONMENTS: usize = 130;
+const ROUNDS: usize = 5;
+/// Queries of an invocation, in a quick run and in a full one: the first one is held, and a second one shows who then asks
+/// for another connection.
+const QUICK_QUERIES: &[u32] = &[1];
+const QUERIES: &[u32] = &[1, 2];
+/// The server holds the first query so long that all of them want a connection at once.
+const HOLD_MS: f64 = 200.0;
+/// Processes that start at the same time.
+const STARTING: usize = 8;
+/// Between two rounds everybody stands still.
+const PAUSE: Duration = Duration::from_millis(300);
+const LINK: Link = Link {
+    rtt_ms: 1.0,
+    tls: false,
+};
+
+pub(crate) async fn run(
+    servers: &[Server],
+    bed: &Bed,
+    folder: &Path,
+    quick: bool,
+) -> Result<(), Failure> {
+    let mut runs = Vec::new();
+    for server in servers {
+        for contender in contender::with(server.product()) {
+            if quick && !contender.is_in_short_burst() {
+                continue;
+            }
+            for &queries in if quick { QUICK_QUERIES } else { QUERIES } {
+                let run = storm(contender, queries, server, bed).await?;
+                println!(
+                    "burst, {}, {}, {queries} queries: {} answered, {} failed",
+                    server.product(),
+                    contender.name,
+                    run.caller_ms.len(),
+                    run.failed_ms.len()
+                );
+                runs.push(run);
+            }
+        }
+    }
+    let burst = Burst {
+        environments: ENVIRONMENTS,
+        rounds: ROUNDS,
+        connections: MAX_CONNECTIONS,
+        hold_ms: HOLD_MS,
+        runs,
+    };
+    write(folder, "burst", &burst)
+}
+
+async fn storm(
+    contender: &Contender,
+    queries: u32,
+    server: &Server,
+    bed: &Bed,
+) -> Result<BurstRun, Failure> {
+    let product = server.product();
+    let url = server.url(LINK.tls);
+    let sandbox = bed.sandbox(contender, product, &url, LINK.rtt(), TIMEOUT)?;
+    let environments: Vec<_> = stream::iter(0..ENVIRONMENTS)
+        .map(|_| sandbox.start())
+        .buffer_unordered(STARTING)
+        .collect()
+        .await;
+    let environments: Vec<Environment> = environments
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(|failure| format!("{}: {failure}", contender.name))?;
+    let mut run = BurstRun {
+        product,
+        contender: contender.name.to_owned(),
+        queries,
+        caller_ms: Vec::new(),
+        failed_ms: Vec::new(),
+        failures: BTreeMap::new(),
+    };
+    for round in 0..ROUNDS {
+        if round > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let event = json!({"queries": queries - 1, "hold_ms": HOLD_MS});
+        let all = environments
+            .iter()
+            .map(|environment| environment.invoke(event.clone()));
+        for invocation in futures_util::future::join_all(all).await {
+            if invocation.is_answered() {
+                run.caller_ms.push(caller_ms(&invocation));
+            } else {
+                run.failed_ms.push(caller_ms(&invocation));
+                *run.failures.entry(words(&invocation.outcome)).or_default() += 1;
+            }
+        }
+    }
+    stream::iter(environments)
+        .for_each_concurrent(STARTING, |environment| async move {
+            environment.shutdown().await;
+        })
+        .await;
+    server.wait_until_empty().await;
+    Ok(run)
+}

@@ -1,0 +1,113 @@
+//! The goals of the project, against what was measured.
+
+use super::Results;
+use crate::{
+    bed::Product,
+    contender::{FLOOR, FRESH_FLOOR, GUIDE, Kind},
+    record::{Latency, Race},
+    stats::median,
+};
+
+/// At most so many times as long as another one.
+struct Goal {
+    product: Product,
+    tls: bool,
+    queries: u32,
+    who: &'static str,
+    than: &'static str,
+    at_most: f64,
+}
+
+/// A goal and what came of it.
+pub(super) struct Verdict {
+    pub(super) what: String,
+    pub(super) at_most: f64,
+    pub(super) measured: f64,
+}
+
+impl Verdict {
+    pub(super) fn is_met(&self) -> bool {
+        self.measured <= self.at_most
+    }
+}
+
+const RTT_MS: f64 = 1.0;
+
+fn goals() -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for product in [Product::Postgres, Product::MariaDb] {
+        for tls in [false, true] {
+            for queries in [1, 4] {
+                let mut add = |who, than, at_most| {
+                    goals.push(Goal {
+                        product,
+                        tls,
+                        queries,
+                        who,
+                        than,
+                        at_most,
+                    });
+                };
+                add("connection_never", FLOOR, 1.05);
+                add("pool_never", FLOOR, 1.15);
+                if tls {
+                    add("connection_always", FRESH_FLOOR, 1.05);
+                    add("pool_always", FRESH_FLOOR, 1.05);
+                    add("connection_always", GUIDE, 0.6);
+                    add("pool_always", GUIDE, 0.6);
+                }
+            }
+        }
+    }
+    goals
+}
+
+/// Those that this run can say something about.
+pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = goals()
+        .iter()
+        .filter_map(|goal| {
+            let latency = results
+                .latencies
+                .iter()
+                .find(|latency| latency.product == goal.product)?;
+            let race = race_of(latency, goal)?;
+            let of = |name| median(&race.samples.get(name)?.caller_ms);
+            let link = if goal.tls { "TLS" } else { "plain" };
+            Some(Verdict {
+                what: format!(
+                    "{}, {link}, K = {}: `{}` over `{}`",
+                    goal.product, goal.queries, goal.who, goal.than
+                ),
+                at_most: goal.at_most,
+                measured: of(goal.who)? / of(goal.than)?,
+            })
+        })
+        .collect();
+    verdicts.extend(cold(results));
+    verdicts
+}
+
+fn race_of<'a>(latency: &'a Latency, goal: &Goal) -> Option<&'a Race> {
+    let kind = if goal.than == FLOOR {
+        Kind::Kept
+    } else {
+        Kind::Fresh
+    };
+    latency.races.iter().find(|race| {
+        race.kind == kind
+            && race.queries == goal.queries
+            && race.link.tls == goal.tls
+            && (race.link.rtt_ms - RTT_MS).abs() < f64::EPSILON
+    })
+}
+
+fn cold(results: &Results) -> Option<Verdict> {
+    let programs = &results.cold.as_ref()?.programs;
+    let ready = |name| median(&programs.get(name)?.ready_ms);
+    Some(Verdict {
+        what: "cold start to the first poll: ours over hand-written".into(),
+        at_most: 1.1,
+        measured: ready("cold-ours")? / ready("cold-handwritten")?,
+    })
+}

@@ -1,0 +1,501 @@
+//! The tables, as markdown.
+
+use std::fmt::Write;
+
+use super::{Results, chart::short, goals};
+use crate::{
+    contender::{self, By, CONTENDERS, FLOOR, FRESH_FLOOR, GUIDE, Kind},
+    record::{
+        Builds, Burst, Cold, Dark, DarkRun, Instructions, Latency, Race, Step, Trace, Traces,
+    },
+    stats::{median, percentile},
+};
+
+/// Lines of markdown.
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.0.push_str(line.as_ref());
+        self.0.push('\n');
+    }
+
+    fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.0.push('|');
+        for cell in cells {
+            // Writing to a string does not fail.
+            let _ = write!(self.0, " {} |", cell.as_ref().replace('|', "\\|"));
+        }
+        self.0.push('\n');
+    }
+
+    fn head<S: AsRef<str>>(&mut self, cells: &[S]) {
+        self.row(cells);
+        self.row(cells.iter().map(|_| "---"));
+    }
+}
+
+pub(super) fn all(results: &Results) -> String {
+    let mut page = Page(String::new());
+    page.line("# Results");
+    page.line("");
+    page.line("Written by `tests/benchmarks/run`; its README says how to read this. Times are milliseconds.");
+    let quick = results.latencies.iter().any(|latency| latency.quick);
+    if quick {
+        page.line("");
+        page.line("**A quick run**: few samples. Ratios within a table mean something, its p99 hardly anything.");
+    }
+    goals_of(&mut page, results);
+    for latency in &results.latencies {
+        latencies(&mut page, latency);
+    }
+    if let Some(burst) = &results.burst {
+        burst_of(&mut page, burst);
+    }
+    if let Some(dark) = &results.dark {
+        dark_of(&mut page, dark);
+    }
+    if let Some(cold) = &results.cold {
+        cold_of(&mut page, cold);
+    }
+    if let Some(builds) = &results.builds {
+        builds_of(&mut page, builds);
+    }
+    if let Some(instructions) = &results.instructions {
+        instructions_of(&mut page, instructions);
+    }
+    if let Some(traces) = &results.traces {
+        traces_of(&mut page, traces);
+    }
+    page.0
+}
+
+fn goals_of(page: &mut Page, results: &Results) {
+    let verdicts = goals::verdicts(results);
+    if verdicts.is_empty() {
+        return;
+    }
+    page.line("\n## Goals\n");
+    page.line("Ratios of medians, 1 ms round trip.\n");
+    page.head(&["goal", "at most", "measured", ""]);
+    for verdict in verdicts {
+        let met = if verdict.is_met() {
+            "met"
+        } else {
+            "**missed**"
+        };
+        page.row([
+            verdict.what.clone(),
+            format!("{:.2} x", verdict.at_most),
+            format!("{:.2} x", verdict.measured),
+            met.into(),
+        ]);
+    }
+}
+
+fn latencies(page: &mut Page, latency: &Latency) {
+    let mut done = Vec::new();
+    for first in &latency.races {
+        if done.contains(&(first.link, first.kind)) {
+            continue;
+        }
+        done.push((first.link, first.kind));
+        let races: Vec<&Race> = latency
+            .races
+            .iter()
+            .filter(|race| race.link == first.link && race.kind == first.kind)
+            .collect();
+        let kept = first.kind == Kind::Kept;
+        let kind = if kept {
+            "connection kept"
+        } else {
+            "connection opened in every invocation"
+        };
+        let _ = writeln!(page.0, "\n## {}, {}, {kind}\n", latency.product, first.link);
+        race_table(
+            page,
+            &races,
+            if kept {
+                &[(FLOOR, "floor")]
+            } else {
+                &[(FRESH_FLOOR, "raw, no delay"), (GUIDE, "Sequelize")]
+            },
+        );
+    }
+}
+
+fn race_table(page: &mut Page, races: &[&Race], references: &[(&str, &str)]) {
+    let mut head = vec!["p50 / p95 / p99 (x: ratio of the p50s to ...)".to_owned()];
+    for race in races {
+        head.push(format!("K = {}", race.queries));
+        head.extend(references.iter().map(|(_, name)| format!("x {name}")));
+    }
+    head.extend([
+        "after the answer".to_owned(),
+        "samples".to_owned(),
+        "failed".to_owned(),
+    ]);
+    page.head(&head);
+    for contender in CONTENDERS {
+        if !races
+            .iter()
+            .any(|race| race.samples.contains_key(contender.name))
+        {
+            continue;
+        }
+        let mut cells = vec![if contender.by == By::Ours {
+            format!("**{}**", contender.label)
+        } else {
+            contender.label.to_owned()
+        }];
+        let (mut count, mut failed, mut after) = (0, 0, Vec::new());
+        for race in races {
+            let samples = race.samples.get(contender.name);
+            let times = samples.map_or(&[][..], |samples| &samples.caller_ms);
+            if let Some(samples) = samples {
+                count += times.len();
+                failed += samples.failures.len();
+                after.extend(samples.after_ms.iter().copied());
+            }
+            let at = |share| percentile(times, share).map_or_else(|| "-".into(), short);
+            cells.push(format!("{} / {} / {}", at(0.5), at(0.95), at(0.99)));
+            for (reference, _) in references {
+                let than = race
+                    .samples
+                    .get(*reference)
+                    .and_then(|samples| median(&samples.caller_ms));
+                let ratio = median(times).zip(than).map(|(ours, theirs)| ours / theirs);
+                cells.push(ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")));
+            }
+        }
+        cells.push(median(&after).map_or_else(|| "-".into(), short));
+        cells.extend([count.to_string(), failed.to_string()]);
+        page.row(&cells);
+    }
+}
+
+fn label(name: &str) -> &str {
+    contender::named(name).map_or(name, |contender| contender.label)
+}
+
+fn burst_of(page: &mut Page, burst: &Burst) {
+    let _ = writeln!(
+        page.0,
+        "\n## Burst\n\n{} environments called at once, {} times, against {} connections; the server holds the first query of each for {} ms.\n",
+        burst.environments, burst.rounds, burst.connections, burst.hold_ms
+    );
+    page.head(&[
+        "", "server", "queries", "answered", "failed", "p50", "p99", "max", "why",
+    ]);
+    for run in &burst.runs {
+        let all: Vec<f64> = run
+            .caller_ms
+            .iter()
+            .chain(&run.failed_ms)
+            .copied()
+            .collect();
+        let at = |share| percentile(&all, share).map_or_else(|| "-".into(), short);
+        let why: Vec<String> = run
+            .failures
+            .iter()
+            .map(|(words, count)| format!("{count} x {words}"))
+            .collect();
+        page.row([
+            label(&run.contender).to_owned(),
+            run.product.to_string(),
+            run.queries.to_string(),
+            run.caller_ms.len().to_string(),
+            run.failed_ms.len().to_string(),
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            why.join("; "),
+        ]);
+    }
+}
+
+fn dark_of(page: &mut Page, dark: &Dark) {
+    let _ = writeln!(
+        page.0,
+        "\n## Dark connection\n\nThe network forgets the connection during the freeze. Function timeout {} ms.\n",
+        dark.timeout_ms
+    );
+    page.head(&[
+        "",
+        "server",
+        "frozen for",
+        "answered",
+        "p50",
+        "max",
+        "what the others said",
+        "the next one answered",
+        "never again, so restarted",
+    ]);
+    for run in &dark.runs {
+        let waits: Vec<f64> = run.dead.iter().map(|outcome| outcome.caller_ms).collect();
+        let at = |share| percentile(&waits, share).map_or_else(|| "-".into(), short);
+        page.row([
+            label(&run.contender).to_owned(),
+            run.product.to_string(),
+            short(run.frozen_ms),
+            answered(&run.dead),
+            at(0.5),
+            at(1.0),
+            complaint(run),
+            answered(&run.next),
+            run.restarts.to_string(),
+        ]);
+    }
+}
+
+fn answered(outcomes: &[crate::record::Outcome]) -> String {
+    let answered = outcomes.iter().filter(|outcome| outcome.answered).count();
+    format!("{answered} of {}", outcomes.len())
+}
+
+fn complaint(run: &DarkRun) -> String {
+    let failed = run.dead.iter().find(|outcome| !outcome.answered);
+    failed.map_or_else(String::new, |outcome| outcome.words.clone())
+}
+
+fn cold_of(page: &mut Page, cold: &Cold) {
+    page.line("\n## Cold start\n");
+    page.head(&[
+        "",
+        "binary, KB",
+        "to the first poll, p50 / p95",
+        "first answer after that, p50 / p95",
+        "both, x hand-written",
+    ]);
+    let both = |name: &str| {
+        let starts = cold.programs.get(name)?;
+        Some(median(&starts.ready_ms)? + median(&starts.first_ms)?)
+    };
+    for (name, starts) in &cold.programs {
+        let pair = |samples: &[f64]| {
+            let at = |share| percentile(samples, share).map_or_else(|| "-".into(), short);
+            format!("{} / {}", at(0.5), at(0.95))
+        };
+        let ratio = both(name)
+            .zip(both("cold-handwritten"))
+            .map(|(ours, theirs)| ours / theirs);
+        page.row([
+            label(name).to_owned(),
+            starts
+                .bytes
+                .map_or_else(|| "-".into(), |bytes| (bytes / 1024).to_string()),
+            pair(&starts.ready_ms),
+            pair(&starts.first_ms),
+            ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
+        ]);
+    }
+}
+
+fn builds_of(page: &mut Page, builds: &Builds) {
+    page.line("\n## Clean release build\n");
+    page.head(&["", "wall clock, s", "CPU, s", "crates"]);
+    for build in &builds.builds {
+        page.row([
+            build.program.clone(),
+            format!("{:.1}", build.wall_s),
+            format!("{:.1}", build.cpu_s),
+            build.crates.to_string(),
+        ]);
+    }
+}
+
+fn instructions_of(page: &mut Page, instructions: &Instructions) {
+    page.line("\n## Instructions\n");
+    page.line("Counted by callgrind, for one invocation (or one opening of a connection).\n");
+    page.head(&["", "instructions", "limit", "where most of them are"]);
+    for (name, count) in &instructions.counts {
+        let hottest: Vec<String> = count
+            .hottest
+            .iter()
+            .map(|(function, share)| format!("{:.0} % {function}", share * 100.0))
+            .collect();
+        page.row([
+            format!("`{name}`"),
+            format!("{:.0}", count.instructions),
+            if count.limit > 0.0 {
+                format!("{:.0}", count.limit)
+            } else {
+                "-".into()
+            },
+            hottest.join("; "),
+        ]);
+    }
+}
+
+/// Who took the time of one invocation.
+#[allow(clippy::struct_field_names, reason = "a figure is named with its unit")]
+pub(super) struct Spent {
+    pub(super) network_ms: f64,
+    pub(super) held_ms: f64,
+    pub(super) server_ms: f64,
+    pub(super) function_ms: f64,
+}
+
+impl Spent {
+    pub(super) fn of(trace: &Trace, rtt_ms: f64) -> Self {
+        let sum = |part: fn(&Step) -> f64| -> f64 {
+            let awaited = trace.steps.iter().filter(|step| step.awaited);
+            awaited.map(part).sum()
+        };
+        let server_ms = sum(|step| step.server_ms);
+        let held_ms = sum(|step| step.held_ms);
+        #[allow(clippy::cast_precision_loss, reason = "a handful")]
+        let trips = trace.round_trips as f64;
+        // A new connection is held for half a round trip more than a real one: see the sandbox's README.
+        let function_first = trace
+            .steps
+            .iter()
+            .any(|step| step.awaited && step.says.is_empty());
+        #[allow(clippy::cast_precision_loss, reason = "a handful")]
+        let opened = if function_first {
+            0.0
+        } else {
+            trace.opened as f64
+        };
+        let network_ms = (trips + opened / 2.0) * rtt_ms;
+        Self {
+            network_ms,
+            server_ms,
+            held_ms,
+            function_ms: (trace.caller_ms - network_ms - held_ms - server_ms).max(0.0),
+        }
+    }
+}
+
+fn traces_of(page: &mut Page, traces: &Traces) {
+    let _ = writeln!(
+        page.0,
+        "\n## On the wire\n\nOne invocation with one query, {} ms round trip; of the warm ones that at the first quartile of the latencies. Bytes and connections as the sandbox's proxy counts them, round trips (TCP's included) as a tap right before the server sees them.\n",
+        traces.rtt_ms
+    );
+    page.head(&[
+        "",
+        "server",
+        "",
+        "",
+        "opened",
+        "round trips",
+        "after the answer",
+        "bytes out",
+        "bytes in",
+        "caller",
+        "network",
+        "held back",
+        "server's time",
+        "function's time",
+    ]);
+    for trace in &traces.traces {
+        let spent = Spent::of(trace, traces.rtt_ms);
+        page.row([
+            label(&trace.contender).to_owned(),
+            trace.product.to_string(),
+            if trace.tls { "TLS" } else { "plain" }.into(),
+            if trace.cold { "cold" } else { "warm" }.into(),
+            trace.opened.to_string(),
+            trace.round_trips.to_string(),
+            trace.round_trips_after.to_string(),
+            trace.sent.to_string(),
+            trace.received.to_string(),
+            short(trace.caller_ms),
+            short(spent.network_ms),
+            short(spent.held_ms),
+            short(spent.server_ms),
+            short(spent.function_ms),
+        ]);
+    }
+    let interesting = [
+        "raw_open_close",
+        FRESH_FLOOR,
+        "connection_always",
+        "pool_always",
+        GUIDE,
+        "pool_never",
+        "plain",
+    ];
+    for trace in &traces.traces {
+        let wanted = interesting.contains(&trace.contender.as_str());
+        if wanted && !trace.cold {
+            let plain = traces.traces.iter().find(|plain| {
+                !plain.tls
+                    && !plain.cold
+                    && plain.product == trace.product
+                    && plain.contender == trace.contender
+            });
+            steps_of(page, trace, plain.filter(|_| trace.tls));
+        }
+    }
+}
+
+fn steps_of(page: &mut Page, trace: &Trace, plain: Option<&Trace>) {
+    let tls = if trace.tls { "TLS" } else { "plain" };
+    let _ = writeln!(
+        page.0,
+        "\n### {}, {tls}, warm: {}\n\n{} ms in all. First the function took {} ms, and {} ms after the last word.\n",
+        trace.product,
+        label(&trace.contender),
+        short(trace.caller_ms),
+        short(trace.before_ms),
+        short(trace.rest_ms)
+    );
+    page.head(&[
+        "#",
+        "function, ms",
+        "says",
+        "bytes",
+        "held back, ms",
+        "server, ms",
+        "answers",
+        "bytes",
+    ]);
+    let many = trace
+        .steps
+        .iter()
+        .any(|step| step.connection != trace.steps[0].connection);
+    for (number, step) in trace.steps.iter().enumerate() {
+        let connection = if many {
+            format!(" (connection {})", step.connection)
+        } else {
+            String::new()
+        };
+        let after = if step.awaited {
+            ""
+        } else {
+            " *after the answer*"
+        };
+        let inside = plain.and_then(|plain| Some(&plain.steps[inside(trace, plain, number)?]));
+        let guess = |said: &str, meant: fn(&Step) -> &str| match inside.map(meant) {
+            Some(meant) if !meant.is_empty() => format!("{said} ({meant})"),
+            _ => said.to_owned(),
+        };
+        page.row([
+            format!("{}{connection}{after}", number + 1),
+            short(step.function_ms),
+            guess(&step.says, |step| &step.says),
+            step.sent.to_string(),
+            short(step.held_ms),
+            short(step.server_ms),
+            guess(&step.answer, |step| &step.answer),
+            step.received.to_string(),
+        ]);
+    }
+}
+
+/// Which step of the same invocation without encryption an encrypted step must be: behind the handshake both have the
+/// same steps, but for the farewell.
+fn inside(trace: &Trace, plain: &Trace, number: usize) -> Option<usize> {
+    let handshake = trace
+        .steps
+        .iter()
+        .rposition(|step| step.answer.contains("ServerHello"));
+    let greeted = usize::from(plain.steps.first()?.says.is_empty());
+    let at = match handshake {
+        None => number,
+        Some(handshake) => number.checked_sub(handshake + 1)? + greeted,
+    };
+    (at < plain.steps.len()).then_some(at)
+}

@@ -1,0 +1,108 @@
+//! A forwarder right before the server that notes every piece that passes, with its time and its bytes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    task::{JoinHandle, JoinSet},
+};
+
+/// Who sent a piece.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum From {
+    Function,
+    Server,
+}
+
+/// What passed at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) connection: usize,
+    pub(crate) at: Instant,
+    pub(crate) from: From,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Dropped, it closes everything.
+#[derive(Debug)]
+pub(crate) struct Wiretap {
+    addr: SocketAddr,
+    pieces: Arc<Mutex<Vec<Piece>>>,
+    task: JoinHandle<()>,
+}
+
+impl Wiretap {
+    /// Before the server on this port of 127.0.0.1.
+    pub(crate) async fn before(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let addr = listener.local_addr()?;
+        let pieces = Arc::default();
+        let task = tokio::spawn(listen(listener, port, Arc::clone(&pieces)));
+        Ok(Self { addr, pieces, task })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// Everything since the last call.
+    pub(crate) fn take(&self) -> Vec<Piece> {
+        std::mem::take(&mut *self.pieces.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Wiretap {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn listen(listener: TcpListener, port: u16, pieces: Arc<Mutex<Vec<Piece>>>) {
+    let mut links = JoinSet::new();
+    let mut connection = 0;
+    while let Ok((function, _)) = listener.accept().await {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
+            continue;
+        };
+        let _ = (function.set_nodelay(true), server.set_nodelay(true));
+        let (from_function, to_function) = function.into_split();
+        let (from_server, to_server) = server.into_split();
+        let note = |from| {
+            let pieces = Arc::clone(&pieces);
+            move |bytes: &[u8]| {
+                let piece = Piece {
+                    connection,
+                    at: Instant::now(),
+                    from,
+                    bytes: bytes.to_vec(),
+                };
+                pieces
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(piece);
+            }
+        };
+        links.spawn(pump(from_function, to_server, note(From::Function)));
+        links.spawn(pump(from_server, to_function, note(From::Server)));
+        connection += 1;
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, note: impl Fn(&[u8])) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        note(&buffer[..read]);
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}

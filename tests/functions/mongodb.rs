@@ -1,0 +1,196 @@
+//! A function for the tests of MongoDB: its event says what to do, the variable HANDLER which handler
+//! it is.
+
+use db_handler::{
+    Context, Error, LambdaEvent, db_handler,
+    mongodb::{
+        Client, Collection, Cursor, Database,
+        bson::{Document, doc},
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::{sync::OnceCell, time::timeout};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+enum Deed {
+    /// Nothing with the database.
+    Nothing,
+    /// Inserts a document, and says how many there are.
+    Insert,
+    /// Looks for one document that is not there.
+    Find,
+    /// The same for several at once.
+    SideBySide { count: usize },
+    /// The same, given up after so long.
+    GiveUp { milliseconds: u64 },
+    /// A cursor with more to give that is kept beyond the handler's end.
+    KeepCursor,
+    /// A find that goes on beside the end of the handler.
+    LeaveRunning,
+    /// When the find that was left running has come to its end, in milliseconds since 1970.
+    Linger,
+    /// The name of the database.
+    Name,
+    /// What the platform says about the invocation.
+    Context,
+    /// An error of the handler's own.
+    Fail,
+    /// A panic.
+    Panic,
+}
+
+/// What outlives its handler.
+static KEPT: Mutex<Vec<Cursor<Document>>> = Mutex::new(Vec::new());
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value, Error> {
+    let notes: Collection<Document> = database.collection("notes");
+    let missing = || doc! { "missing": true };
+    Ok(match deed {
+        Deed::Nothing => json!("nothing"),
+        Deed::Insert => {
+            notes.insert_one(doc! { "text": "hello" }).await?;
+            json!(notes.count_documents(doc! {}).await?)
+        }
+        Deed::Find => json!(notes.find_one(missing()).await?),
+        Deed::SideBySide { count } => {
+            let finds = (0..count).map(|_| notes.find_one(missing()).into_future());
+            futures_util::future::try_join_all(finds).await?;
+            json!(count)
+        }
+        Deed::GiveUp { milliseconds } => {
+            let finding = notes.find_one(missing()).into_future();
+            let found = timeout(Duration::from_millis(milliseconds), finding).await;
+            json!(found.is_ok())
+        }
+        Deed::KeepCursor => {
+            let many = (0..10).map(|number| doc! { "number": number });
+            notes.insert_many(many).await?;
+            let mut cursor = notes.find(doc! {}).batch_size(2).await?;
+            cursor.advance().await?;
+            if let Ok(mut kept) = KEPT.lock() {
+                kept.push(cursor);
+            }
+            json!("kept")
+        }
+        Deed::LeaveRunning => {
+            let notes = notes.clone();
+            let finding = tokio::spawn(async move {
+                let found = notes.find_one(missing()).await;
+                if found.is_ok() {
+                    ENDED.store(epoch_ms(), Ordering::Relaxed);
+                }
+                found
+            });
+            // Long enough to be under way; what is waited for is held up far longer.
+            let found = timeout(Duration::from_millis(300), finding).await;
+            json!(found.is_ok())
+        }
+        Deed::Linger => {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            json!(ENDED.load(Ordering::Relaxed))
+        }
+        Deed::Name => json!(database.name()),
+        Deed::Context => json!({
+            "request_id": context.request_id,
+            "function": context.env_config.function_name,
+            "version": context.env_config.version,
+            "memory": context.env_config.memory,
+            "group": context.env_config.log_group,
+            "deadline": context.deadline,
+        }),
+        Deed::Fail => return Err(Error::other("the handler's own")),
+        Deed::Panic => panic!("the handler's own"),
+    })
+}
+
+#[db_handler(pool(max = 2, acquire_ms = 1_000))]
+async fn kept(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
+    run(event.payload, event.context, database).await
+}
+
+#[db_handler(pool(max = 1, acquire_ms = 1_000), close = "always")]
+async fn always(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
+    run(event.payload, event.context, database).await
+}
+
+#[db_handler(pool(acquire_ms = 1_000), close = "on_error")]
+async fn on_error(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
+    run(event.payload, event.context, database).await
+}
+
+#[db_handler(pool(min = 2, acquire_ms = 1_000), connect = "eager")]
+async fn eager(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
+    run(event.payload, event.context, database).await
+}
+
+#[db_handler(pool(acquire_ms = 1_000))]
+async fn client(event: LambdaEvent<Deed>, client: &Client) -> Result<Value, Error> {
+    run(event.payload, event.context, &client.database("chosen")).await
+}
+
+/// Without the attribute: a client for every invocation, closed in the end.
+async fn plain_each(event: LambdaEvent<Deed>) -> Result<Value, Error> {
+    let client = Client::with_uri_str(uri()?).await?;
+    let answer = run(event.payload, event.context, &client.database("plain")).await;
+    client.shutdown().immediate(true).await;
+    answer
+}
+
+/// Without the attribute: the recipe's cached connection, a client that is opened once.
+async fn plain_cached(event: LambdaEvent<Deed>) -> Result<Value, Error> {
+    static CLIENT: OnceCell<Client> = OnceCell::const_new();
+    let client = CLIENT
+        .get_or_try_init(async || Ok::<_, Error>(Client::with_uri_str(uri()?).await?))
+        .await?;
+    run(event.payload, event.context, &client.database("plain")).await
+}
+
+fn epoch_ms() -> u64 {
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+fn uri() -> Result<String, Error> {
+    env::var("MONGODB_URI").map_err(Error::other)
+}
+
+/// Two callers at once, each of whom is told which client it was lent.
+async fn pair(_: LambdaEvent<Value>) -> Result<Value, Error> {
+    let caller = || which(LambdaEvent::new(Value::Null, Context::default()));
+    let (one, other) = tokio::try_join!(caller(), caller())?;
+    Ok(json!([one, other]))
+}
+
+#[db_handler(pool(acquire_ms = 1_000))]
+async fn which(_event: LambdaEvent<Value>, client: &Client) -> Result<String, Error> {
+    client
+        .database("admin")
+        .run_command(doc! { "ping": 1 })
+        .await?;
+    Ok(format!("{client:p}"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    match env::var("HANDLER").as_deref() {
+        Ok("always") => db_handler::run(always).await,
+        Ok("on_error") => db_handler::run(on_error).await,
+        Ok("eager") => db_handler::run(eager).await,
+        Ok("client") => db_handler::run(client).await,
+        Ok("plain_each") => db_handler::run(plain_each).await,
+        Ok("plain_cached") => db_handler::run(plain_cached).await,
+        Ok("pair") => db_handler::run(pair).await,
+        _ => db_handler::run(kept).await,
+    }
+}

@@ -1,0 +1,333 @@
+//! A function for the tests of survival: its event is a list of steps, its variable `HANDLER` says
+//! which database, which kind of parameter and which `close` it has: `postgres/db/never`.
+
+use db_handler::{
+    Context, Db, Error, LambdaEvent, db_handler,
+    sqlx::{self, AssertSqlSafe, Connection, MySql, Postgres, Sqlite},
+};
+use futures_util::{TryStreamExt, future::try_join_all};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{env, fs::File, sync::Mutex, time::Duration};
+use tokio::{
+    sync::Barrier,
+    time::{sleep, timeout},
+};
+
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "snake_case")]
+enum Step {
+    /// Statements as text, without parameters and without a result.
+    Run(String),
+    /// A prepared query with one text for a result.
+    Ask(String),
+    /// Several of them at once, each through the parameter itself.
+    Together(Vec<String>),
+    /// The same query on so many connections of one's own at the same moment.
+    Guards { count: usize, sql: String },
+    /// Rows as a stream, all of them: how many there were.
+    Rows(String),
+    /// Rows as pairs.
+    Pairs(String),
+    /// A query that is given up after so many milliseconds.
+    GiveUp { sql: String, ms: u64 },
+    /// The first row of many.
+    FirstRow(String),
+    /// A transaction around `sql`, which ends as it is told.
+    Transaction { sql: String, end: End },
+    /// A clone goes on in a task of its own, `ms` later.
+    Escape { sql: String, ms: u64 },
+    /// Nothing.
+    Linger(u64),
+    /// A word in the log.
+    Say(String),
+    /// An error of the handler's own.
+    Fail,
+    /// A panic.
+    Panic,
+    /// The handler itself is called, and given up after `ms`, from outside.
+    Dropped { steps: Vec<Step>, ms: u64 },
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum End {
+    Commit,
+    Rollback,
+    Drop,
+    /// Its guard is never dropped.
+    Forget,
+    /// A `?` in the middle.
+    Fail,
+    /// Another one inside, which is rolled back, and the outer one committed.
+    Nested,
+}
+
+/// A query that was given up by its handler says so.
+const GIVEN_UP: &str = "given up";
+
+fn failed() -> Error {
+    Error::other("told to fail")
+}
+
+/// What is the same for all parameters.
+async fn common(step: Step) -> Result<Value, Error> {
+    match step {
+        Step::Linger(ms) => {
+            sleep(Duration::from_millis(ms)).await;
+            Ok(json!("lingered"))
+        }
+        Step::Say(word) => {
+            tracing::info!("{word}");
+            Ok(Value::Null)
+        }
+        Step::Fail => Err(failed()),
+        Step::Panic => panic!("told to panic"),
+        _ => Err(Error::other("this handler cannot do that")),
+    }
+}
+
+/// `&Db<..>` and sqlx's pool have the same methods, but no trait in common.
+macro_rules! shared {
+    ($name:ident, $resource:ty) => {
+        async fn $name(steps: Vec<Step>, db: &$resource) -> Result<Value, Error> {
+            let ask = |sql: String| {
+                sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql)).fetch_one(db)
+            };
+            let mut answers = Vec::new();
+            for step in steps {
+                answers.push(match step {
+                    Step::Run(sql) => {
+                        sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
+                        Value::Null
+                    }
+                    Step::Ask(sql) => json!(ask(sql).await?),
+                    Step::Together(queries) => {
+                        json!(try_join_all(queries.into_iter().map(ask)).await?)
+                    }
+                    Step::Guards { count, sql } => {
+                        // Nobody gives its connection back before everybody has one.
+                        let all = Barrier::new(count);
+                        let one = async || {
+                            let mut guard = db.acquire().await?;
+                            all.wait().await;
+                            let answer: Option<String> =
+                                sqlx::query_scalar(AssertSqlSafe(sql.clone()))
+                                    .fetch_one(&mut *guard)
+                                    .await?;
+                            Ok::<_, Error>(answer)
+                        };
+                        json!(try_join_all((0..count).map(|_| one())).await?)
+                    }
+                    Step::Rows(sql) => {
+                        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(db);
+                        let mut count = 0;
+                        while rows.try_next().await?.is_some() {
+                            count += 1;
+                        }
+                        json!(count)
+                    }
+                    Step::Pairs(sql) => {
+                        let pairs: Vec<(i64, String)> =
+                            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(db).await?;
+                        json!(pairs)
+                    }
+                    Step::GiveUp { sql, ms } => {
+                        match timeout(Duration::from_millis(ms), ask(sql)).await {
+                            Ok(answer) => json!(answer?),
+                            Err(_) => json!(GIVEN_UP),
+                        }
+                    }
+                    Step::FirstRow(sql) => {
+                        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(db);
+                        json!(rows.try_next().await?.is_some())
+                    }
+                    Step::Transaction { sql, end } => {
+                        let mut transaction = db.begin().await?;
+                        sqlx::raw_sql(AssertSqlSafe(sql.clone()))
+                            .execute(&mut *transaction)
+                            .await?;
+                        match end {
+                            End::Commit => transaction.commit().await?,
+                            End::Rollback => transaction.rollback().await?,
+                            End::Drop => drop(transaction),
+                            End::Forget => std::mem::forget(transaction),
+                            End::Fail => return Err(failed()),
+                            End::Nested => {
+                                let mut inner = (*transaction).begin().await?;
+                                sqlx::raw_sql(AssertSqlSafe(sql))
+                                    .execute(&mut *inner)
+                                    .await?;
+                                inner.rollback().await?;
+                                transaction.commit().await?;
+                            }
+                        }
+                        Value::Null
+                    }
+                    Step::Escape { sql, ms } => {
+                        let escaped = db.clone();
+                        tokio::spawn(async move {
+                            sleep(Duration::from_millis(ms)).await;
+                            let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&escaped).await;
+                            if let Err(error) = done {
+                                let error = Error::from(error);
+                                tracing::info!(escaped = error.error_type(), "the clone: {error}");
+                            }
+                        });
+                        Value::Null
+                    }
+                    other => common(other).await?,
+                });
+            }
+            Ok(json!(answers))
+        }
+    };
+}
+
+macro_rules! database {
+    ($module:ident: $database:ident, $pool:ident, $connection:ident) => {
+        mod $module {
+            use super::*;
+            use db_handler::sqlx::{$connection, $pool};
+
+            shared!(with_db, Db<$database>);
+            shared!(with_pool, $pool);
+
+            async fn with_connection(
+                steps: Vec<Step>,
+                db: &mut $connection,
+            ) -> Result<Value, Error> {
+                let mut answers = Vec::new();
+                for step in steps {
+                    answers.push(match step {
+                        Step::Run(sql) => {
+                            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db).await?;
+                            Value::Null
+                        }
+                        Step::Ask(sql) => {
+                            let answer: Option<String> = sqlx::query_scalar(AssertSqlSafe(sql))
+                                .fetch_one(&mut *db)
+                                .await?;
+                            json!(answer)
+                        }
+                        Step::GiveUp { sql, ms } => {
+                            let asking =
+                                sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql))
+                                    .fetch_one(&mut *db);
+                            match timeout(Duration::from_millis(ms), asking).await {
+                                Ok(answer) => json!(answer?),
+                                Err(_) => json!(GIVEN_UP),
+                            }
+                        }
+                        Step::FirstRow(sql) => {
+                            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *db);
+                            json!(rows.try_next().await?.is_some())
+                        }
+                        Step::Transaction { sql, end } => {
+                            let mut transaction = db.begin().await?;
+                            sqlx::raw_sql(AssertSqlSafe(sql))
+                                .execute(&mut *transaction)
+                                .await?;
+                            match end {
+                                End::Commit => transaction.commit().await?,
+                                End::Rollback => transaction.rollback().await?,
+                                End::Drop => drop(transaction),
+                                End::Forget => std::mem::forget(transaction),
+                                End::Fail | End::Nested => return Err(failed()),
+                            }
+                            Value::Null
+                        }
+                        other => common(other).await?,
+                    });
+                }
+                Ok(json!(answers))
+            }
+
+            database!(@handlers db, with_db, &Db<$database>);
+            database!(@handlers pool, with_pool, &$pool);
+            database!(@handlers single, with_connection, &mut $connection);
+
+            pub(super) async fn run(kind: &str, close: &str) -> Result<(), Error> {
+                match kind {
+                    "db" => db::run(close).await,
+                    "pool" => pool::run(close).await,
+                    "single" => single::run(close).await,
+                    other => Err(Error::other(format!("no kind {other}"))),
+                }
+            }
+        }
+    };
+    (@handlers $kind:ident, $with:ident, $($resource:tt)+) => {
+        mod $kind {
+            use super::*;
+
+            #[db_handler(close = "always", pool(acquire_ms = 1_500))]
+            async fn always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            #[db_handler(close = "on_error", pool(acquire_ms = 1_500))]
+            async fn on_error(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            #[db_handler(close = "never", pool(acquire_ms = 1_500))]
+            async fn never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            pub(super) async fn run(close: &str) -> Result<(), Error> {
+                match close {
+                    "always" => database!(@run always),
+                    "on_error" => database!(@run on_error),
+                    "never" => database!(@run never),
+                    other => Err(Error::other(format!("no close {other}"))),
+                }
+            }
+        }
+    };
+    (@run $handler:ident) => {{
+        /// The annotated handler, or a caller that gives it up.
+        async fn caller(event: LambdaEvent<Vec<Step>>) -> Result<Value, Error> {
+            let [Step::Dropped { steps, ms }] = event.payload.as_slice() else {
+                return $handler(event).await;
+            };
+            let inner = LambdaEvent::new(steps.clone(), Context::default());
+            match timeout(Duration::from_millis(*ms), $handler(inner)).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(json!([GIVEN_UP])),
+            }
+        }
+        db_handler::run(caller).await
+    }};
+}
+
+database!(postgres: Postgres, PgPool, PgConnection);
+database!(mariadb: MySql, MySqlPool, MySqlConnection);
+database!(sqlite: Sqlite, SqlitePool, SqliteConnection);
+
+/// Everything that anybody logs goes into the file `LOG`.
+fn log() -> Result<(), Error> {
+    if let Some(path) = env::var_os("LOG") {
+        let file = File::options().create(true).append(true).open(path)?;
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(Mutex::new(file))
+            .init();
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    log()?;
+    let handler = env::var("HANDLER").map_err(Error::other)?;
+    let parts: Vec<&str> = handler.split('/').collect();
+    match parts.as_slice() {
+        ["postgres", kind, close] => postgres::run(kind, close).await,
+        ["mariadb", kind, close] => mariadb::run(kind, close).await,
+        ["sqlite", kind, close] => sqlite::run(kind, close).await,
+        _ => Err(Error::other("HANDLER is database/kind/close")),
+    }
+}

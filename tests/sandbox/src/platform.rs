@@ -1,0 +1,26 @@
+//! Whose rules the sandbox plays by.
+
+use std::str::FromStr;
+
+/// The platform that a function runs on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Platform {
+    /// AWS Lambda: the Runtime API, deadlines as moments, extensions, SnapStart.
+    #[default]
+    Lambda,
+    /// Tencent Cloud Functions: the custom runtime, limits as durations, the first answer wins.
+    Scf,
+}
+
+impl FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "lambda" => Ok(Self::Lambda),
+            "scf" => Ok(Self::Scf),
+            other => Err(format!("unknown platform `{other}`: lambda or scf")),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A server that says nothing any more holds up no function after its answer.
+
+use crate::world::{KINDS, SERVERS, SLACK, World};
+use db_handler::config::RESERVE;
+use sandbox::{Fault, PhaseKind};
+use serde_json::{Value, json};
+
+/// The queries have been answered, and a pause begins.
+const SAID: &str = "now the pause";
+
+/// What the handler has left to be done after its answer.
+fn left(session: &str, endless: &str) -> [(&'static str, Vec<Value>); 4] {
+    let ask = json!({ "ask": session });
+    let said = json!({ "say": SAID });
+    let pause = json!({ "linger": 100 });
+    let give_up = json!({ "give_up": { "sql": endless, "ms": 50 } });
+    let drop = json!({ "transaction": { "sql": session, "end": "drop" } });
+    [
+        (
+            "a kept connection",
+            vec![ask.clone(), said.clone(), pause.clone()],
+        ),
+        (
+            "a rollback",
+            vec![ask.clone(), drop, said.clone(), pause.clone()],
+        ),
+        (
+            "a query that runs",
+            vec![ask.clone(), give_up, said.clone(), pause.clone()],
+        ),
+        ("a failure", vec![ask, said, pause, json!("fail")]),
+    ]
+}
+
+async fn bounded(fault: Fault) {
+    for product in SERVERS {
+        let database = World::new(product).await.server().clone();
+        for kind in KINDS {
+            for close in ["always", "never"] {
+                for (what, steps) in left(product.session(), product.endless()) {
+                    let place = format!("{product:?}/{kind}/{close}, {what}, {fault}");
+                    let world = World::of(product, Some(database.clone()));
+                    let running = world.start(kind, close).await;
+                    let network = &running.0.networks()[0];
+                    let (invocation, ()) = tokio::join!(running.invoke(json!(steps)), async {
+                        world.wait_for_log(SAID).await;
+                        network.apply(fault);
+                    });
+                    let after = invocation.spent(PhaseKind::After);
+                    println!(
+                        "{place}: {} after {:?}, then {after:?}",
+                        invocation.outcome, invocation.waited
+                    );
+                    assert!(after < RESERVE + SLACK, "{place}: {after:?}");
+                    running.heal().await;
+                    // Within the time of trust a connection that went dark is not asked: that is the
+                    // price of not asking. This one was, by the reset.
+                    running.ask(product.session()).await;
+                    running.end().await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_open_connections_go_dark() {
+    bounded(Fault::DarkExisting).await;
+}
+
+#[tokio::test]
+async fn when_everything_goes_dark() {
+    bounded(Fault::Dark).await;
+}

@@ -1,0 +1,185 @@
+//! A connection that died while its function stood still costs no invocation, and little time.
+
+use crate::world::{KINDS, Product, Running, SERVERS, SLACK, World};
+use db_handler::config::{PING, TRUST};
+use sandbox::{Fault, Proxy};
+use serde_json::json;
+use sqlx::{
+    Connection, MySqlConnection, PgConnection, mysql::MySqlConnectOptions,
+    postgres::PgConnectOptions,
+};
+use std::{str::FromStr, time::Duration};
+
+/// Long enough for a kept connection to be asked.
+const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
+
+#[tokio::test]
+async fn sessions_that_the_server_ended() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let running = world.start(kind, "never").await;
+            let before = running.ask(product.session()).await;
+            assert_eq!(world.server().terminate_connections().await, 1);
+            running.stand_still(LONG).await;
+            let after = running.ask(product.session()).await;
+            assert_ne!(before, after, "{product:?}/{kind}");
+            running.end().await;
+            world.nothing_secret();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_during_the_freeze() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let running = world.start(kind, "never").await;
+            running.ask(product.session()).await;
+            running.0.apply(Fault::ResetExisting);
+            running.stand_still(LONG).await;
+            running.ask(product.session()).await;
+            running.end().await;
+        }
+    }
+}
+
+/// A dark connection costs at most an opening and `ping_ms`, whatever the round trip.
+#[tokio::test]
+async fn darkness_costs_at_most_one_opening_and_a_ping() {
+    for product in SERVERS {
+        for rtt in [1, 20] {
+            let rtt = Duration::from_millis(rtt);
+            let world = World::new(product).await;
+            for kind in KINDS {
+                let place = format!("{product:?}/{kind} at {rtt:?}");
+                let running = Running::of(world.sandbox(kind, "never").rtt(rtt)).await;
+                let ask = json!([{ "ask": product.session() }]);
+                let cold = running.invoke(ask.clone()).await;
+                running.0.apply(Fault::DarkExisting);
+                running.stand_still(LONG).await;
+                let dark = running.invoke(ask.clone()).await;
+                assert!(dark.is_answered(), "{place}: {}", dark.outcome);
+                // The first invocation opened a connection, too, and started the process.
+                let opening = cold.spent(sandbox::PhaseKind::Handler);
+                let bound = opening + PING + SLACK / 4;
+                println!(
+                    "{place}: {:?} after the dark, {opening:?} for the first",
+                    dark.waited
+                );
+                assert!(
+                    dark.waited <= bound,
+                    "{place}: {:?} > {bound:?}",
+                    dark.waited
+                );
+                running.end().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_in_between() {
+    // As the function sees it: all connections are gone, and the port is closed for a while.
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let running = world.start(kind, "never").await;
+            running.ask(product.session()).await;
+            running.0.apply(Fault::ResetExisting);
+            running.0.apply(Fault::Refuse);
+            running.stand_still(LONG).await;
+            let (error_type, text) = running.fail(json!([{ "ask": product.session() }])).await;
+            assert!(
+                ["ConnectionRefused", "AllConnectionsInUse"].contains(&error_type.as_str()),
+                "{product:?}/{kind}: {error_type}: {text}"
+            );
+            running.heal().await;
+            running.ask(product.session()).await;
+            running.end().await;
+        }
+    }
+}
+
+/// Within the time of trust, a warm invocation sends what a bare connection sends, to the byte.
+#[tokio::test]
+async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
+    const QUERIES: usize = 4;
+    for product in SERVERS {
+        let world = World::new(product).await;
+        let floor = bare(product, &world, QUERIES).await;
+        // sqlx's own pool pings whatever comes back to it.
+        for kind in ["db", "single"] {
+            let sandbox = world.sandbox(kind, "never").freeze_between(false);
+            let running = Running::of(sandbox).await;
+            let ask = json!({ "ask": product.session() });
+            let steps = json!(vec![ask; QUERIES]);
+            // Prepared, and once through a reset.
+            running.succeed(steps.clone()).await;
+            running.succeed(steps.clone()).await;
+            let network = &running.0.networks()[0];
+            // Up to the answer: what is reset afterwards is not the caller's.
+            let before = network.stats();
+            let mut with_a_pause = steps.as_array().cloned().unwrap_or_default();
+            let said = format!("{kind} has asked");
+            with_a_pause.extend([json!({ "say": said }), json!({ "linger": 300 })]);
+            let (invocation, warm) = tokio::join!(running.invoke(json!(with_a_pause)), async {
+                // In the middle of the pause.
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                let now = network.stats();
+                (now.sent - before.sent, now.received - before.received)
+            });
+            assert!(invocation.is_answered(), "{}", invocation.outcome);
+            assert_eq!(warm, floor, "{product:?}/{kind}: sent and received");
+            running.end().await;
+        }
+    }
+}
+
+/// What a bare connection sends and receives for its second round of queries.
+async fn bare(product: Product, world: &World, queries: usize) -> (u64, u64) {
+    let url = world.server().url();
+    let target = url
+        .split('@')
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let proxy = Proxy::start(target.expect("a host and a port"))
+        .await
+        .expect("a port");
+    let port = proxy.addr().port();
+    let mut second = (0, 0);
+    macro_rules! rounds {
+        ($connection:expr) => {{
+            let mut connection = $connection;
+            for _ in 0..2 {
+                let before = proxy.stats();
+                for _ in 0..queries {
+                    let _: Option<String> = sqlx::query_scalar(product.session())
+                        .fetch_one(&mut connection)
+                        .await
+                        .expect("answers");
+                }
+                let now = proxy.stats();
+                second = (now.sent - before.sent, now.received - before.received);
+            }
+            connection.close().await.expect("closes");
+        }};
+    }
+    if product == Product::Postgres {
+        let options = PgConnectOptions::from_str(url).expect("a URL");
+        rounds!(
+            PgConnection::connect_with(&options.port(port))
+                .await
+                .expect("connects")
+        );
+    } else {
+        let options = MySqlConnectOptions::from_str(url).expect("a URL");
+        rounds!(
+            MySqlConnection::connect_with(&options.port(port))
+                .await
+                .expect("connects")
+        );
+    }
+    second
+}
