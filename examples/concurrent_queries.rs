@@ -2,7 +2,8 @@
 //! `findAndCountAll`.
 //!
 //! When one of the two fails, `try_join!` gives the other one up, and the handler returns while its
-//! query is still running. Nothing of it reaches the next event: its connection goes with the pool.
+//! query is still running. Nothing of it reaches the next event: it is stopped on the server, and its
+//! connection is discarded.
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
@@ -10,8 +11,8 @@
 //! ```
 
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    sqlx::{self, PgPool},
+    Db, Error, LambdaEvent, db_handler,
+    sqlx::{self, Postgres},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ struct Numbers {
 }
 
 #[db_handler(pool(max = 2))]
-async fn find_and_count_all(event: LambdaEvent<Page>, db: &PgPool) -> Result<Numbers, Error> {
+async fn find_and_count_all(event: LambdaEvent<Page>, db: &Db<Postgres>) -> Result<Numbers, Error> {
     let Page { page, size } = event.payload;
     let (total, numbers) = tokio::try_join!(
         sqlx::query_scalar("SELECT count(*) FROM generate_series(1, 1000)").fetch_one(db),
