@@ -12,7 +12,7 @@ use crate::{error::Error, resource::Acquire};
 use sqlx::ConnectOptions;
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{Arc, OnceLock, atomic::AtomicU32},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -20,6 +20,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct Address<DB: Driver> {
     login: Login<DB>,
     target: String,
+    /// The same with what the credentials say over the URL, as soon as that is known.
+    dialled: OnceLock<String>,
     /// How many connections that were opened here exist.
     open: Arc<AtomicU32>,
 }
@@ -31,6 +33,7 @@ impl<DB: Driver> Address<DB> {
         Ok(Self {
             target: login.place(),
             login,
+            dialled: OnceLock::new(),
             open: Arc::default(),
         })
     }
@@ -48,9 +51,9 @@ impl<DB: Driver> Address<DB> {
         DB::introduce(connection, options, self.login.greeting()).await
     }
 
-    /// Host, port and database, as far as the URL knows them.
+    /// Host, port and database.
     pub(super) fn target(&self) -> &str {
-        &self.target
+        self.dialled.get().unwrap_or(&self.target)
     }
 
     /// How many connections that were opened here exist.
@@ -68,6 +71,7 @@ impl<DB: Driver> Address<DB> {
     }
 
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
+        self.dialled.get_or_init(|| DB::target(&options));
         let connecting = Box::pin(options.connect());
         let mut raw = promptly(DB::port(&options), connecting).await?;
         let session = self.introduce(&mut raw, &options).await?;
@@ -103,7 +107,7 @@ impl<DB: Driver> Address<DB> {
         };
         // Whoever waits for this may have less time still.
         let mut in_time = InTime {
-            target: &self.target,
+            target: self.target(),
             over: false,
         };
         let cancelled = timeout_at(until, cancelling).await;
@@ -112,7 +116,7 @@ impl<DB: Driver> Address<DB> {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::warn!(
-                    target = self.target,
+                    target = self.target(),
                     %error,
                     "what still runs on the server could not be stopped"
                 );
@@ -142,6 +146,6 @@ impl Drop for InTime<'_> {
 
 impl<DB: Driver> fmt::Debug for Address<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Address").field(&self.target).finish()
+        f.debug_tuple("Address").field(&self.target()).finish()
     }
 }

@@ -175,28 +175,37 @@ impl<DB: Driver> Set<DB> {
     /// A new connection. A server without room for it is asked again within the acquire; until it has
     /// some, what somebody else gives back does as well.
     async fn open(&self, acquire: &Acquire) -> Result<Link<DB>, Error> {
-        let mut retry = Retry::new(acquire.until());
-        let mut turned_away = None;
-        loop {
-            let denied = match self.address.dial(acquire).await {
-                Ok(link) => return Ok(link),
-                Err(denied) => denied,
-            };
-            if !denied.for_lack_of_room {
-                // A last try that ran out of time knows less than the one before.
-                let is_late = denied.why.kind() == ErrorKind::ConnectTimeout;
-                let why = turned_away.filter(|_| is_late).unwrap_or(denied.why);
-                return Err(retry.told(why));
+        let retry = Retry::new(acquire.until());
+        match self.address.dial(acquire).await {
+            Ok(link) => Ok(link),
+            // Boxed: it is large, and few invocations meet a full server.
+            Err(denied) if denied.for_lack_of_room => {
+                Box::pin(self.open_in_a_full_server(denied.why, retry, acquire)).await
             }
-            let Some(wait) = retry.next_wait() else {
-                return Err(retry.told(denied.why));
-            };
-            turned_away = Some(denied.why);
+            Err(denied) => Err(denied.why),
+        }
+    }
+
+    async fn open_in_a_full_server(
+        &self,
+        mut why: Error,
+        mut retry: Retry,
+        acquire: &Acquire,
+    ) -> Result<Link<DB>, Error> {
+        while let Some(wait) = retry.next_wait() {
             sleep(wait).await;
             if let Some(link) = self.given_back().await {
                 return Ok(link);
             }
+            match self.address.dial(acquire).await {
+                Ok(link) => return Ok(link),
+                Err(denied) if denied.for_lack_of_room => why = denied.why,
+                // A last try that ran out of time knows less than the one before.
+                Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
+                Err(denied) => return Err(retry.told(denied.why)),
+            }
         }
+        Err(retry.told(why))
     }
 
     /// An idle connection, if there is one by now and it serves.

@@ -1,13 +1,9 @@
 //! A connection that has idled may have died in its sleep: asking it must not cost the invocation.
 
+use super::jitter;
 use crate::config::{HEDGE_AFTER, HEDGE_SPREAD};
 use futures_util::future::{Either, select};
-use std::{
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Which connection serves.
@@ -36,7 +32,9 @@ pub(super) async fn thaw<T, E>(
     let until = Instant::now() + patience;
     let mut ping = pin!(ping);
     let dial = pin!(dial);
-    match timeout(HEDGE_AFTER + spread(), ping.as_mut()).await {
+    // Instances that thaw together do not open together.
+    let patient = HEDGE_AFTER + jitter::below(HEDGE_SPREAD);
+    match timeout(patient, ping.as_mut()).await {
         Ok(true) => return Thawed::Kept,
         Ok(false) => return opened(dial.await),
         Err(_) => {}
@@ -50,12 +48,6 @@ pub(super) async fn thaw<T, E>(
             _ => Thawed::Neither(error),
         },
     }
-}
-
-/// Anything up to [`HEDGE_SPREAD`], so that instances that thaw together do not open together.
-fn spread() -> Duration {
-    let any = RandomState::new().hash_one(std::time::Instant::now()) % 1_024;
-    HEDGE_SPREAD * u32::try_from(any).unwrap_or_default() / 1_024
 }
 
 fn opened<T, E>(dialled: Result<T, E>) -> Thawed<T, E> {
