@@ -168,7 +168,7 @@ async fn the_recipes_situations() {
         assert_eq!(opened > 0, handler == "plain_each", "{handler}: {opened}");
 
         // Still at work when its function returns.
-        hold_up(&server, 1_000).await;
+        hold_up(&server, 380).await;
         let leaving = environment.invoke(deed("leave_running")).await;
         assert!(leaving.is_answered(), "{handler}: {leaving:?}");
         let frozen = epoch_ms();
@@ -177,10 +177,10 @@ async fn the_recipes_situations() {
         let ended = later.and_then(|ended| ended.as_u64()).expect("a moment");
         let what = if ended > frozen {
             "stands still, and goes on in a later invocation"
-        } else if leaving.waited > Duration::from_millis(900) {
+        } else if leaving.waited > Duration::from_millis(350) {
             "holds up the answer until it is done"
         } else {
-            "is waited for after the answer, for a second; then it is stopped on the server"
+            "is waited for after the answer; what takes too long is stopped on the server"
         };
         println!("| `{handler}` | what is under way when the function returns | {what} |");
         assert_eq!(ended > frozen, handler == "plain_cached", "{leaving:?}");

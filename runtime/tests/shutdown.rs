@@ -63,7 +63,7 @@ async fn what_is_in_use_is_closed_when_its_invocation_ends() {
     let (answer, ()) = tokio::join!(running, ending);
     answer.expect("succeeds");
     assert!(started.elapsed().is_zero());
-    assert_eq!(script.log(), ["closing", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -195,19 +195,19 @@ impl<T: Lent> Resource for Connected<T> {
     }
 
     async fn settle(&self) -> Fitness {
-        self.state.quiet().await;
-        // Also what was given up half-way: it is stopped on the server with the close.
-        if self.state.is_spoilt() {
-            Fitness::Unfit
-        } else {
+        let patience = self.settings.reserve / 2;
+        let all_back = timeout(patience, self.state.quiet()).await.is_ok();
+        if self.state.left_something_running() {
+            self.stop_what_runs().await;
+        }
+        if all_back && !self.state.is_spoilt() {
             Fitness::Fit
+        } else {
+            Fitness::Unfit
         }
     }
 
     async fn close(&self) {
-        if self.state.left_something_running() {
-            self.stop_what_runs().await;
-        }
         if self.state.is_spoilt() {
             self.shut_down_hard().await;
         } else {
