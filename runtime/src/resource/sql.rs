@@ -6,6 +6,7 @@ mod db;
 mod driver;
 mod fault;
 mod jitter;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod label;
 mod link;
 mod login;
