@@ -99,7 +99,7 @@ async fn in_postgres() {
         .setting("max_connections", (ROOM + 3).to_string())
         .start();
     let database = server.fresh_database().await;
-    for handler in ["postgres", "pooled"] {
+    for handler in ["postgres", "handle", "pooled"] {
         with_room_it_is_kept(handler, &database).await;
     }
     the_share_is_respected("postgres", &server, &database, ROOM).await;

@@ -1,8 +1,8 @@
 //! A function that keeps its connection while the server has room.
 
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    sqlx::{self, MySqlConnection, PgConnection, PgPool},
+    Db, Error, LambdaEvent, db_handler,
+    sqlx::{self, MySqlConnection, PgConnection, PgPool, Postgres},
 };
 use std::env;
 
@@ -32,6 +32,15 @@ async fn pooled(_event: LambdaEvent<()>, db: &PgPool) -> Result<i64, Error> {
     pool(acquire_ms = 10000),
     budget(instances = 9, connections = 40, share = 0.5)
 )]
+async fn handle(_event: LambdaEvent<()>, db: &Db<Postgres>) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(PG_SESSION).fetch_one(db).await?)
+}
+
+#[db_handler(
+    close = "pressure",
+    pool(acquire_ms = 10000),
+    budget(instances = 9, connections = 40, share = 0.5)
+)]
 async fn mariadb(_event: LambdaEvent<()>, db: &mut MySqlConnection) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(MARIADB_SESSION).fetch_one(db).await?)
 }
@@ -42,6 +51,7 @@ async fn main() -> Result<(), Error> {
     match handler.as_str() {
         "postgres" => db_handler::run(postgres).await,
         "pooled" => db_handler::run(pooled).await,
+        "handle" => db_handler::run(handle).await,
         "mariadb" => db_handler::run(mariadb).await,
         other => Err(Error::other(format!("no handler {other}"))),
     }
