@@ -87,7 +87,6 @@ fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
 }
 
-#[cfg(feature = "_sql")]
 fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
     #[cfg(feature = "_sql")]
     if let Some(error) = error.downcast_ref() {

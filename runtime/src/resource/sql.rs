@@ -4,6 +4,7 @@ mod address;
 mod db;
 mod driver;
 mod fault;
+#[cfg(feature = "postgres")]
 mod label;
 mod link;
 mod nodelay;

@@ -35,6 +35,7 @@ impl Tag {
     }
 
     /// `label #tag`, of at most `longest` bytes.
+    #[cfg(feature = "postgres")]
     pub(super) fn after(&self, label: &str, longest: usize) -> String {
         let room = longest.saturating_sub(LENGTH + 2);
         let mut end = label.len().min(room);
@@ -62,6 +63,7 @@ mod tests {
         assert_eq!(tags.len(), 10_000);
     }
 
+    #[cfg(feature = "postgres")]
     #[test]
     fn a_label_makes_room_for_the_tag() {
         let tag = Tag::unique();
