@@ -9,7 +9,7 @@ use super::{driver::Driver, fault, set::Set};
 use crate::{
     config::Defaults,
     error::Error,
-    resource::{Acquire, Fate, Fitness, Resource, Usage},
+    resource::{Acquire, Fate, Fitness, Resource, Symptom, Usage},
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -80,6 +80,13 @@ impl<DB: Driver> Resource for Db<DB> {
 
     async fn reset(&self, _: Duration) -> Fitness {
         self.set.serve()
+    }
+
+    fn explain(&self, symptom: Symptom) -> Option<Error> {
+        match symptom {
+            Symptom::TimedOut => self.set.explain(),
+            _ => None,
+        }
     }
 
     fn rest(&self) {

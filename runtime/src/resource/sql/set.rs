@@ -49,6 +49,17 @@ struct State<DB: Driver> {
     leaving: Vec<Link<DB>>,
     /// A connection has been lost: the others cannot be trusted either.
     lost: bool,
+    /// What somebody waits for, or was waiting for when he was stopped.
+    waiting: Option<Waiting>,
+}
+
+/// What can keep an acquire waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// A connection is being opened, or asked whether it is alive.
+    Opening,
+    /// Every connection is in use.
+    Return,
 }
 
 struct Out<DB: Driver> {
@@ -112,6 +123,7 @@ impl<DB: Driver> Set<DB> {
                 strays: Vec::new(),
                 leaving: Vec::new(),
                 lost: false,
+                waiting: None,
             }),
         })
     }
@@ -127,23 +139,43 @@ impl<DB: Driver> Set<DB> {
 
     /// Takes a connection: an idle one that is alive, or a new one.
     pub(super) async fn take(self: &Arc<Self>, acquire: &Acquire) -> Result<Lent<DB>, Error> {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait_for_permit(acquire).await?,
+        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            permit
+        } else {
+            self.waits_for(Some(Waiting::Return));
+            let permit = self.wait_for_permit(acquire).await;
+            self.waits_for(None);
+            permit?
         };
         if self.phase() != Phase::Serving {
             return Err(self.escaped(acquire));
         }
+        self.waits_for(Some(Waiting::Opening));
         let link = match self.pop_idle() {
-            Some(idle) => self.revive(idle, acquire).await?,
-            None => self.open(acquire).await?,
+            Some(idle) => self.revive(idle, acquire).await,
+            None => self.open(acquire).await,
         };
+        self.waits_for(None);
+        let link = link?;
         // The invocation may have ended meanwhile.
         if self.phase() != Phase::Serving {
             self.let_go(link);
             return Err(self.escaped(acquire));
         }
         Ok(self.lend(link, permit))
+    }
+
+    fn waits_for(&self, what: Option<Waiting>) {
+        self.lock().waiting = what;
+    }
+
+    /// What an acquire that was stopped was waiting for.
+    pub(super) fn explain(&self) -> Option<Error> {
+        let acquire = self.acquire_now();
+        Some(match self.lock().waiting? {
+            Waiting::Return => fault::all_in_use(&acquire),
+            Waiting::Opening => fault::connect_timed_out::<DB>(&acquire, self.address.target()),
+        })
     }
 
     async fn wait_for_permit(&self, acquire: &Acquire) -> Result<OwnedSemaphorePermit, Error> {
