@@ -65,6 +65,9 @@ pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
 /// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
 /// trip) before it is stopped on the server.
 pub const QUIET: Duration = Duration::from_millis(50);
+/// The same for sqlx's pool, which returns a connection in a task of its own after a ping of its own: a
+/// small function (128 MB are a fourteenth of a processor) gets to that later.
+pub const POOL_QUIET: Duration = Duration::from_millis(100);
 /// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
 /// well below a millisecond, and no measurable cost.
 pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;

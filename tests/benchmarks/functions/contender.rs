@@ -3,8 +3,8 @@
 //! All do the same for an event: so many queries, one after the other, each for one row by its key.
 
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    sqlx::{self, ConnectOptions, Connection},
+    Db, Error, LambdaEvent, db_handler,
+    sqlx::{self, ConnectOptions, Connection, Executor},
 };
 use lambda_runtime::service_fn;
 use serde::{Deserialize, Serialize};
@@ -32,18 +32,22 @@ struct Done {
 
 macro_rules! contenders {
     (
-        $module:ident: $pool:ident, $pool_options:ident, $connection:ident, $connect_options:ident,
+        $module:ident: $database:ident, $pool:ident, $pool_options:ident, $connection:ident, $connect_options:ident,
         find = $find:literal, hold = $hold:literal
     ) => {
         mod $module {
             use super::*;
             use db_handler::sqlx::{
-                $connection,
+                $connection, $database,
                 $module::{$connect_options, $pool_options},
                 $pool,
             };
 
-            async fn with_pool(work: Work, db: &$pool) -> Result<Done, sqlx::Error> {
+            /// With what runs queries by shared reference: a pool, or our handle.
+            async fn with_shared<D>(work: Work, db: &D) -> Result<Done, sqlx::Error>
+            where
+                for<'db> &'db D: Executor<'db, Database = $database>,
+            {
                 if work.hold_ms > 0.0 {
                     sqlx::query($hold)
                         .bind(work.hold_ms / 1000.0)
@@ -118,7 +122,7 @@ macro_rules! contenders {
                 let pool = lazy_pool(&connect_options()?);
                 let pool = &pool;
                 let handler = async move |event: LambdaEvent<Work>| {
-                    Ok::<_, lambda_runtime::Error>(with_pool(event.payload, pool).await?)
+                    Ok::<_, lambda_runtime::Error>(with_shared(event.payload, pool).await?)
                 };
                 lambda_runtime::run(service_fn(handler)).await
             }
@@ -129,7 +133,7 @@ macro_rules! contenders {
                 let options = &options;
                 let handler = async move |event: LambdaEvent<Work>| {
                     let pool = lazy_pool(options);
-                    let done = with_pool(event.payload, &pool).await;
+                    let done = with_shared(event.payload, &pool).await;
                     pool.close().await;
                     Ok::<_, lambda_runtime::Error>(done?)
                 };
@@ -153,17 +157,17 @@ macro_rules! contenders {
 
             #[db_handler]
             async fn pool_always(event: LambdaEvent<Work>, db: &$pool) -> Result<Done, Error> {
-                Ok(with_pool(event.payload, db).await?)
+                Ok(with_shared(event.payload, db).await?)
             }
 
             #[db_handler(close = "never")]
             async fn pool_never(event: LambdaEvent<Work>, db: &$pool) -> Result<Done, Error> {
-                Ok(with_pool(event.payload, db).await?)
+                Ok(with_shared(event.payload, db).await?)
             }
 
             #[db_handler(close = "on_error")]
             async fn pool_on_error(event: LambdaEvent<Work>, db: &$pool) -> Result<Done, Error> {
-                Ok(with_pool(event.payload, db).await?)
+                Ok(with_shared(event.payload, db).await?)
             }
 
             #[db_handler]
@@ -190,7 +194,39 @@ macro_rules! contenders {
                 Ok(with_connection(event.payload, db).await?)
             }
 
-            // Another handle of ours goes here, with its names below and in `src/contender.rs`.
+            #[db_handler(close = "pressure")]
+            async fn pool_pressure(event: LambdaEvent<Work>, db: &$pool) -> Result<Done, Error> {
+                Ok(with_shared(event.payload, db).await?)
+            }
+
+            #[db_handler]
+            async fn db_always(
+                event: LambdaEvent<Work>,
+                db: &Db<$database>,
+            ) -> Result<Done, Error> {
+                Ok(with_shared(event.payload, db).await?)
+            }
+
+            #[db_handler(close = "never")]
+            async fn db_never(event: LambdaEvent<Work>, db: &Db<$database>) -> Result<Done, Error> {
+                Ok(with_shared(event.payload, db).await?)
+            }
+
+            #[db_handler(close = "on_error")]
+            async fn db_on_error(
+                event: LambdaEvent<Work>,
+                db: &Db<$database>,
+            ) -> Result<Done, Error> {
+                Ok(with_shared(event.payload, db).await?)
+            }
+
+            #[db_handler(close = "pressure")]
+            async fn db_pressure(
+                event: LambdaEvent<Work>,
+                db: &Db<$database>,
+            ) -> Result<Done, Error> {
+                Ok(with_shared(event.payload, db).await?)
+            }
 
             pub(super) async fn run(contender: &str) -> Result<(), lambda_runtime::Error> {
                 match contender {
@@ -205,6 +241,11 @@ macro_rules! contenders {
                     "connection_always" => Ok(db_handler::run(connection_always).await?),
                     "connection_never" => Ok(db_handler::run(connection_never).await?),
                     "connection_on_error" => Ok(db_handler::run(connection_on_error).await?),
+                    "pool_pressure" => Ok(db_handler::run(pool_pressure).await?),
+                    "db_always" => Ok(db_handler::run(db_always).await?),
+                    "db_never" => Ok(db_handler::run(db_never).await?),
+                    "db_on_error" => Ok(db_handler::run(db_on_error).await?),
+                    "db_pressure" => Ok(db_handler::run(db_pressure).await?),
                     other => Err(format!("no contender {other}").into()),
                 }
             }
@@ -213,11 +254,11 @@ macro_rules! contenders {
 }
 
 contenders! {
-    postgres: PgPool, PgPoolOptions, PgConnection, PgConnectOptions,
+    postgres: Postgres, PgPool, PgPoolOptions, PgConnection, PgConnectOptions,
     find = "SELECT name FROM items WHERE id = $1", hold = "SELECT pg_sleep($1)"
 }
 contenders! {
-    mysql: MySqlPool, MySqlPoolOptions, MySqlConnection, MySqlConnectOptions,
+    mysql: MySql, MySqlPool, MySqlPoolOptions, MySqlConnection, MySqlConnectOptions,
     find = "SELECT name FROM items WHERE id = ?", hold = "SELECT sleep(?)"
 }
 

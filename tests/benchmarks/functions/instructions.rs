@@ -2,9 +2,10 @@
 //! time costs, whatever the start of the process costs.
 
 use db_handler::{
-    Error, LambdaEvent, db_handler,
+    Db, Error, LambdaEvent, db_handler,
     sqlx::{
-        ConnectOptions, Connection, PgPool, mysql::MySqlConnectOptions, postgres::PgConnectOptions,
+        ConnectOptions, Connection, PgPool, Postgres, mysql::MySqlConnectOptions,
+        postgres::PgConnectOptions,
     },
 };
 use lambda_runtime::Context;
@@ -27,6 +28,8 @@ macro_rules! handlers {
 handlers! {
     pool_never(&PgPool, "never");
     pool_always(&PgPool, "always");
+    db_never(&Db<Postgres>, "never");
+    db_always(&Db<Postgres>, "always");
 }
 
 /// An event as a platform sends it, with a deadline 3 s away.
@@ -47,6 +50,8 @@ async fn again_and_again(what: &str, times: u64) -> Result<u64, lambda_runtime::
             "bare" => bare(event()).await?,
             "pool_never" => pool_never(event()).await?,
             "pool_always" => pool_always(event()).await?,
+            "db_never" => db_never(event()).await?,
+            "db_always" => db_always(event()).await?,
             "open-postgres" => {
                 let options: PgConnectOptions = env::var("DATABASE_URL")?.parse()?;
                 options.connect().await?.close().await?;

@@ -68,15 +68,18 @@ pub const FRESH_FLOOR: &str = "raw_open_close_nodelay";
 pub const GUIDE: &str = "sequelize";
 
 /// All of them, in the order of tables and plots.
-// A handle of ours that is added to `functions/contender.rs` needs one line here for each policy, and nothing else.
 #[rustfmt::skip]
 pub const CONTENDERS: &[Contender] = &[
     contender(FLOOR, "raw sqlx connection, no checks (floor)", Kind::Kept, By::Hand, None, false),
     contender("plain", "global sqlx pool", Kind::Kept, By::Hand, None, true),
     contender("connection_never", "db-handler &mut Connection, never", Kind::Kept, By::Ours, None, false),
     contender("connection_on_error", "db-handler &mut Connection, on_error", Kind::Kept, By::Ours, None, false),
+    contender("db_never", "db-handler &Db, never", Kind::Kept, By::Ours, None, true),
+    contender("db_on_error", "db-handler &Db, on_error", Kind::Kept, By::Ours, None, false),
+    contender("db_pressure", "db-handler &Db, pressure", Kind::Kept, By::Ours, None, true),
     contender("pool_never", "db-handler &Pool, never", Kind::Kept, By::Ours, None, true),
     contender("pool_on_error", "db-handler &Pool, on_error", Kind::Kept, By::Ours, None, false),
+    contender("pool_pressure", "db-handler &Pool, pressure", Kind::Kept, By::Ours, None, false),
     contender("node_postgres", "node-postgres, global pool", Kind::Kept, By::Peer, Some(Product::Postgres), false),
     contender("serverless_postgres", "serverless-postgres", Kind::Kept, By::Peer, Some(Product::Postgres), true),
     contender("mysql2", "mysql2, global pool", Kind::Kept, By::Peer, Some(Product::MariaDb), false),
@@ -85,6 +88,7 @@ pub const CONTENDERS: &[Contender] = &[
     contender(FRESH_FLOOR, "the same with TCP_NODELAY forced", Kind::Fresh, By::Hand, None, false),
     contender("plain_per_invocation", "sqlx pool per invocation", Kind::Fresh, By::Hand, None, true),
     contender("connection_always", "db-handler &mut Connection, always", Kind::Fresh, By::Ours, None, false),
+    contender("db_always", "db-handler &Db, always", Kind::Fresh, By::Ours, None, true),
     contender("pool_always", "db-handler &Pool, always", Kind::Fresh, By::Ours, None, true),
     contender(GUIDE, "Sequelize, its guide for Lambda", Kind::Fresh, By::Peer, None, false),
 ];

@@ -23,7 +23,7 @@ use super::{
     pressure,
 };
 use crate::{
-    config::{Close, Defaults, QUIET},
+    config::{Close, Defaults, POOL_QUIET, QUIET},
     error::{Error, ErrorKind},
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
@@ -82,9 +82,6 @@ impl<DB: Driver> SqlPool<DB> {
     /// What the pool opens in this invocation logs in with credentials that are fresh. Where they cannot
     /// be had, the old ones may still do.
     async fn keep_credentials_fresh(&self) {
-        if !self.login().may_change() {
-            return;
-        }
         let mut attempt = self.attempt.lock().await;
         if Login::is_fresh(&attempt) {
             return;
@@ -196,7 +193,8 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             state,
         };
         if opened.login().may_change() {
-            opened.log_in().await?;
+            // Boxed: it is large, and few have credentials that change.
+            Box::pin(opened.log_in()).await?;
         }
         Ok(opened)
     }
@@ -237,7 +235,9 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         }
         self.state.serve();
         self.state.paused(idle);
-        self.keep_credentials_fresh().await;
+        if self.login().may_change() {
+            Box::pin(self.keep_credentials_fresh()).await;
+        }
         Fitness::Fit
     }
 
@@ -259,7 +259,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
 
     async fn settle(&self) -> Fitness {
         let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
-        let all_back = timeout(QUIET, self.is_quiet()).await.is_ok();
+        let all_back = timeout(POOL_QUIET, self.is_quiet()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
             self.state.rest();

@@ -3,7 +3,7 @@
 use super::Results;
 use crate::{
     bed::Product,
-    contender::{FLOOR, FRESH_FLOOR, GUIDE, Kind},
+    contender::{FLOOR, FRESH_FLOOR, GUIDE, named},
     record::{Latency, Race},
     stats::median,
 };
@@ -49,11 +49,15 @@ fn goals() -> Vec<Goal> {
                     });
                 };
                 add("connection_never", FLOOR, 1.05);
+                add("db_never", FLOOR, 1.05);
                 add("pool_never", FLOOR, 1.15);
+                add("db_pressure", "db_never", 1.05);
                 if tls {
                     add("connection_always", FRESH_FLOOR, 1.05);
+                    add("db_always", FRESH_FLOOR, 1.05);
                     add("pool_always", FRESH_FLOOR, 1.05);
                     add("connection_always", GUIDE, 0.6);
+                    add("db_always", GUIDE, 0.6);
                     add("pool_always", GUIDE, 0.6);
                 }
             }
@@ -89,11 +93,7 @@ pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
 }
 
 fn race_of<'a>(latency: &'a Latency, goal: &Goal) -> Option<&'a Race> {
-    let kind = if goal.than == FLOOR {
-        Kind::Kept
-    } else {
-        Kind::Fresh
-    };
+    let kind = named(goal.who)?.kind;
     latency.races.iter().find(|race| {
         race.kind == kind
             && race.queries == goal.queries

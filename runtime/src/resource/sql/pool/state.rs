@@ -12,6 +12,7 @@ use crate::{
             fault,
             link::{answers, becomes_quiet, is_quiet},
             login::Attempt,
+            nodelay,
             tag::Tag,
             thaw::{Thawed, thaw},
         },
@@ -118,6 +119,10 @@ impl<DB: Driver> State<DB> {
         self.refuse_escaped()?;
         // Logged in with others or not: they have the same tag.
         let options = self.options();
+        if let Some(port) = DB::port(&options) {
+            // Where the server answered faster than anybody could look, nobody has yet.
+            nodelay::sweep(port);
+        }
         let session = self.address.introduce(connection, &options).await?;
         self.remember(session);
         self.live.fetch_add(1, Ordering::AcqRel);
