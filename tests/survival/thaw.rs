@@ -125,7 +125,8 @@ async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
             let said = format!("{kind} has asked");
             with_a_pause.extend([json!({ "say": said }), json!({ "linger": 300 })]);
             let (invocation, warm) = tokio::join!(running.invoke(json!(with_a_pause)), async {
-                // In the middle of the pause.
+                world.wait_for_log(&said).await;
+                // In the middle of the pause: whatever it says too much, it has said by now.
                 tokio::time::sleep(Duration::from_millis(150)).await;
                 let now = network.stats();
                 (now.sent - before.sent, now.received - before.received)

@@ -110,7 +110,7 @@ async fn one(
         }
     }
     environment.apply(Fault::DarkExisting);
-    tokio::time::sleep(frozen).await;
+    environment.stands_still_for(frozen).await;
     let dead = outcome(&environment.invoke(event()).await);
     let next = outcome(&environment.invoke(event()).await);
     Ok((dead, next, restarted))
