@@ -44,8 +44,8 @@ struct State<DB: Driver> {
     leaving: Vec<Link<DB>>,
     /// A connection has been lost: the others cannot be trusted either.
     lost: bool,
-    /// What somebody waits for, or was waiting for when he was stopped.
-    waiting: Option<Waiting>,
+    /// How many acquires wait for what.
+    waiting: [usize; 2],
 }
 
 /// What can keep an acquire waiting.
@@ -55,6 +55,18 @@ enum Waiting {
     Opening,
     /// Every connection is in use.
     Return,
+}
+
+/// An acquire that waits, for as long as this exists.
+struct Waits<'a, DB: Driver> {
+    set: &'a Set<DB>,
+    what: Waiting,
+}
+
+impl<DB: Driver> Drop for Waits<'_, DB> {
+    fn drop(&mut self) {
+        self.set.lock().waiting[self.what as usize] -= 1;
+    }
 }
 
 struct Out<DB: Driver> {
@@ -99,7 +111,7 @@ impl<DB: Driver> Set<DB> {
                 strays: Vec::new(),
                 leaving: Vec::new(),
                 lost: false,
-                waiting: None,
+                waiting: [0; 2],
             }),
         })
     }
@@ -115,24 +127,19 @@ impl<DB: Driver> Set<DB> {
 
     /// Takes a connection: an idle one that is alive, or a new one.
     pub(super) async fn take(self: &Arc<Self>, acquire: &Acquire) -> Result<Lent<DB>, Error> {
-        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            permit
-        } else {
-            self.waits_for(Some(Waiting::Return));
-            let permit = self.wait_for_permit(acquire).await;
-            self.waits_for(None);
-            permit?
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit(acquire).await?,
         };
         if self.phase() != Phase::Serving {
             return Err(self.escaped(acquire));
         }
-        self.waits_for(Some(Waiting::Opening));
+        let opening = self.waits_for(Waiting::Opening);
         let link = match self.pop_idle() {
-            Some(idle) => self.revive(idle, acquire).await,
-            None => self.open(acquire).await,
+            Some(idle) => self.revive(idle, acquire).await?,
+            None => self.open(acquire).await?,
         };
-        self.waits_for(None);
-        let link = link?;
+        drop(opening);
         // The invocation may have ended meanwhile.
         if self.phase() != Phase::Serving {
             self.let_go(link);
@@ -141,22 +148,27 @@ impl<DB: Driver> Set<DB> {
         Ok(self.lend(link, permit))
     }
 
-    fn waits_for(&self, what: Option<Waiting>) {
-        self.lock().waiting = what;
+    fn waits_for(&self, what: Waiting) -> Waits<'_, DB> {
+        self.lock().waiting[what as usize] += 1;
+        Waits { set: self, what }
     }
 
-    /// What an acquire that was stopped was waiting for.
+    /// What acquires wait for.
     pub(super) fn explain(&self) -> Option<Error> {
         let acquire = self.acquire_now();
-        Some(match self.lock().waiting? {
-            Waiting::Return => fault::all_in_use(&acquire),
-            Waiting::Opening => fault::connect_timed_out::<DB>(&acquire, self.address.target()),
-        })
+        let waiting = self.lock().waiting;
+        if waiting[Waiting::Opening as usize] > 0 {
+            // Whoever waits for a return waits for this as well.
+            let target = self.address.target();
+            return Some(fault::connect_timed_out::<DB>(&acquire, target));
+        }
+        (waiting[Waiting::Return as usize] > 0).then(|| fault::all_in_use(&acquire))
     }
 
     async fn wait_for_permit(&self, acquire: &Acquire) -> Result<OwnedSemaphorePermit, Error> {
-        let waiting = Arc::clone(&self.permits).acquire_owned();
-        match timeout_at(acquire.until(), waiting).await {
+        let _waits = self.waits_for(Waiting::Return);
+        let returned = Arc::clone(&self.permits).acquire_owned();
+        match timeout_at(acquire.until(), returned).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed: only the wait can end without a permit.
             _ => Err(fault::all_in_use(acquire)),
