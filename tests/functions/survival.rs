@@ -31,6 +31,8 @@ enum Step {
     Pairs(String),
     /// A query that is given up after so many milliseconds.
     GiveUp { sql: String, ms: u64 },
+    /// The same on a connection of one's own, which is given back.
+    GuardGivesUp { sql: String, ms: u64 },
     /// The first row of many.
     FirstRow(String),
     /// A transaction around `sql`, which ends as it is told.
@@ -134,6 +136,15 @@ macro_rules! shared {
                     }
                     Step::GiveUp { sql, ms } => {
                         match timeout(Duration::from_millis(ms), ask(sql)).await {
+                            Ok(answer) => json!(answer?),
+                            Err(_) => json!(GIVEN_UP),
+                        }
+                    }
+                    Step::GuardGivesUp { sql, ms } => {
+                        let mut guard = db.acquire().await?;
+                        let asking = sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql))
+                            .fetch_one(&mut *guard);
+                        match timeout(Duration::from_millis(ms), asking).await {
                             Ok(answer) => json!(answer?),
                             Err(_) => json!(GIVEN_UP),
                         }

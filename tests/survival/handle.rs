@@ -149,6 +149,25 @@ async fn what_is_given_up_is_discarded_and_no_longer_runs() {
     }
 }
 
+/// What came back in the middle of a statement is waited for by whoever takes it next.
+#[tokio::test]
+async fn who_gives_up_that_wait_leaves_nothing_running_either() {
+    for product in PRODUCTS {
+        let world = World::new(product).await;
+        for close in ["always", "never"] {
+            let place = format!("{product:?}/{close}");
+            let running = world.start("db", close).await;
+            let guard = json!({ "guard_gives_up": { "sql": product.endless(), "ms": 60 } });
+            let next = json!({ "give_up": { "sql": product.session(), "ms": 20 } });
+            let answers = running.succeed(json!([guard, next])).await;
+            assert_eq!(answers, [GIVEN_UP, GIVEN_UP], "{place}");
+            world.nothing_runs(&place).await;
+            running.ask(product.session()).await;
+            running.end().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn in_the_same_invocation_what_was_given_up_is_replaced() {
     for product in PRODUCTS {

@@ -17,6 +17,7 @@ use crate::{
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -93,6 +94,22 @@ struct Idle<DB: Driver> {
     unsettled: bool,
     /// Its session has been used since it was last reset.
     used: bool,
+}
+
+/// A connection that is being waited for. Dropping this gives it up.
+struct Unsettled<'a, DB: Driver> {
+    set: &'a Set<DB>,
+    /// Empty as soon as the wait has been worth it.
+    link: Option<Link<DB>>,
+}
+
+impl<DB: Driver> Drop for Unsettled<'_, DB> {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.set.stray(&link);
+            self.set.let_go(link);
+        }
+    }
 }
 
 impl<DB: Driver> Set<DB> {
@@ -210,6 +227,17 @@ impl<DB: Driver> Set<DB> {
         let error = fault::escaped(acquire);
         tracing::error!(handler = self.handler, %error);
         error
+    }
+
+    /// The connection, when what is still on its way ends within `longest`. Otherwise, and also when this
+    /// is given up, the connection is let go, and what runs on it is left to be stopped.
+    async fn quietened(&self, link: Link<DB>, longest: Duration) -> Option<Link<DB>> {
+        let mut unsettled = Unsettled {
+            set: self,
+            link: Some(link),
+        };
+        let quiet = unsettled.link.as_mut()?.becomes_quiet(longest).await;
+        if quiet { unsettled.link.take() } else { None }
     }
 
     fn stray(&self, link: &Link<DB>) {

@@ -78,13 +78,13 @@ impl<DB: Driver> Set<DB> {
             .idle
             .extract_if(.., |idle| idle.unsettled)
             .collect();
-        let settling = unsettled.into_iter().map(async |mut idle: Idle<DB>| {
-            if idle.link.becomes_quiet(QUIET).await {
-                idle.unsettled = false;
-                self.lock().idle.push(idle);
-            } else {
-                self.stray(&idle.link);
-                self.let_go(idle.link);
+        let settling = unsettled.into_iter().map(async |idle: Idle<DB>| {
+            if let Some(link) = self.quietened(idle.link, QUIET).await {
+                self.lock().idle.push(Idle {
+                    link,
+                    unsettled: false,
+                    ..idle
+                });
             }
         });
         join_all(settling).await;

@@ -79,18 +79,14 @@ impl<DB: Driver> Set<DB> {
 
     /// What can be told of an idle connection without asking the server.
     async fn look_at(&self, idle: Idle<DB>) -> Looked<DB> {
-        let Idle {
-            mut link,
-            since,
-            unsettled,
-            ..
-        } = idle;
         let now = Stamp::now();
-        let idle_for = now.since(since);
-        if unsettled && !link.becomes_quiet(self.settings.ping).await {
-            self.stray(&link);
-            self.let_go(link);
-            return Looked::Gone;
+        let idle_for = now.since(idle.since);
+        let mut link = idle.link;
+        if idle.unsettled {
+            let Some(quiet) = self.quietened(link, self.settings.ping).await else {
+                return Looked::Gone;
+            };
+            link = quiet;
         }
         let too_old = self
             .settings
