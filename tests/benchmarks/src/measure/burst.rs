@@ -24,10 +24,7 @@ const HOLD_MS: f64 = 200.0;
 const STARTING: usize = 8;
 /// Between two rounds everybody stands still.
 const PAUSE: Duration = Duration::from_millis(300);
-const LINK: Link = Link {
-    rtt_ms: 1.0,
-    tls: false,
-};
+const LINK: Link = Link::plain(1.0);
 
 pub(crate) async fn run(
     servers: &[Server],

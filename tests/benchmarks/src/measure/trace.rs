@@ -60,11 +60,7 @@ async fn of(
         &format!("127.0.0.1:{}", server.port()),
         &format!("127.0.0.1:{}", wiretap.port()),
     );
-    let sandbox = bed.sandbox(contender, product, &url, RTT, TIMEOUT)?;
-    let environment = sandbox
-        .start()
-        .await
-        .map_err(|failure| format!("{}: {failure}", contender.name))?;
+    let environment = bed.start(contender, product, &url, RTT, TIMEOUT).await?;
     let mut scene = Scene {
         contender,
         product,
