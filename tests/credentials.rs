@@ -22,7 +22,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{Aws, Postgres, aws, postgres};
+use support::{Aws, Postgres, aws, postgres, wait_for};
 use tokio::time::{sleep, timeout};
 
 fn event() -> LambdaEvent<()> {
@@ -68,6 +68,12 @@ async fn alter_role(name: &str, password: &str) {
         .execute(&mut admin)
         .await
         .expect("the observer may");
+}
+
+/// How often the server has not let `user` in.
+fn denials(user: &str) -> usize {
+    let said = format!("password authentication failed for user \"{user}\"");
+    postgres().log().matches(&said).count()
 }
 
 const USER_AND_LABEL: &str = "select current_user || ' ' || current_setting('application_name')";
@@ -137,24 +143,27 @@ mod files {
             for generation in 1..=10 {
                 let password = format!("generation-{generation}");
                 let json = rds_json("rotated", &password);
+                let turned_away = denials("rotated");
+                let somebody_is_turned_away = async || {
+                    let what = "a login between the two halves of a rotation";
+                    let look = async || denials("rotated");
+                    wait_for(what, look, |denials| *denials > turned_away).await;
+                };
                 if generation % 2 == 0 {
                     alter_role("rotated", &password).await;
-                    sleep(Duration::from_millis(50)).await;
+                    somebody_is_turned_away().await;
                     replace(&FILE, &json);
                 } else {
                     replace(&FILE, &json);
-                    sleep(Duration::from_millis(50)).await;
+                    somebody_is_turned_away().await;
                     alter_role("rotated", &password).await;
                 }
-                // One rotation at a time: nobody is still about to ask again for the last one.
+                // One rotation at a time: what began during this one is over.
                 let before = count();
-                while before
-                    .iter()
-                    .zip(count())
-                    .any(|(before, now)| now < before + 4)
-                {
-                    sleep(Duration::from_millis(5)).await;
-                }
+                let each_has_ended_one =
+                    |now: &[usize; 3]| before.iter().zip(now).all(|(before, now)| now > before);
+                let look = async || count();
+                wait_for("the invocations under way", look, each_has_ended_one).await;
             }
             over.store(true, Ordering::Relaxed);
         };
@@ -197,8 +206,7 @@ mod refused {
     fn failures() -> usize {
         let log = postgres().log();
         assert!(!log.contains("hunter2"), "{log}");
-        log.matches("password authentication failed for user \"misled\"")
-            .count()
+        denials("misled")
     }
 }
 
@@ -206,11 +214,15 @@ mod secrets_manager {
     use super::*;
 
     fn client(key: &str) -> Client {
+        client_of(aws().url(), key)
+    }
+
+    fn client_of(endpoint: impl Into<String>, key: &str) -> Client {
         let (key_id, _) = aws().access_key();
         let config = aws_config::SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(Aws::REGION))
-            .endpoint_url(aws().url())
+            .endpoint_url(endpoint)
             .credentials_provider(
                 aws_sdk_secretsmanager::config::SharedCredentialsProvider::new(Credentials::new(
                     key_id, key, None, None, "test",
@@ -337,6 +349,37 @@ mod secrets_manager {
         assert!(gone.contains("InvalidRequestException"), "{gone}");
         assert!(!gone.contains(Postgres::PASSWORD), "{gone}");
     }
+
+    /// The answer has the secret in it, and breaks off.
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_is_not_shown() {
+        let url = always_answering(r#"{"Name": "prod/half", "SecretString": "hunter2", "#).await;
+        let client = client_of(url, "any");
+        let unread = refused(SecretsManager::secret("prod/half").client(client)).await;
+        assert!(unread.contains("prod/half"), "{unread}");
+        assert!(!unread.contains("hunter2"), "{unread}");
+    }
+}
+
+/// An HTTP server that answers everything with `body`; its URL.
+async fn always_answering(body: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("its port"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(move |_| async move {
+                let body = http_body_util::Full::new(bytes::Bytes::from(body));
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            // The client hangs up when it has seen enough.
+            tokio::spawn(async { drop(connection.await) });
+        }
+    });
+    url
 }
 
 mod iam {

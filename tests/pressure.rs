@@ -7,7 +7,6 @@ use sandbox::{Environment, Function, Sandbox};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
 use support::{Database, DatabaseServer, MariaDb, Postgres, wait_for};
-use tokio::time::sleep;
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_pressure_function");
 
@@ -58,7 +57,10 @@ async fn the_share_is_respected(
         assert!(kept <= share + room / 20, "{handler}: {kept} kept");
     }
     // What they know about the server is too old by now.
-    sleep(PRESSURE_INTERVAL * 2).await;
+    let pauses = environments
+        .iter()
+        .map(|one| one.stands_still_for(PRESSURE_INTERVAL * 2));
+    assert!(join_all(pauses).await.into_iter().all(|still| still));
     // One after the other: what has room is kept.
     for one in &environments {
         round(std::slice::from_ref(one)).await;

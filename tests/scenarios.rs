@@ -8,7 +8,7 @@ use sandbox::{Environment, Fault, Function, Invocation, Outcome, Sandbox};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
-use support::{Database, Postgres, postgres, wait_for};
+use support::{Database, Postgres, postgres};
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_scenario_function");
 
@@ -54,9 +54,7 @@ fn seen(invocation: &Invocation) -> String {
 
 /// The function stands still, and so does everything in it.
 async fn frozen_for(environment: &Environment, pause: Duration) {
-    let what = "the freeze to last long enough";
-    let lasted = async || environment.frozen_for().await.unwrap_or_default();
-    wait_for(what, lasted, |lasted| *lasted >= pause).await;
+    assert!(environment.stands_still_for(pause).await, "it moves");
 }
 
 #[tokio::test]

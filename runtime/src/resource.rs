@@ -338,6 +338,14 @@ impl Acquire {
         )
     }
 
+    /// An error of this acquire.
+    #[cfg(any(feature = "_sql", feature = "mongodb"))]
+    pub(crate) fn failed(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::new(kind, message)
+            .at(Stage::Acquire)
+            .in_handler(self.handler)
+    }
+
     /// The URL, from the environment variable of this parameter.
     ///
     /// It may hold a password: put it into no error and no log.

@@ -12,13 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     env,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Mutex,
     time::{Duration, UNIX_EPOCH},
 };
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{sync::OnceCell, task::JoinHandle, time::timeout};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
@@ -37,7 +34,8 @@ enum Deed {
     KeepCursor,
     /// A find that goes on beside the end of the handler.
     LeaveRunning,
-    /// When the find that was left running has come to its end, in milliseconds since 1970.
+    /// Waits for the end of the find that was left running, and says when it was answered, in milliseconds
+    /// since 1970.
     Linger,
     /// The name of the database.
     Name,
@@ -51,7 +49,11 @@ enum Deed {
 
 /// What outlives its handler.
 static KEPT: Mutex<Vec<Cursor<Document>>> = Mutex::new(Vec::new());
-static ENDED: AtomicU64 = AtomicU64::new(0);
+static LEFT: tokio::sync::Mutex<Option<JoinHandle<Option<u64>>>> =
+    tokio::sync::Mutex::const_new(None);
+
+/// Longer than what was left running can take once it runs again, and shorter than the function's timeout.
+const LINGERS: Duration = Duration::from_secs(2);
 
 async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value, Error> {
     let notes: Collection<Document> = database.collection("notes");
@@ -85,20 +87,24 @@ async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value,
         }
         Deed::LeaveRunning => {
             let notes = notes.clone();
-            let finding = tokio::spawn(async move {
-                let found = notes.find_one(missing()).await;
-                if found.is_ok() {
-                    ENDED.store(epoch_ms(), Ordering::Relaxed);
-                }
-                found
+            let mut finding = tokio::spawn(async move {
+                notes.find_one(missing()).await.ok()?;
+                Some(epoch_ms())
             });
             // Long enough to be under way; what is waited for is held up far longer.
-            let found = timeout(Duration::from_millis(300), finding).await;
+            let found = timeout(Duration::from_millis(300), &mut finding).await;
+            if found.is_err() {
+                *LEFT.lock().await = Some(finding);
+            }
             json!(found.is_ok())
         }
         Deed::Linger => {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            json!(ENDED.load(Ordering::Relaxed))
+            let left = LEFT.lock().await.take();
+            let ended = match left {
+                Some(finding) => timeout(LINGERS, finding).await.map_err(Error::other)?,
+                None => Ok(None),
+            };
+            json!(ended.ok().flatten())
         }
         Deed::Name => json!(database.name()),
         Deed::Context => json!({

@@ -31,6 +31,8 @@ enum Step {
     Pairs(String),
     /// A query that is given up after so many milliseconds.
     GiveUp { sql: String, ms: u64 },
+    /// The same on a connection of one's own, which is given back.
+    GuardGivesUp { sql: String, ms: u64 },
     /// The first row of many.
     FirstRow(String),
     /// A transaction around `sql`, which ends as it is told.
@@ -65,6 +67,17 @@ enum End {
 
 /// A query that was given up by its handler says so.
 const GIVEN_UP: &str = "given up";
+
+/// The answer to a query, or that it was given up after `ms`.
+async fn within(
+    ms: u64,
+    asking: impl Future<Output = Result<Option<String>, sqlx::Error>>,
+) -> Result<Value, Error> {
+    match timeout(Duration::from_millis(ms), asking).await {
+        Ok(answer) => Ok(json!(answer?)),
+        Err(_) => Ok(json!(GIVEN_UP)),
+    }
+}
 
 fn failed() -> Error {
     Error::other("told to fail")
@@ -132,11 +145,11 @@ macro_rules! shared {
                             sqlx::query_as(AssertSqlSafe(sql)).fetch_all(db).await?;
                         json!(pairs)
                     }
-                    Step::GiveUp { sql, ms } => {
-                        match timeout(Duration::from_millis(ms), ask(sql)).await {
-                            Ok(answer) => json!(answer?),
-                            Err(_) => json!(GIVEN_UP),
-                        }
+                    Step::GiveUp { sql, ms } => within(ms, ask(sql)).await?,
+                    Step::GuardGivesUp { sql, ms } => {
+                        let mut guard = db.acquire().await?;
+                        let query = sqlx::query_scalar(AssertSqlSafe(sql));
+                        within(ms, query.fetch_one(&mut *guard)).await?
                     }
                     Step::FirstRow(sql) => {
                         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(db);
@@ -211,13 +224,8 @@ macro_rules! database {
                             json!(answer)
                         }
                         Step::GiveUp { sql, ms } => {
-                            let asking =
-                                sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql))
-                                    .fetch_one(&mut *db);
-                            match timeout(Duration::from_millis(ms), asking).await {
-                                Ok(answer) => json!(answer?),
-                                Err(_) => json!(GIVEN_UP),
-                            }
+                            let query = sqlx::query_scalar(AssertSqlSafe(sql));
+                            within(ms, query.fetch_one(&mut *db)).await?
                         }
                         Step::FirstRow(sql) => {
                             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *db);

@@ -1,8 +1,9 @@
 //! What a handler can do with a `&Db<..>`, and what becomes of its connections.
 
-use crate::world::{GIVEN_UP, PRODUCTS, Product, REFUSED, SERVERS, World};
+use crate::world::{GIVEN_UP, PRODUCTS, Product, REFUSED, Running, SERVERS, World};
+use sandbox::Fault;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 fn distinct(sessions: &[Value]) -> usize {
     let sessions: HashSet<String> = sessions.iter().map(Value::to_string).collect();
@@ -64,6 +65,63 @@ async fn one_too_many_names_the_numbers() {
     }
 }
 
+/// A function that is stopped at its deadline before `acquire_ms` is over.
+async fn impatient(world: &World, kind: &str) -> Running {
+    let sandbox = world.sandbox(kind, "never");
+    Running::of(sandbox.timeout(Duration::from_secs(1))).await
+}
+
+#[tokio::test]
+async fn the_deadlines_error_says_that_every_connection_is_in_use() {
+    for product in PRODUCTS {
+        let world = World::new(product).await;
+        for kind in ["db", "pool"] {
+            let running = impatient(&world, kind).await;
+            let guards = json!([{ "guards": { "count": 3, "sql": product.session() } }]);
+            let (error_type, text) = running.fail(guards).await;
+            let place = format!("{product:?}/{kind}: {text}");
+            assert_eq!(error_type, "DeadlineExceeded", "{place}");
+            let cause = "; it was waiting: no free connection within 1500 ms: 2 of 2 in use;";
+            assert!(text.contains(cause), "{place}");
+            assert!(text.contains(" 2 open, 2 in use)"), "{place}");
+            running.end().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_deadlines_error_says_that_a_connection_is_being_opened() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in ["db", "pool"] {
+            let running = impatient(&world, kind).await;
+            running.0.apply(Fault::Silence);
+            let ask = json!([{ "ask": product.session() }]);
+            let (error_type, text) = running.fail(ask).await;
+            let place = format!("{product:?}/{kind}: {text}");
+            assert_eq!(error_type, "DeadlineExceeded", "{place}");
+            assert!(text.contains("; it was waiting: connecting to "), "{place}");
+            assert!(text.contains("took longer than 1500 ms"), "{place}");
+            running.end().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_deadlines_error_says_nothing_of_a_wait_that_was_given_up() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        let running = impatient(&world, "db").await;
+        running.0.apply(Fault::Silence);
+        let give_up = json!({ "give_up": { "sql": product.session(), "ms": 50 } });
+        let (error_type, text) = running.fail(json!([give_up, { "linger": 5_000 }])).await;
+        let place = format!("{product:?}: {text}");
+        assert_eq!(error_type, "DeadlineExceeded", "{place}");
+        assert!(!text.contains("it was waiting"), "{place}");
+        running.end().await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_given_up_is_discarded_and_no_longer_runs() {
     for product in PRODUCTS {
@@ -87,6 +145,25 @@ async fn what_is_given_up_is_discarded_and_no_longer_runs() {
                     running.end().await;
                 }
             }
+        }
+    }
+}
+
+/// What came back in the middle of a statement is waited for by whoever takes it next.
+#[tokio::test]
+async fn who_gives_up_that_wait_leaves_nothing_running_either() {
+    for product in PRODUCTS {
+        let world = World::new(product).await;
+        for close in ["always", "never"] {
+            let place = format!("{product:?}/{close}");
+            let running = world.start("db", close).await;
+            let guard = json!({ "guard_gives_up": { "sql": product.endless(), "ms": 60 } });
+            let next = json!({ "give_up": { "sql": product.session(), "ms": 20 } });
+            let answers = running.succeed(json!([guard, next])).await;
+            assert_eq!(answers, [GIVEN_UP, GIVEN_UP], "{place}");
+            world.nothing_runs(&place).await;
+            running.ask(product.session()).await;
+            running.end().await;
         }
     }
 }
@@ -192,7 +269,7 @@ async fn a_clone_that_escapes_is_refused_and_named_and_holds_up_nothing() {
                 world.prepare("CREATE TABLE orders (id INT)").await;
                 // It goes on after the answer: nothing stands still here.
                 let sandbox = world.sandbox(kind, close).freeze_between(false);
-                let running = crate::world::Running::of(sandbox).await;
+                let running = Running::of(sandbox).await;
                 let place = format!("{product:?}/{kind}/{close}");
                 let insert = "INSERT INTO orders VALUES (1)";
                 let escape = json!({ "escape": { "sql": insert, "ms": 150 } });

@@ -2,7 +2,7 @@
 
 use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
 use db_handler::config::RESERVE;
-use sandbox::{Outcome, PhaseKind};
+use sandbox::{Invocation, Outcome, PhaseKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -38,111 +38,134 @@ async fn row_is_free(world: &World, place: &str) {
     other.end().await;
 }
 
-async fn started(world: &World, kind: &str, close: &str) -> Running {
-    let sandbox = world.sandbox(kind, close);
-    Running::of(sandbox.timeout(Duration::from_millis(1_200))).await
+/// One handler, and its database.
+struct Scene<'a> {
+    world: &'a World,
+    kind: &'a str,
+    close: &'a str,
+    place: String,
+}
+
+/// `prove` with each database, and each of these handlers.
+async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'_>)) {
+    for product in PRODUCTS {
+        let world = world(product).await;
+        for kind in kinds {
+            for close in closes {
+                prove(Scene {
+                    world: &world,
+                    kind,
+                    close,
+                    place: format!("{product:?}/{kind}/{close}"),
+                })
+                .await;
+            }
+        }
+    }
+}
+
+impl Scene<'_> {
+    async fn start(&self) -> Running {
+        self.world.start(self.kind, self.close).await
+    }
+
+    async fn start_with_timeout(&self, timeout: Duration) -> Running {
+        let sandbox = self.world.sandbox(self.kind, self.close);
+        Running::of(sandbox.timeout(timeout)).await
+    }
+
+    fn the_finally_was_short(&self, invocation: &Invocation) {
+        let after = invocation.spent(PhaseKind::After);
+        assert!(after < RESERVE + SLACK, "{}: {after:?}", self.place);
+    }
+
+    async fn row_is_free(&self) {
+        row_is_free(self.world, &self.place).await;
+    }
+
+    /// The next invocation works. The process has not been killed: it is no cold start.
+    async fn goes_on(&self, running: Running) {
+        let next = running.invoke(json!([{ "run": UPDATE }])).await;
+        assert!(
+            next.is_answered() && !next.cold,
+            "{}: {}",
+            self.place,
+            next.outcome
+        );
+        running.end().await;
+    }
 }
 
 #[tokio::test]
 async fn at_the_deadline() {
-    for product in PRODUCTS {
-        let world = world(product).await;
-        for kind in KINDS {
-            for close in ["always", "never"] {
-                let place = format!("{product:?}/{kind}/{close}");
-                let running = started(&world, kind, close).await;
-                let invocation = running.invoke(json!([hold(product)])).await;
-                match &invocation.outcome {
-                    Outcome::Failed { error_type, .. } => {
-                        assert_eq!(error_type, "DeadlineExceeded", "{place}");
-                    }
-                    other => panic!("{place}: {other}"),
-                }
-                row_is_free(&world, &place).await;
-                // The process has not been killed: this is no cold start.
-                let next = running.invoke(json!([{ "run": UPDATE }])).await;
-                assert!(
-                    next.is_answered() && !next.cold,
-                    "{place}: {}",
-                    next.outcome
-                );
-                running.end().await;
+    everywhere(&KINDS, &["always", "never"], async |scene| {
+        let place = &scene.place;
+        let running = scene.start_with_timeout(Duration::from_millis(1_200)).await;
+        let invocation = running.invoke(json!([hold(scene.world.product)])).await;
+        match &invocation.outcome {
+            Outcome::Failed { error_type, .. } => {
+                assert_eq!(error_type, "DeadlineExceeded", "{place}");
             }
+            other => panic!("{place}: {other}"),
         }
-    }
+        scene.row_is_free().await;
+        scene.goes_on(running).await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn after_an_error_with_a_twin() {
-    for product in PRODUCTS {
-        let world = world(product).await;
-        for kind in ["db", "pool"] {
-            for close in ["always", "on_error", "never"] {
-                let place = format!("{product:?}/{kind}/{close}");
-                let running = world.start(kind, close).await;
-                let twins = [product.endless(), REFUSED];
-                let invocation = running.invoke(json!([{ "together": twins }])).await;
-                assert!(
-                    matches!(&invocation.outcome, Outcome::Failed { error_type, .. } if error_type == "QueryFailed"),
-                    "{place}: {}",
-                    invocation.outcome
-                );
-                world.nothing_runs(&place).await;
-                let after = invocation.spent(PhaseKind::After);
-                assert!(after < RESERVE + SLACK, "{place}: {after:?}");
-                running.succeed(json!([{ "run": UPDATE }])).await;
-                running.end().await;
-            }
-        }
-    }
+    let closes = ["always", "on_error", "never"];
+    everywhere(&["db", "pool"], &closes, async |scene| {
+        let place = &scene.place;
+        let running = scene.start().await;
+        let twins = [scene.world.product.endless(), REFUSED];
+        let invocation = running.invoke(json!([{ "together": twins }])).await;
+        assert!(
+            matches!(&invocation.outcome, Outcome::Failed { error_type, .. } if error_type == "QueryFailed"),
+            "{place}: {}",
+            invocation.outcome
+        );
+        scene.world.nothing_runs(place).await;
+        scene.the_finally_was_short(&invocation);
+        scene.goes_on(running).await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn after_the_callers_own_timeout() {
-    for product in PRODUCTS {
-        let world = world(product).await;
-        for kind in KINDS {
-            for close in ["always", "never"] {
-                let place = format!("{product:?}/{kind}/{close}");
-                let running = world.start(kind, close).await;
-                let dropped = json!({ "dropped": { "steps": [hold(product)], "ms": 300 } });
-                let invocation = running.invoke(json!([dropped])).await;
-                assert!(invocation.is_answered(), "{place}: {}", invocation.outcome);
-                let after = invocation.spent(PhaseKind::After);
-                assert!(after < RESERVE + SLACK, "{place}: {after:?}");
-                row_is_free(&world, &place).await;
-                running.succeed(json!([{ "run": UPDATE }])).await;
-                running.end().await;
-            }
-        }
-    }
+    everywhere(&KINDS, &["always", "never"], async |scene| {
+        let running = scene.start().await;
+        let hold = hold(scene.world.product);
+        let dropped = json!({ "dropped": { "steps": [hold], "ms": 300 } });
+        let invocation = running.invoke(json!([dropped])).await;
+        let answered = invocation.is_answered();
+        assert!(answered, "{}: {}", scene.place, invocation.outcome);
+        scene.the_finally_was_short(&invocation);
+        scene.row_is_free().await;
+        scene.goes_on(running).await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn after_a_panic() {
-    for product in PRODUCTS {
-        let world = world(product).await;
-        for kind in KINDS {
-            for close in ["always", "never"] {
-                let place = format!("{product:?}/{kind}/{close}");
-                let running = world.start(kind, close).await;
-                let give_up = json!({ "give_up": { "sql": product.endless(), "ms": 50 } });
-                let begin = json!({ "run": format!("BEGIN; {UPDATE}") });
-                let invocation = running.invoke(json!([begin, give_up, "panic"])).await;
-                assert!(
-                    matches!(&invocation.outcome, Outcome::Failed { .. }),
-                    "{place}: {}",
-                    invocation.outcome
-                );
-                row_is_free(&world, &place).await;
-                let next = running.invoke(json!([{ "run": UPDATE }])).await;
-                assert!(
-                    next.is_answered() && !next.cold,
-                    "{place}: {}",
-                    next.outcome
-                );
-                running.end().await;
-            }
-        }
-    }
+    everywhere(&KINDS, &["always", "never"], async |scene| {
+        let running = scene.start().await;
+        let endless = scene.world.product.endless();
+        let give_up = json!({ "give_up": { "sql": endless, "ms": 50 } });
+        let begin = json!({ "run": format!("BEGIN; {UPDATE}") });
+        let invocation = running.invoke(json!([begin, give_up, "panic"])).await;
+        assert!(
+            matches!(&invocation.outcome, Outcome::Failed { .. }),
+            "{}: {}",
+            scene.place,
+            invocation.outcome
+        );
+        scene.row_is_free().await;
+        scene.goes_on(running).await;
+    })
+    .await;
 }

@@ -3,7 +3,7 @@
 use crate::world::{KINDS, Product, Running, SERVERS, SLACK, World};
 use db_handler::config::{PING, TRUST};
 use sandbox::{Fault, Proxy};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{
     Connection, MySqlConnection, PgConnection, mysql::MySqlConnectOptions,
     postgres::PgConnectOptions,
@@ -13,15 +13,28 @@ use std::{str::FromStr, time::Duration};
 /// Long enough for a kept connection to be asked.
 const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
 
+/// A function that has asked for its session, and has stood still since something befell it.
+async fn thawed(
+    world: &World,
+    kind: &str,
+    befalls: impl AsyncFnOnce(&Running),
+) -> (Running, Value) {
+    let running = world.start(kind, "never").await;
+    let session = running.ask(world.product.session()).await;
+    befalls(&running).await;
+    running.stand_still(LONG).await;
+    (running, session)
+}
+
 #[tokio::test]
 async fn sessions_that_the_server_ended() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
-            let running = world.start(kind, "never").await;
-            let before = running.ask(product.session()).await;
-            assert_eq!(world.server().terminate_connections().await, 1);
-            running.stand_still(LONG).await;
+            let end = async |_: &Running| {
+                assert_eq!(world.server().terminate_connections().await, 1);
+            };
+            let (running, before) = thawed(&world, kind, end).await;
             let after = running.ask(product.session()).await;
             assert_ne!(before, after, "{product:?}/{kind}");
             running.end().await;
@@ -35,10 +48,8 @@ async fn a_reset_during_the_freeze() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
-            let running = world.start(kind, "never").await;
-            running.ask(product.session()).await;
-            running.0.apply(Fault::ResetExisting);
-            running.stand_still(LONG).await;
+            let reset = async |running: &Running| running.0.apply(Fault::ResetExisting);
+            let (running, _) = thawed(&world, kind, reset).await;
             running.ask(product.session()).await;
             running.end().await;
         }
@@ -85,11 +96,11 @@ async fn a_server_that_was_restarted_in_between() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
-            let running = world.start(kind, "never").await;
-            running.ask(product.session()).await;
-            running.0.apply(Fault::ResetExisting);
-            running.0.apply(Fault::Refuse);
-            running.stand_still(LONG).await;
+            let restart = async |running: &Running| {
+                running.0.apply(Fault::ResetExisting);
+                running.0.apply(Fault::Refuse);
+            };
+            let (running, _) = thawed(&world, kind, restart).await;
             let (error_type, text) = running.fail(json!([{ "ask": product.session() }])).await;
             assert!(
                 ["ConnectionRefused", "AllConnectionsInUse"].contains(&error_type.as_str()),
@@ -125,7 +136,8 @@ async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
             let said = format!("{kind} has asked");
             with_a_pause.extend([json!({ "say": said }), json!({ "linger": 300 })]);
             let (invocation, warm) = tokio::join!(running.invoke(json!(with_a_pause)), async {
-                // In the middle of the pause.
+                world.wait_for_log(&said).await;
+                // In the middle of the pause: whatever it says too much, it has said by now.
                 tokio::time::sleep(Duration::from_millis(150)).await;
                 let now = network.stats();
                 (now.sent - before.sent, now.received - before.received)

@@ -241,9 +241,7 @@ impl Running {
 
     /// Lets it stand still for a while.
     pub(crate) async fn stand_still(&self, pause: Duration) {
-        let what = "the freeze to last long enough";
-        let lasted = async || self.0.frozen_for().await.unwrap_or_default();
-        wait_for(what, lasted, |lasted| *lasted >= pause).await;
+        assert!(self.0.stands_still_for(pause).await, "it moves");
     }
 
     /// The network is well again, and its port can be had.

@@ -2,7 +2,10 @@
 
 use super::{Provider, Secret, Target, unavailable};
 use crate::error::Error;
-use std::env::{self, VarError};
+use std::{
+    env::{self, VarError},
+    num::NonZero,
+};
 
 /// Environment variables with a common prefix: `PREFIX_PASSWORD`, and where they are set
 /// `PREFIX_USER`, `PREFIX_HOST`, `PREFIX_PORT` and `PREFIX_DATABASE`.
@@ -50,13 +53,13 @@ impl Environment {
         secret.host = value("HOST")?;
         secret.database = value("DATABASE")?;
         if let Some(port) = value("PORT")? {
-            let port = port.parse().map_err(|_| {
+            let port: NonZero<u16> = port.parse().map_err(|_| {
                 unavailable(format_args!(
-                    "the environment variable {}_PORT is no number between 0 and 65535",
+                    "the environment variable {}_PORT is no number between 1 and 65535",
                     self.prefix
                 ))
             })?;
-            secret.port = Some(port);
+            secret.port = Some(port.get());
         }
         Ok(secret)
     }
@@ -99,9 +102,11 @@ mod tests {
     fn a_missing_password_and_a_bad_port_are_named() {
         let error = read(&[("DB_USER", "app")]).expect_err("no password");
         assert!(error.to_string().contains("DB_PASSWORD"), "{error}");
-        let error =
-            read(&[("DB_PASSWORD", "hunter2"), ("DB_PORT", "hunter3")]).expect_err("no port");
-        assert!(error.to_string().contains("DB_PORT"), "{error}");
-        assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+        for port in ["hunter3", "0", "65536"] {
+            let error =
+                read(&[("DB_PASSWORD", "hunter2"), ("DB_PORT", port)]).expect_err("no port");
+            assert!(error.to_string().contains("DB_PORT"), "{error}");
+            assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+        }
     }
 }

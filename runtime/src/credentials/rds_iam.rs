@@ -136,10 +136,13 @@ impl Provider for RdsIam {
                 ago.as_secs()
             )));
         }
+        let end = now + IAM_TOKEN_LIFE;
+        // What was signed with credentials that have expired is taken no more.
+        let end = signer.expiry().map_or(end, |expiry| expiry.min(end));
         let token = token(&format!("{host}:{port}"), user, &region, signer, now)?;
         let mut secret = Secret::new(token)
             .fresh_for(IAM_TOKEN_FRESH)
-            .expires_at(now + IAM_TOKEN_LIFE);
+            .expires_at(end);
         secret.is_token = true;
         secret.root_certificate = self.root_certificate.map(Into::into);
         Ok(secret)
@@ -315,6 +318,14 @@ mod tests {
             )),
             "the token's beginning"
         );
+    }
+
+    #[tokio::test]
+    async fn a_token_outlives_no_credentials() {
+        let soon = SystemTime::now() + Duration::from_secs(60);
+        let provider = RdsIam::new().credentials(signer(Some(soon)));
+        let secret = provider.fetch(&Target::of_tests(HOST)).await;
+        assert_eq!(secret.expect("complete").expires_at, Some(soon));
     }
 
     #[tokio::test]

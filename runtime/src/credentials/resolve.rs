@@ -77,15 +77,8 @@ pub(crate) async fn resolve(
     source: Source,
     target: &Target,
 ) -> Result<Resolved, Error> {
-    bounded(acquire, async {
-        let latest = latest(source, target);
-        let mut known = latest.known.lock().await;
-        match &*known {
-            Some(resolved) if resolved.is_fresh(Stamp::now()) => Ok(resolved.clone()),
-            _ => fetch(source, target, &mut known).await,
-        }
-    })
-    .await
+    let resolving = known_or_fetched(source, target, |known| known.is_fresh(Stamp::now()));
+    bounded(acquire, resolving).await
 }
 
 /// A secret that is newer than `failed`, with which the server did not let us in.
@@ -102,27 +95,30 @@ pub(crate) async fn refresh(
     failed: &Resolved,
 ) -> Result<Resolved, Error> {
     bounded(acquire, async {
-        let latest = latest(source, target);
-        let newer = newer(source, target, &latest, failed).await?;
+        let newer = known_or_fetched(source, target, |known| known.number > failed.number).await?;
         if !newer.secret.is_same(&failed.secret) || acquire.left() <= ROTATION {
             return Ok(newer);
         }
         sleep(ROTATION).await;
-        self::newer(source, target, &latest, &newer).await
+        // What is the same has been fetched before this moment, by somebody who was early, too.
+        known_or_fetched(source, target, |known| {
+            !known.secret.is_same(&failed.secret)
+        })
+        .await
     })
     .await
 }
 
-async fn newer(
+/// What somebody else has asked for meanwhile, if that `will_do`, or else a new one.
+async fn known_or_fetched(
     source: Source,
     target: &Target,
-    latest: &Latest,
-    failed: &Resolved,
+    will_do: impl Fn(&Resolved) -> bool,
 ) -> Result<Resolved, Error> {
+    let latest = latest(source, target);
     let mut known = latest.known.lock().await;
     match &*known {
-        // Somebody else has asked meanwhile.
-        Some(resolved) if resolved.number > failed.number => Ok(resolved.clone()),
+        Some(resolved) if will_do(resolved) => Ok(resolved.clone()),
         _ => fetch(source, target, &mut known).await,
     }
 }
@@ -198,7 +194,7 @@ mod tests {
         error::ErrorKind,
     };
     use std::{
-        sync::atomic::{AtomicU32, Ordering},
+        sync::atomic::{AtomicBool, AtomicU32, Ordering},
         time::Duration,
     };
 
@@ -312,6 +308,28 @@ mod tests {
         assert_eq!(fresh.secret.password(), "secret-2");
         assert_eq!(started.elapsed(), ROTATION);
         assert_eq!(PROVIDER.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_have_fetched_before_the_other_half_came_is_not_taken_for_it() {
+        static ROTATED: AtomicBool = AtomicBool::new(false);
+        async fn rotating() -> Result<Secret, Error> {
+            let rotated = ROTATED.load(Ordering::Relaxed);
+            Ok(Secret::new(if rotated { "new" } else { "old" }))
+        }
+        let source = Source::new(&rotating);
+        let failed = resolve(&acquire(), source, &target()).await.expect("old");
+        // Others open connections, too, before the half that is missing.
+        assert_eq!(password(source).await, "old");
+        let (acquire, target) = (acquire(), target());
+        let refreshing = refresh(&acquire, source, &target, &failed);
+        let meanwhile = async {
+            sleep(Duration::from_millis(10)).await;
+            assert_eq!(password(source).await, "old");
+            ROTATED.store(true, Ordering::Relaxed);
+        };
+        let (fresh, ()) = tokio::join!(refreshing, meanwhile);
+        assert_eq!(fresh.expect("new").secret.password(), "new");
     }
 
     #[tokio::test(start_paused = true)]

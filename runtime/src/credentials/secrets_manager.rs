@@ -5,11 +5,15 @@ use crate::{config::SECRET_FRESH, error::Error};
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_secretsmanager::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::get_secret_value::GetSecretValueError,
 };
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
-use std::{fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    time::Duration,
+};
 use tokio::sync::OnceCell;
 
 /// A secret in AWS Secrets Manager, in the JSON that AWS writes for RDS: see
@@ -80,14 +84,45 @@ impl SecretsManager {
         let said = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            _ => DisplayErrorContext(&error).to_string(),
+            _ => match refusal(&error) {
+                Some(refusal) => format!("{}: {refusal}", in_words(&error)),
+                None => in_words(&error),
+            },
         };
-        unavailable(format_args!(
+        let refused = unavailable(format_args!(
             "AWS Secrets Manager does not hand over {}: {said}",
             self.id
-        ))
-        .caused_by(error)
+        ));
+        // Without the answer itself, which may have the secret in it.
+        match error.into_source() {
+            Ok(source) => refused.caused_by(source),
+            Err(_) => refused,
+        }
     }
+}
+
+/// How many characters of a refusal are told.
+const TOLD: usize = 500;
+
+/// What somebody between us and the service has answered instead of a secret.
+fn refusal(error: &SdkError<GetSecretValueError>) -> Option<String> {
+    let answer = error.raw_response()?;
+    if answer.status().is_success() {
+        return None;
+    }
+    let text = str::from_utf8(answer.body().bytes()?).ok()?;
+    Some(text.chars().take(TOLD).collect())
+}
+
+/// `error` and its causes. Their `Debug` shows the answer that could not be read: it is not used.
+fn in_words(error: &dyn StdError) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(said, ": {error}");
+        cause = error.source();
+    }
+    said
 }
 
 impl Provider for SecretsManager {
@@ -113,12 +148,34 @@ async fn default_client() -> Client {
         .build_https();
     let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
     // Asking the instance's metadata for a region takes seconds where there is none.
-    if let Some(region) = ["AWS_REGION", "AWS_DEFAULT_REGION"]
-        .into_iter()
-        .find_map(|variable| std::env::var(variable).ok())
-        .filter(|region| !region.is_empty())
-    {
+    if let Some(region) = region(|variable| std::env::var(variable).ok()) {
         config = config.region(Region::new(region));
     }
     Client::new(&config.load().await)
+}
+
+fn region(read: impl Fn(&'static str) -> Option<String>) -> Option<String> {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .filter_map(read)
+        .find(|region| !region.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        let read = |variable| {
+            let value = if variable == "AWS_REGION" {
+                ""
+            } else {
+                "eu-west-1"
+            };
+            Some(value.to_owned())
+        };
+        assert_eq!(region(read).as_deref(), Some("eu-west-1"));
+        assert_eq!(region(|_| None), None);
+    }
 }

@@ -235,20 +235,21 @@ impl Session {
             if let Some(Ok(_)) = outcome {
                 std::mem::forget(unless_it_ends);
             }
-            outcome
+            // Before the handler goes, and with it what it held and waited for.
+            outcome.ok_or_else(|| self.deadline_error())
         };
         if let Some(timeline) = self.host.as_ref().and_then(|host| host.timeline()) {
             let how = match &outcome {
-                Some(Ok(_)) => "ran",
-                Some(Err(_)) => "panicked",
-                None => "stopped before the deadline",
+                Ok(Ok(_)) => "ran",
+                Ok(Err(_)) => "panicked",
+                Err(_) => "stopped before the deadline",
             };
             timeline.add(Phase::Handler, from, how.to_owned());
         }
         match outcome {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(panic)) => Err(Stopped::Panic(panic)),
-            None => Err(Stopped::Deadline(self.deadline_error())),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(panic)) => Err(Stopped::Panic(panic)),
+            Err(deadline) => Err(Stopped::Deadline(deadline)),
         }
     }
 

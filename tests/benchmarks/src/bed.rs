@@ -1,6 +1,6 @@
 //! Where it is measured: the servers, the programs, the network.
 
-use sandbox::Sandbox;
+use sandbox::{Environment, Sandbox};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, MySqlConnection, PgConnection};
 use std::{
@@ -63,6 +63,18 @@ pub struct Link {
 }
 
 impl Link {
+    /// Without encryption, and with a round trip of so many milliseconds.
+    #[must_use]
+    pub const fn plain(rtt_ms: f64) -> Self {
+        Self { rtt_ms, tls: false }
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub const fn tls(rtt_ms: f64) -> Self {
+        Self { rtt_ms, tls: true }
+    }
+
     /// The round-trip time.
     #[must_use]
     pub fn rtt(self) -> Duration {
@@ -123,6 +135,23 @@ impl Bed {
     ) -> Result<Sandbox, Failure> {
         let function = contender.function(product, self, timeout);
         Ok(on_network(Sandbox::new(function), url, rtt, timeout)?)
+    }
+
+    /// The same, started.
+    ///
+    /// # Errors
+    /// When the URL is none, or the function does not come up.
+    pub async fn start(
+        &self,
+        contender: &Contender,
+        product: Product,
+        url: &str,
+        rtt: Duration,
+        timeout: Duration,
+    ) -> Result<Environment, Failure> {
+        let sandbox = self.sandbox(contender, product, url, rtt, timeout)?;
+        let started = sandbox.start().await;
+        Ok(started.map_err(|failure| format!("{}: {failure}", contender.name))?)
     }
 }
 

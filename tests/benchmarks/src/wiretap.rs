@@ -3,8 +3,8 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,7 +55,27 @@ impl Wiretap {
 
     /// Everything since the last call.
     pub(crate) fn take(&self) -> Vec<Piece> {
-        std::mem::take(&mut *self.pieces.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Waits until nothing has passed for `silence`. `false`: that did not happen within `longest`.
+    pub(crate) async fn falls_silent(&self, silence: Duration, longest: Duration) -> bool {
+        let from = Instant::now();
+        loop {
+            let last = self.lock().last().map_or(from, |piece| piece.at.max(from));
+            let left = silence.saturating_sub(last.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            if from.elapsed() > longest {
+                return false;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Piece>> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -101,6 +101,19 @@ impl Environment {
         self.current().await?.frozen_for().await
     }
 
+    /// Waits until it has been standing still for `pause`, counted from the beginning of the freeze.
+    /// This is for a freeze whose length matters: what happens during one can be waited for itself.
+    /// `false`: it does not stand still, or has not all the while.
+    pub async fn stands_still_for(&self, pause: Duration) -> bool {
+        let Some(lasted) = self.frozen_for().await else {
+            return false;
+        };
+        tokio::time::sleep(pause.saturating_sub(lasted)).await;
+        self.frozen_for()
+            .await
+            .is_some_and(|lasted| lasted >= pause)
+    }
+
     /// Moves the wall clock on, as a long freeze does; the monotonic clock does not notice.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ async fn cold_then_warm_then_frozen() {
     assert_eq!(state(pid), Some('T'));
     let ticks =
         |invocation: &sandbox::Invocation| invocation.json().unwrap()["ticks"].as_u64().unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    let pause = Duration::from_millis(600);
+    assert!(environment.stands_still_for(pause).await);
     let warm = environment.invoke(clock()).await;
     assert!(!warm.cold);
     assert!(ticks(&warm) <= ticks(&cold) + 1, "its timers stood still");
@@ -39,10 +40,11 @@ async fn cold_then_warm_then_frozen() {
         .into_iter()
         .find(|phase| phase.kind == PhaseKind::Frozen)
         .unwrap();
-    assert!(frozen.to - frozen.from >= 590.0);
+    assert!(frozen.to - frozen.from >= 600.0);
 
     environment.thaw().await;
     assert_ne!(state(pid), Some('T'));
+    assert!(!environment.stands_still_for(Duration::ZERO).await);
     tokio::time::sleep(Duration::from_millis(600)).await;
     let later = environment.invoke(clock()).await;
     assert!(ticks(&later) >= ticks(&warm) + 4, "not frozen, it goes on");

@@ -136,13 +136,8 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
             "the server is not ready to serve".to_owned(),
         ),
     };
-    Error::new(
-        kind,
-        format!("MongoDB at {target} {what}: {}; {advice}", error.kind),
-    )
-    .at(Stage::Acquire)
-    .in_handler(acquire.handler())
-    .caused_by(error)
+    let message = format!("MongoDB at {target} {what}: {}; {advice}", error.kind);
+    acquire.failed(kind, message).caused_by(error)
 }
 
 /// The error of servers that took the connection and have not said a word.
@@ -160,12 +155,10 @@ fn silent(acquire: &Acquire, target: &str) -> Error {
 /// The error of an operation that finds every connection in use.
 pub(super) fn all_in_use(acquire: &Acquire) -> Error {
     let max = acquire.settings().max;
-    Error::new(
+    acquire.failed(
         ErrorKind::AllInUse,
         format!(
             "no free connection to MongoDB: {max} of {max} in use; raise `max`, or shorten what holds them"
         ),
     )
-    .at(Stage::Acquire)
-    .in_handler(acquire.handler())
 }

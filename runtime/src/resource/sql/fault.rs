@@ -153,13 +153,9 @@ pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sql
         ErrorKind::ConnectionLost => "ended the connection",
         _ => "did not open a connection",
     };
-    Error::new(
-        kind,
-        format!("{} at {target} {what}: {error}; {advice}", DB::NAME),
-    )
-    .at(Stage::Acquire)
-    .in_handler(acquire.handler())
-    .caused_by(error)
+    let name = DB::NAME;
+    let message = format!("{name} at {target} {what}: {error}; {advice}");
+    acquire.failed(kind, message).caused_by(error)
 }
 
 /// The error of a connection that took longer than it may.
@@ -173,15 +169,13 @@ pub(super) fn connect_timed_out<DB: Driver>(acquire: &Acquire, target: &str) -> 
 /// The error of an acquire that found every connection in use.
 pub(super) fn all_in_use(acquire: &Acquire) -> Error {
     let max = acquire.settings().max;
-    Error::new(
+    let within = acquire.within().as_millis();
+    acquire.failed(
         ErrorKind::AllInUse,
         format!(
-            "no free connection within {} ms: {max} of {max} in use; raise `max`, shorten what holds them, or raise `acquire_ms`",
-            acquire.within().as_millis()
+            "no free connection within {within} ms: {max} of {max} in use; raise `max`, shorten what holds them, or raise `acquire_ms`"
         ),
     )
-    .at(Stage::Acquire)
-    .in_handler(acquire.handler())
 }
 
 /// The error of somebody who uses a database when the invocation that it was lent to is over.

@@ -1,6 +1,6 @@
 //! More environments than the server has connections, all called at once, again and again.
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use sandbox::Environment;
 use serde_json::json;
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -24,10 +24,7 @@ const HOLD_MS: f64 = 200.0;
 const STARTING: usize = 8;
 /// Between two rounds everybody stands still.
 const PAUSE: Duration = Duration::from_millis(300);
-const LINK: Link = Link {
-    rtt_ms: 1.0,
-    tls: false,
-};
+const LINK: Link = Link::plain(1.0);
 
 pub(crate) async fn run(
     servers: &[Server],
@@ -92,13 +89,14 @@ async fn storm(
     };
     for round in 0..ROUNDS {
         if round > 0 {
-            tokio::time::sleep(PAUSE).await;
+            let pauses = environments.iter().map(|one| one.stands_still_for(PAUSE));
+            join_all(pauses).await;
         }
         let event = json!({"queries": queries - 1, "hold_ms": HOLD_MS});
         let all = environments
             .iter()
             .map(|environment| environment.invoke(event.clone()));
-        for invocation in futures_util::future::join_all(all).await {
+        for invocation in join_all(all).await {
             if invocation.is_answered() {
                 run.caller_ms.push(caller_ms(&invocation));
             } else {

@@ -11,10 +11,7 @@ use crate::{
     record::{Cold, ColdStarts, write},
 };
 
-const LINK: Link = Link {
-    rtt_ms: 1.0,
-    tls: false,
-};
+const LINK: Link = Link::plain(1.0);
 /// Beside the twins: what the same costs in Node.
 const PEERS: [&str; 2] = ["node_postgres", contender::GUIDE];
 

@@ -19,10 +19,7 @@ const FROZEN: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_mill
 const LONGEST_RECOVERY: usize = 5;
 /// Most only wait, so that they can do so together; but nobody starts while another one works.
 const APART: Duration = Duration::from_millis(350);
-const LINK: Link = Link {
-    rtt_ms: 1.0,
-    tls: false,
-};
+const LINK: Link = Link::plain(1.0);
 
 pub(crate) async fn run(
     servers: &[Server],
@@ -36,11 +33,10 @@ pub(crate) async fn run(
         let mut homes = Vec::new();
         for contender in contender::with(server.product()) {
             let url = server.url(LINK.tls);
-            let sandbox = bed.sandbox(contender, server.product(), &url, LINK.rtt(), TIMEOUT)?;
-            let environment = sandbox
-                .start()
-                .await
-                .map_err(|failure| format!("{}: {failure}", contender.name))?;
+            let product = server.product();
+            let environment = bed
+                .start(contender, product, &url, LINK.rtt(), TIMEOUT)
+                .await?;
             homes.push((contender, environment));
         }
         for frozen in FROZEN {
@@ -110,7 +106,7 @@ async fn one(
         }
     }
     environment.apply(Fault::DarkExisting);
-    tokio::time::sleep(frozen).await;
+    environment.stands_still_for(frozen).await;
     let dead = outcome(&environment.invoke(event()).await);
     let next = outcome(&environment.invoke(event()).await);
     Ok((dead, next, restarted))

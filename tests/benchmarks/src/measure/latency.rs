@@ -29,34 +29,25 @@ struct Extent {
     each: Duration,
 }
 
-const PLAIN: Link = Link {
-    rtt_ms: 1.0,
-    tls: false,
-};
-const TLS: Link = Link {
-    rtt_ms: 1.0,
-    tls: true,
-};
-const NEAR_PLAIN: Link = Link {
-    rtt_ms: 0.0,
-    tls: false,
-};
-const NEAR_TLS: Link = Link {
-    rtt_ms: 0.0,
-    tls: true,
-};
+const QUICK_LINKS: &[Link] = &[Link::plain(1.0), Link::tls(1.0)];
+const LINKS: &[Link] = &[
+    Link::plain(1.0),
+    Link::tls(1.0),
+    Link::plain(0.0),
+    Link::tls(0.0),
+];
 
 impl Extent {
     fn new(quick: bool) -> Self {
         if quick {
             Self {
-                links: &[PLAIN, TLS],
+                links: QUICK_LINKS,
                 queries: &[1, 4],
                 each: Duration::from_secs(10),
             }
         } else {
             Self {
-                links: &[PLAIN, TLS, NEAR_PLAIN, NEAR_TLS],
+                links: LINKS,
                 queries: &[1, 4, 16],
                 each: Duration::from_secs(70),
             }
@@ -97,11 +88,9 @@ async fn over(
     let mut homes: Vec<Home> = Vec::new();
     for contender in contender::with(product) {
         let url = server.url(link.tls);
-        let sandbox = bed.sandbox(contender, product, &url, link.rtt(), TIMEOUT)?;
-        let environment = sandbox
-            .start()
-            .await
-            .map_err(|failure| format!("{}: {failure}", contender.name))?;
+        let environment = bed
+            .start(contender, product, &url, link.rtt(), TIMEOUT)
+            .await?;
         for _ in 0..WARM_UPS {
             let invocation = environment.invoke(json!({"queries": 4})).await;
             if !invocation.is_answered() {

@@ -23,8 +23,11 @@ const RTT: Duration = Duration::from_millis(1);
 const WARM_UPS: usize = 3;
 /// The one at the first quartile is shown: what a busy machine adds is not what this is about.
 const WARM: usize = 16;
-/// After the answer, for what is still on its way: a closing that nobody waits for.
-const SETTLE: Duration = Duration::from_millis(10);
+/// After the answer something may still be on its way: a closing that nobody waits for. So long after the last of
+/// it nothing more comes.
+const SILENCE: Duration = RTT.saturating_mul(10);
+/// A wire that is not silent by then is never.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(servers: &[Server], bed: &Bed, folder: &Path) -> Result<(), Failure> {
     let mut traces = Vec::new();
@@ -57,11 +60,7 @@ async fn of(
         &format!("127.0.0.1:{}", server.port()),
         &format!("127.0.0.1:{}", wiretap.port()),
     );
-    let sandbox = bed.sandbox(contender, product, &url, RTT, TIMEOUT)?;
-    let environment = sandbox
-        .start()
-        .await
-        .map_err(|failure| format!("{}: {failure}", contender.name))?;
+    let environment = bed.start(contender, product, &url, RTT, TIMEOUT).await?;
     let mut scene = Scene {
         contender,
         product,
@@ -104,7 +103,9 @@ impl Scene<'_> {
         if !invocation.is_answered() {
             return Err(format!("{}: {}", self.contender.name, invocation.outcome).into());
         }
-        tokio::time::sleep(SETTLE).await;
+        if !self.wiretap.falls_silent(SILENCE, LONGEST_FAREWELL).await {
+            return Err(format!("{} goes on while it is frozen", self.contender.name).into());
+        }
         let pieces = self.wiretap.take();
         let after = self.environment.networks()[0].connections();
         let bytes = |count: fn(&sandbox::ConnectionRecord) -> u64| {

@@ -1,0 +1,131 @@
+//! A connection in somebody's hands, and the ways in which it leaves them.
+
+use super::{Idle, Out, Phase, Set};
+use crate::{
+    clock::Stamp,
+    resource::sql::{driver::Driver, link::Link},
+};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A connection that somebody holds. Dropping it drops the connection's socket.
+pub struct Lent<DB: Driver> {
+    /// Empty only when it is given back.
+    pub(super) link: Option<Link<DB>>,
+    number: u64,
+    set: Arc<Set<DB>>,
+    /// Goes last: whoever waits for it finds the connection back.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<DB: Driver> Set<DB> {
+    pub(super) fn lend(self: &Arc<Self>, link: Link<DB>, permit: OwnedSemaphorePermit) -> Lent<DB> {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.out.push(Out {
+            number,
+            session: link.session().clone(),
+        });
+        drop(state);
+        Lent {
+            link: Some(link),
+            number,
+            set: Arc::clone(self),
+            _permit: permit,
+        }
+    }
+}
+
+impl<DB: Driver> Lent<DB> {
+    /// Back for the next user: every statement has been answered.
+    pub(in crate::resource::sql) fn give_back(self) {
+        self.give_back_as(false, false);
+    }
+
+    /// Back for the next user of the same invocation, after a statement that has been answered.
+    pub(in crate::resource::sql) fn answered(self) {
+        self.give_back_as(false, true);
+    }
+
+    /// Back from a user who may have left something on its way.
+    pub(in crate::resource::sql) fn unsure(mut self) {
+        let quiet = self.link.as_mut().is_some_and(Link::is_quiet);
+        self.give_back_as(!quiet, true);
+    }
+
+    pub(super) fn give_back_as(mut self, unsettled: bool, used: bool) {
+        let Some(link) = self.link.take() else { return };
+        let idle = Idle {
+            link,
+            since: Stamp::now(),
+            unsettled,
+            used,
+        };
+        let mut state = self.set.lock();
+        state.out.retain(|out| out.number != self.number);
+        if state.phase == Phase::Ended {
+            if unsettled {
+                state.strays.push(idle.link.session().clone());
+            }
+            drop(state);
+            self.set.let_go(idle.link);
+        } else {
+            state.idle.push(idle);
+        }
+    }
+
+    /// The connection, which goes its own way.
+    pub(super) fn into_link(mut self) -> Link<DB> {
+        match self.link.take() {
+            Some(link) => link,
+            None => unreachable!("emptied with the loan itself"),
+        }
+    }
+}
+
+impl<DB: Driver> Drop for Lent<DB> {
+    fn drop(&mut self) {
+        let link = self.link.take();
+        let mut state = self.set.lock();
+        state.out.retain(|out| out.number != self.number);
+        drop(state);
+        let Some(mut link) = link else { return };
+        if !link.is_quiet() {
+            self.set.stray(&link);
+        }
+        self.set.let_go(link);
+    }
+}
+
+impl<DB: Driver> Deref for Lent<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        match &self.link {
+            Some(link) => link,
+            None => unreachable!("emptied with the loan itself"),
+        }
+    }
+}
+
+impl<DB: Driver> DerefMut for Lent<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        match &mut self.link {
+            Some(link) => link,
+            None => unreachable!("emptied with the loan itself"),
+        }
+    }
+}
+
+impl<DB: Driver> fmt::Debug for Lent<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent")
+            .field("connection", &DB::CONNECTION)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! How a connection comes to be: a new one, or an idle one that is still alive.
+
+use super::{Idle, Set};
+use crate::{
+    clock::Stamp,
+    error::{Error, ErrorKind},
+    resource::{
+        Acquire,
+        sql::{
+            driver::Driver,
+            link::Link,
+            retry::Retry,
+            thaw::{Thawed, thaw},
+        },
+    },
+};
+use tokio::time::sleep;
+
+/// What became of an idle connection.
+enum Looked<DB: Driver> {
+    /// It can be used as it is.
+    Serves(Link<DB>),
+    /// It has idled for so long that it has to be asked first.
+    HasSlept(Link<DB>),
+    Gone,
+}
+
+impl<DB: Driver> Set<DB> {
+    /// A new connection. A server without room for it is asked again within the acquire; until it has
+    /// some, what somebody else gives back does as well.
+    pub(super) async fn open(&self, acquire: &Acquire) -> Result<Link<DB>, Error> {
+        let retry = Retry::new(acquire.until());
+        match self.address.dial(acquire).await {
+            Ok(link) => Ok(link),
+            // Boxed: it is large, and few invocations meet a full server.
+            Err(denied) if denied.for_lack_of_room => {
+                Box::pin(self.open_in_a_full_server(denied.why, retry, acquire)).await
+            }
+            Err(denied) => Err(denied.why),
+        }
+    }
+
+    async fn open_in_a_full_server(
+        &self,
+        mut why: Error,
+        mut retry: Retry,
+        acquire: &Acquire,
+    ) -> Result<Link<DB>, Error> {
+        while let Some(wait) = retry.next_wait() {
+            sleep(wait).await;
+            if let Some(link) = self.given_back().await {
+                return Ok(link);
+            }
+            match self.address.dial(acquire).await {
+                Ok(link) => return Ok(link),
+                Err(denied) if denied.for_lack_of_room => why = denied.why,
+                // A last try that ran out of time knows less than the one before.
+                Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
+                Err(denied) => return Err(retry.told(denied.why)),
+            }
+        }
+        Err(retry.told(why))
+    }
+
+    /// An idle connection, if there is one by now and it serves.
+    async fn given_back(&self) -> Option<Link<DB>> {
+        match self.look_at(self.pop_idle()?).await {
+            Looked::Serves(link) => Some(link),
+            Looked::HasSlept(mut link) => {
+                if link.answers(self.settings.ping).await {
+                    return Some(link);
+                }
+                self.let_go(link);
+                None
+            }
+            Looked::Gone => None,
+        }
+    }
+
+    /// What can be told of an idle connection without asking the server.
+    async fn look_at(&self, idle: Idle<DB>) -> Looked<DB> {
+        let now = Stamp::now();
+        let idle_for = now.since(idle.since);
+        let mut link = idle.link;
+        if idle.unsettled {
+            let Some(quiet) = self.quietened(link, self.settings.ping).await else {
+                return Looked::Gone;
+            };
+            link = quiet;
+        }
+        let too_old = self
+            .settings
+            .lifetime
+            .is_some_and(|longest| link.age(now) > longest);
+        if too_old {
+            link.close().await;
+            return Looked::Gone;
+        }
+        if idle_for > self.settings.idle {
+            self.forget_idle();
+            return Looked::Gone;
+        }
+        if idle_for <= self.settings.trust {
+            Looked::Serves(link)
+        } else {
+            Looked::HasSlept(link)
+        }
+    }
+
+    /// The connection if it is young and alive, or a new one in its place.
+    pub(super) async fn revive(
+        &self,
+        idle: Idle<DB>,
+        acquire: &Acquire,
+    ) -> Result<Link<DB>, Error> {
+        let mut link = match self.look_at(idle).await {
+            Looked::Serves(link) => return Ok(link),
+            Looked::HasSlept(link) => link,
+            Looked::Gone => return self.open(acquire).await,
+        };
+        let ping = link.answers(acquire.left());
+        match thaw(ping, self.settings.ping, self.open(acquire)).await {
+            Thawed::Kept => Ok(link),
+            Thawed::Fresh(fresh) => {
+                // The others have idled for longer still: what ended this one has ended them.
+                self.forget_idle();
+                Ok(fresh)
+            }
+            Thawed::Neither(error) => {
+                self.forget_idle();
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens up to `wanted` connections ahead of their use.
+    pub(in crate::resource::sql) async fn connect(
+        &self,
+        wanted: u32,
+        acquire: &Acquire,
+    ) -> Result<(), Error> {
+        for _ in 0..wanted {
+            let link = self.open(acquire).await?;
+            self.lock().idle.push(Idle {
+                link,
+                since: Stamp::now(),
+                unsettled: false,
+                used: false,
+            });
+        }
+        Ok(())
+    }
+}
