@@ -259,6 +259,14 @@ impl Server {
         }
     }
 
+    /// How many connections are open.
+    pub async fn connections(&self) -> usize {
+        match self {
+            Self::Postgres(server) => server.connections().await,
+            Self::MariaDb(server) => server.connections().await,
+        }
+    }
+
     /// The URL of its database, with TLS and a verified certificate, or without.
     #[must_use]
     pub fn url(&self, tls: bool) -> String {

@@ -41,7 +41,6 @@ pub(crate) struct Samples {
 /// Many environments at once.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Burst {
-    pub(crate) environments: usize,
     pub(crate) rounds: usize,
     pub(crate) connections: u32,
     pub(crate) hold_ms: f64,
@@ -52,7 +51,10 @@ pub(crate) struct Burst {
 pub(crate) struct BurstRun {
     pub(crate) product: Product,
     pub(crate) contender: String,
+    pub(crate) environments: usize,
     pub(crate) queries: u32,
+    /// Connections that were open when all stood still after a round.
+    pub(crate) kept: Vec<usize>,
     pub(crate) caller_ms: Vec<f64>,
     /// How long those waited that were not answered.
     pub(crate) failed_ms: Vec<f64>,

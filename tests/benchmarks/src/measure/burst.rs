@@ -4,6 +4,7 @@ use futures_util::{StreamExt, future::join_all, stream};
 use sandbox::Environment;
 use serde_json::json;
 use std::{collections::BTreeMap, path::Path, time::Duration};
+use tokio::time::{sleep, timeout};
 
 use super::{TIMEOUT, caller_ms, words};
 use crate::{
@@ -13,6 +14,9 @@ use crate::{
 };
 
 const ENVIRONMENTS: usize = 130;
+/// Three times as many as there is room for: who gives connections back when the server is full?
+const CROWD: usize = 300;
+const IN_CROWD: [&str; 3] = ["db_pressure", "pool_pressure", "db_always"];
 const ROUNDS: usize = 5;
 /// Queries of an invocation, in a quick run and in a full one: the first one is held, and a second one shows who then asks
 /// for another connection.
@@ -24,6 +28,9 @@ const HOLD_MS: f64 = 200.0;
 const STARTING: usize = 8;
 /// Between two rounds everybody stands still.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Whoever has answered stands still by then; an environment that has died never does.
+const FINALLY: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LINK: Link = Link::plain(1.0);
 
 pub(crate) async fn run(
@@ -39,20 +46,14 @@ pub(crate) async fn run(
                 continue;
             }
             for &queries in if quick { QUICK_QUERIES } else { QUERIES } {
-                let run = storm(contender, queries, server, bed).await?;
-                println!(
-                    "burst, {}, {}, {queries} queries: {} answered, {} failed",
-                    server.product(),
-                    contender.name,
-                    run.caller_ms.len(),
-                    run.failed_ms.len()
-                );
-                runs.push(run);
+                runs.push(storm(contender, ENVIRONMENTS, queries, server, bed).await?);
+            }
+            if !quick && IN_CROWD.contains(&contender.name) {
+                runs.push(storm(contender, CROWD, 1, server, bed).await?);
             }
         }
     }
     let burst = Burst {
-        environments: ENVIRONMENTS,
         rounds: ROUNDS,
         connections: MAX_CONNECTIONS,
         hold_ms: HOLD_MS,
@@ -63,6 +64,7 @@ pub(crate) async fn run(
 
 async fn storm(
     contender: &Contender,
+    environments: usize,
     queries: u32,
     server: &Server,
     bed: &Bed,
@@ -70,28 +72,26 @@ async fn storm(
     let product = server.product();
     let url = server.url(LINK.tls);
     let sandbox = bed.sandbox(contender, product, &url, LINK.rtt(), TIMEOUT)?;
-    let environments: Vec<_> = stream::iter(0..ENVIRONMENTS)
+    let starting: Vec<_> = stream::iter(0..environments)
         .map(|_| sandbox.start())
         .buffer_unordered(STARTING)
         .collect()
         .await;
-    let environments: Vec<Environment> = environments
+    let environments: Vec<Environment> = starting
         .into_iter()
         .collect::<Result<_, _>>()
         .map_err(|failure| format!("{}: {failure}", contender.name))?;
     let mut run = BurstRun {
         product,
         contender: contender.name.to_owned(),
+        environments: environments.len(),
         queries,
+        kept: Vec::new(),
         caller_ms: Vec::new(),
         failed_ms: Vec::new(),
         failures: BTreeMap::new(),
     };
-    for round in 0..ROUNDS {
-        if round > 0 {
-            let pauses = environments.iter().map(|one| one.stands_still_for(PAUSE));
-            join_all(pauses).await;
-        }
+    for _ in 0..ROUNDS {
         let event = json!({"queries": queries - 1, "hold_ms": HOLD_MS});
         let all = environments
             .iter()
@@ -104,7 +104,17 @@ async fn storm(
                 *run.failures.entry(words(&invocation.outcome)).or_default() += 1;
             }
         }
+        join_all(environments.iter().map(pause)).await;
+        run.kept.push(server.connections().await);
     }
+    println!(
+        "burst, {product}, {} x {}, {queries} queries: {} answered, {} failed, {:?} kept",
+        environments.len(),
+        contender.name,
+        run.caller_ms.len(),
+        run.failed_ms.len(),
+        run.kept
+    );
     stream::iter(environments)
         .for_each_concurrent(STARTING, |environment| async move {
             environment.shutdown().await;
@@ -112,4 +122,15 @@ async fn storm(
         .await;
     server.wait_until_empty().await;
     Ok(run)
+}
+
+/// What it does after its answer, and a freeze.
+async fn pause(environment: &Environment) {
+    let frozen = async {
+        while environment.frozen_for().await.is_none() {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = timeout(FINALLY, frozen).await;
+    environment.stands_still_for(PAUSE).await;
 }

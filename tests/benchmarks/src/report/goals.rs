@@ -4,8 +4,8 @@ use super::Results;
 use crate::{
     bed::Product,
     contender::{FLOOR, FRESH_FLOOR, GUIDE, named},
-    record::{Latency, Race},
-    stats::median,
+    record::{BurstRun, Latency, Race},
+    stats::{median, percentile},
 };
 
 /// At most so many times as long as another one.
@@ -32,6 +32,8 @@ impl Verdict {
 }
 
 const RTT_MS: f64 = 1.0;
+/// What `close = "pressure"` leaves alone, as long as `budget` says nothing else.
+const SHARE: f64 = 0.8;
 
 fn goals() -> Vec<Goal> {
     let mut goals = Vec::new();
@@ -88,8 +90,61 @@ pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
             })
         })
         .collect();
+    verdicts.extend(bursts(results));
     verdicts.extend(cold(results));
     verdicts
+}
+
+/// Kept while there is room: no slower in a burst than the peer that ends others' idle connections, and
+/// within the share in a crowd.
+fn bursts(results: &Results) -> Vec<Verdict> {
+    let Some(burst) = &results.burst else {
+        return Vec::new();
+    };
+    let mut verdicts = Vec::new();
+    let ours = burst
+        .runs
+        .iter()
+        .filter(|run| run.contender == "db_pressure");
+    for run in ours {
+        let place = format!(
+            "{}, {} environments, {} queries, `db_pressure`",
+            run.product, run.environments, run.queries
+        );
+        let peer = burst.runs.iter().find(|peer| {
+            peer.contender.starts_with("serverless_")
+                && (peer.product, peer.environments, peer.queries)
+                    == (run.product, run.environments, run.queries)
+        });
+        let p99 = |run: &BurstRun| percentile(&run.caller_ms, 0.99);
+        if let Some((peer, ours, theirs)) =
+            peer.and_then(|peer| Some((peer, p99(run)?, p99(peer)?)))
+        {
+            verdicts.push(Verdict {
+                what: format!("{place}: p99 over `{}`", peer.contender),
+                at_most: 1.0,
+                measured: ours / theirs,
+            });
+        }
+        verdicts.push(Verdict {
+            what: format!("{place}: unanswered"),
+            at_most: 0.0,
+            measured: count(run.failed_ms.len()),
+        });
+        if let Some(&kept) = run.kept.iter().max() {
+            verdicts.push(Verdict {
+                what: format!("{place}: kept, of the room that there is"),
+                at_most: SHARE + 0.05,
+                measured: count(kept) / f64::from(burst.connections),
+            });
+        }
+    }
+    verdicts
+}
+
+#[allow(clippy::cast_precision_loss, reason = "hundreds")]
+fn count(number: usize) -> f64 {
+    number as f64
 }
 
 fn race_of<'a>(latency: &'a Latency, goal: &Goal) -> Option<&'a Race> {

@@ -152,10 +152,11 @@ fn panel(title: String, bars: Vec<Option<Bar>>, unit: &'static str) -> Panel {
 }
 
 fn burst_of(burst: &Burst, product: Product) -> Option<Chart> {
-    let runs: Vec<&BurstRun> = burst
-        .runs
-        .iter()
-        .filter(|run| run.product == product)
+    let of_product = burst.runs.iter().filter(|run| run.product == product);
+    // The crowd, in which few take part, is in the table.
+    let environments = of_product.clone().map(|run| run.environments).min()?;
+    let runs: Vec<&BurstRun> = of_product
+        .filter(|run| run.environments == environments)
         .collect();
     let who: Vec<&Contender> = CONTENDERS
         .iter()
@@ -188,7 +189,7 @@ fn burst_of(burst: &Burst, product: Product) -> Option<Chart> {
             format!("{queries} queries, one after the other")
         };
         #[allow(clippy::cast_precision_loss, reason = "hundreds")]
-        let asked = (burst.environments * burst.rounds) as f64;
+        let asked = (environments * burst.rounds) as f64;
         panels.push(Panel {
             title: format!("invocations, {title}"),
             bars: of(outcomes),
@@ -204,8 +205,8 @@ fn burst_of(burst: &Burst, product: Product) -> Option<Chart> {
     }
     Some(Chart {
         title: format!(
-            "{product}: {} functions called at once, {} connections",
-            burst.environments, burst.connections
+            "{product}: {environments} functions called at once, {} connections",
+            burst.connections
         ),
         subtitle: format!(
             "{} rounds, frozen in between; the server holds the first query for {} ms",

@@ -183,11 +183,21 @@ fn label(name: &str) -> &str {
 fn burst_of(page: &mut Page, burst: &Burst) {
     let _ = writeln!(
         page.0,
-        "\n## Burst\n\n{} environments called at once, {} times, against {} connections; the server holds the first query of each for {} ms.\n",
-        burst.environments, burst.rounds, burst.connections, burst.hold_ms
+        "\n## Burst\n\nAll environments called at once, {} times, against {} connections; the server holds the first query of each for {} ms. *Kept*: the most connections that were open between two rounds.\n",
+        burst.rounds, burst.connections, burst.hold_ms
     );
     page.head(&[
-        "", "server", "queries", "answered", "failed", "p50", "p99", "max", "why",
+        "",
+        "server",
+        "environments",
+        "queries",
+        "answered",
+        "failed",
+        "p50",
+        "p99",
+        "max",
+        "kept",
+        "why",
     ]);
     for run in &burst.runs {
         let all: Vec<f64> = run
@@ -205,12 +215,17 @@ fn burst_of(page: &mut Page, burst: &Burst) {
         page.row([
             label(&run.contender).to_owned(),
             run.product.to_string(),
+            run.environments.to_string(),
             run.queries.to_string(),
             run.caller_ms.len().to_string(),
             run.failed_ms.len().to_string(),
             at(0.5),
             at(0.99),
             at(1.0),
+            run.kept
+                .iter()
+                .max()
+                .map_or_else(|| "-".into(), usize::to_string),
             why.join("; "),
         ]);
     }
