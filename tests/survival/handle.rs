@@ -1,9 +1,12 @@
 //! What a handler can do with a `&Db<..>`, and what becomes of its connections.
 
 use crate::world::{GIVEN_UP, PRODUCTS, Product, REFUSED, Running, SERVERS, World};
+use futures_util::future::try_join_all;
 use sandbox::Fault;
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use std::{collections::HashSet, time::Duration};
+use support::Postgres;
 
 fn distinct(sessions: &[Value]) -> usize {
     let sessions: HashSet<String> = sessions.iter().map(Value::to_string).collect();
@@ -105,6 +108,27 @@ async fn the_deadlines_error_says_that_a_connection_is_being_opened() {
             running.end().await;
         }
     }
+}
+
+#[tokio::test]
+async fn the_deadlines_error_says_that_the_server_is_full() {
+    const ROOM: usize = 5;
+    // Three of PostgreSQL's connections are reserved for superusers.
+    let server = Postgres::builder()
+        .setting("max_connections", (ROOM + 3).to_string())
+        .start();
+    let database = server.fresh_database().await;
+    let holding = (0..ROOM).map(|_| PgConnection::connect(database.url()));
+    let held = try_join_all(holding).await.expect("room");
+    let world = World::of(Product::Postgres, Some(database));
+    let running = impatient(&world, "db").await;
+    let ask = json!([{ "ask": Product::Postgres.session() }]);
+    let (error_type, text) = running.fail(ask).await;
+    assert_eq!(error_type, "DeadlineExceeded", "{text}");
+    assert!(text.contains("; it was waiting: PostgreSQL at "), "{text}");
+    assert!(text.contains("; turned away "), "{text}");
+    drop(held);
+    running.end().await;
 }
 
 #[tokio::test]

@@ -126,3 +126,42 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, note: impl Fn(&[u
     }
     let _ = to.shutdown().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(100);
+
+    /// A server that says `times` words, one after the other.
+    async fn talking(times: usize) -> Wiretap {
+        let server = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = server.local_addr().expect("its port").port();
+        tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.expect("the wiretap");
+            for _ in 0..times {
+                tokio::time::sleep(SILENCE / 10).await;
+                stream.write_all(b"word").await.expect("still heard");
+            }
+            // Open, and silent.
+            std::future::pending::<()>().await;
+        });
+        Wiretap::before(port).await.expect("a port")
+    }
+
+    #[tokio::test]
+    async fn silence_is_after_the_last_word() {
+        let wiretap = talking(20).await;
+        let _function = TcpStream::connect(("127.0.0.1", wiretap.port())).await;
+        assert!(wiretap.falls_silent(SILENCE, SILENCE * 100).await);
+        let heard: usize = wiretap.take().iter().map(|piece| piece.bytes.len()).sum();
+        assert_eq!(heard, 20 * b"word".len());
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_and_on_is_not_waited_for() {
+        let wiretap = talking(usize::MAX).await;
+        let _function = TcpStream::connect(("127.0.0.1", wiretap.port())).await;
+        assert!(!wiretap.falls_silent(SILENCE, SILENCE * 3).await);
+    }
+}

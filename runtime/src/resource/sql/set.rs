@@ -47,6 +47,8 @@ struct State<DB: Driver> {
     lost: bool,
     /// How many acquires wait for what.
     waiting: [usize; 2],
+    /// Why the server has turned away whoever is opening a connection.
+    turned_away: Option<Error>,
 }
 
 /// What can keep an acquire waiting.
@@ -66,7 +68,11 @@ struct Waits<'a, DB: Driver> {
 
 impl<DB: Driver> Drop for Waits<'_, DB> {
     fn drop(&mut self) {
-        self.set.lock().waiting[self.what as usize] -= 1;
+        let mut state = self.set.lock();
+        state.waiting[self.what as usize] -= 1;
+        if state.waiting[Waiting::Opening as usize] == 0 {
+            state.turned_away = None;
+        }
     }
 }
 
@@ -129,6 +135,7 @@ impl<DB: Driver> Set<DB> {
                 leaving: Vec::new(),
                 lost: false,
                 waiting: [0; 2],
+                turned_away: None,
             }),
         })
     }
@@ -173,11 +180,13 @@ impl<DB: Driver> Set<DB> {
     /// What acquires wait for.
     pub(super) fn explain(&self) -> Option<Error> {
         let acquire = self.acquire_now();
-        let waiting = self.lock().waiting;
+        let state = self.lock();
+        let waiting = state.waiting;
         if waiting[Waiting::Opening as usize] > 0 {
             // Whoever waits for a return waits for this as well.
             let target = self.address.target();
-            return Some(fault::connect_timed_out::<DB>(&acquire, target));
+            let connecting = || fault::connect_timed_out::<DB>(&acquire, target);
+            return Some(state.turned_away.clone().unwrap_or_else(connecting));
         }
         (waiting[Waiting::Return as usize] > 0).then(|| fault::all_in_use(&acquire))
     }

@@ -1,6 +1,6 @@
 //! How a connection comes to be: a new one, or an idle one that is still alive.
 
-use super::{Idle, Set};
+use super::{Idle, Set, Waiting};
 use crate::{
     clock::Stamp,
     error::{Error, ErrorKind},
@@ -47,6 +47,7 @@ impl<DB: Driver> Set<DB> {
         acquire: &Acquire,
     ) -> Result<Link<DB>, Error> {
         while let Some(wait) = retry.next_wait() {
+            self.lock().turned_away = Some(retry.told(why.clone()));
             sleep(wait).await;
             if let Some(link) = self.given_back().await {
                 return Ok(link);
@@ -139,6 +140,7 @@ impl<DB: Driver> Set<DB> {
         wanted: u32,
         acquire: &Acquire,
     ) -> Result<(), Error> {
+        let _opening = self.waits_for(Waiting::Opening);
         for _ in 0..wanted {
             let link = self.open(acquire).await?;
             self.lock().idle.push(Idle {
