@@ -60,6 +60,13 @@ impl<T: Exclusive> ByMut for T {
     type Param = ExclusiveParam<T>;
 }
 
+/// sqlx's own type, whatever its lifetime: see [`OwnTransaction`](crate::resource::sql::OwnTransaction).
+#[cfg(feature = "_sql")]
+#[diagnostic::do_not_recommend]
+impl<DB: crate::resource::sql::Driver> ByMut for sqlx::Transaction<'_, DB> {
+    type Param = ExclusiveParam<crate::resource::sql::OwnTransaction<DB>>;
+}
+
 /// When the resource of a parameter is closed if the attribute does not say.
 #[must_use]
 pub const fn default_close<P: Param>() -> Close {

@@ -3,7 +3,7 @@
 use super::{login::Identify, pressure::Pressured, tag::Tag};
 use crate::{error::ErrorKind, resource::Fitness};
 use futures_util::future::BoxFuture;
-use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError, pool::Pool};
+use sqlx::{ConnectOptions, Connection, Database, Transaction, error::DatabaseError, pool::Pool};
 
 /// A database that sqlx speaks to. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
 pub trait Driver:
@@ -99,6 +99,13 @@ pub trait Driver:
         connection: &'c mut Self::Connection,
         memory: &'c mut Self::Memory,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
+
+    /// Commits, and says so if there was nothing to commit because a statement had failed.
+    fn commit(
+        transaction: Transaction<'static, Self>,
+    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+        Box::pin(transaction.commit())
+    }
 
     /// What the database's own error code says about a connection that could not be had; `None` for
     /// an ordinary failure of a statement.

@@ -17,7 +17,7 @@ use crate::{
 };
 use futures_util::future::{BoxFuture, ready};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
+    AssertSqlSafe, Connection, PgConnection, PgTransaction, Postgres, Row,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgSslMode},
     raw_sql,
@@ -31,6 +31,13 @@ const LONGEST_NAME: usize = 63;
 /// goes on using. It begins with what an aborted transaction would refuse everything else for.
 const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// PostgreSQL answers a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
+/// is refused then.
+pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
+
+/// sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
+const COMMIT_AND_BEGIN: &str = "SELECT 1; COMMIT; BEGIN";
 
 impl Sealed for Postgres {}
 
@@ -118,6 +125,17 @@ impl Driver for Postgres {
             raw_sql(RESET).execute(connection).await?;
             Ok(Fitness::Fit)
         }))
+    }
+
+    fn commit(
+        mut transaction: PgTransaction<'static>,
+    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            raw_sql(COMMIT_AND_BEGIN)
+                .execute(&mut *transaction)
+                .await
+                .map(drop)
+        })
     }
 
     /// The codes are those of PostgreSQL's documentation, appendix A, "Error Codes".
