@@ -50,7 +50,11 @@ impl World {
     }
 
     async fn fails(&self, sql: &str, then: &str, error_type: &str, words: &[&str]) {
-        let limit = if then == "wait_for_ever" { SHORT } else { AMPLE };
+        let limit = if then == "wait_for_ever" {
+            SHORT
+        } else {
+            AMPLE
+        };
         let answer = self.invoke(sql, then, limit).await;
         assert!(answer.is_error, "{}", answer.text());
         let answer = answer.json();
@@ -73,12 +77,16 @@ async fn ok_commits_and_nothing_else(handler: &str, url: &str) {
         rows += 1;
         assert_eq!(world.count().await, rows, "{handler}");
         let told_to_fail = ["told to fail"];
-        world.fails(INSERT, "fail", "HandlerFailed", &told_to_fail).await;
+        world
+            .fails(INSERT, "fail", "HandlerFailed", &told_to_fail)
+            .await;
         assert_eq!(world.count().await, rows, "{handler}: Err");
         world.fails(INSERT, "panic", "", &["told to panic"]).await;
         assert_eq!(world.count().await, rows, "{handler}: panic");
         let stopped = ["before the deadline"];
-        world.fails(INSERT, "wait_for_ever", "DeadlineExceeded", &stopped).await;
+        world
+            .fails(INSERT, "wait_for_ever", "DeadlineExceeded", &stopped)
+            .await;
         assert_eq!(world.count().await, rows, "{handler}: deadline");
     }
 }
@@ -209,7 +217,10 @@ async fn several_are_committed_in_their_order_and_the_error_says_how_many_were()
 
 async fn prepare(database: &Database, sql: &'static str) -> PgConnection {
     let mut owner = PgConnection::connect(database.url()).await.expect("server");
-    sqlx::raw_sql(sql).execute(&mut owner).await.expect("creates");
+    sqlx::raw_sql(sql)
+        .execute(&mut owner)
+        .await
+        .expect("creates");
     owner
 }
 
@@ -222,7 +233,10 @@ async fn sqlite(sql: &'static str) -> SqliteFile {
     let folder = tempfile::tempdir().expect("room");
     let url = format!("sqlite://{}/orders.db?mode=rwc", folder.path().display());
     let mut owner = sqlx::SqliteConnection::connect(&url).await.expect("opens");
-    sqlx::raw_sql(sql).execute(&mut owner).await.expect("creates");
+    sqlx::raw_sql(sql)
+        .execute(&mut owner)
+        .await
+        .expect("creates");
     owner.close().await.expect("closes");
     SqliteFile {
         url,

@@ -65,6 +65,10 @@ pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
 /// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
 /// trip) before it is stopped on the server.
 pub const QUIET: Duration = Duration::from_millis(50);
+/// How long a query that was given up behind a PgBouncer is left before it is stopped once more: its
+/// transaction may have been between two statements.
+#[cfg(feature = "postgres")]
+pub const STOP_AGAIN: Duration = Duration::from_millis(10);
 /// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
 /// well below a millisecond, and no measurable cost.
 pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
@@ -107,6 +111,16 @@ pub enum Close {
     Never,
 }
 
+/// What the connections go through: the attribute's `proxy = ".."`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proxy {
+    /// Amazon RDS Proxy.
+    Rds,
+    /// A PgBouncer that pools transactions.
+    PgBouncer,
+}
+
 /// When the first connection is made: the attribute's `connect = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -144,6 +158,7 @@ pub struct Config {
     pub(crate) connect: Option<Connect>,
     pub(crate) credentials: Option<Source>,
     pub(crate) share: Option<f64>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) background: Option<Tasks>,
 }
 
@@ -164,6 +179,7 @@ impl Config {
             connect: None,
             credentials: None,
             share: None,
+            proxy: None,
             background: None,
         }
     }
@@ -304,6 +320,12 @@ impl Config {
         self
     }
 
+    /// What the connections go through.
+    pub const fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
     /// When the first connection is made.
     pub const fn connect(mut self, connect: Connect) -> Self {
         self.connect = Some(connect);
@@ -396,6 +418,8 @@ pub struct Settings {
     pub credentials: Option<Source>,
     /// The share of the server's connections beyond which `close = "pressure"` keeps none.
     pub share: f64,
+    /// What the connections go through, if not straight to the server.
+    pub proxy: Option<Proxy>,
     /// A kept connection idle for no longer than this is used as it is.
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
@@ -471,6 +495,7 @@ impl Settings {
                 Some(share) => share,
                 None => DEFAULT_BUDGET_SHARE,
             },
+            proxy: config.proxy,
             trust: milliseconds(config.trust_ms, TRUST),
             ping: milliseconds(config.ping_ms, PING),
             reserve: config.reserve(),

@@ -19,8 +19,11 @@ use std::{
 };
 use tokio::time::Instant;
 
+pub use proxy::{SessionPooled, TransactionPooled};
+
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub(crate) mod proxy;
 #[cfg(feature = "_sql")]
 pub mod sql;
 

@@ -91,13 +91,18 @@ async fn a_commit_that_fails_is_the_answer_and_the_rest_is_undone() {
 #[tokio::test]
 async fn after_a_panic_nothing_is_made_to_last() {
     let (site, script) = two!(panic);
-    let panicking = call(site, FakeEvent::default(), &script, async || panic!("scripted"));
+    let panicking = call(site, FakeEvent::default(), &script, async || {
+        panic!("scripted")
+    });
     AssertUnwindSafe(panicking)
         .catch_unwind()
         .await
         .expect_err("panics");
     let log = script.log();
-    assert!(!log.iter().any(|what| what.starts_with("conclude")), "{log:?}");
+    assert!(
+        !log.iter().any(|what| what.starts_with("conclude")),
+        "{log:?}"
+    );
     assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
 }
 
@@ -110,7 +115,10 @@ async fn at_the_deadline_nothing_is_made_to_last() {
         .expect_err("is stopped");
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let log = script.log();
-    assert!(!log.iter().any(|what| what.starts_with("conclude")), "{log:?}");
+    assert!(
+        !log.iter().any(|what| what.starts_with("conclude")),
+        "{log:?}"
+    );
     assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
 }
 

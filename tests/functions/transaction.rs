@@ -32,7 +32,9 @@ macro_rules! handlers {
             use db_handler::sqlx::$transaction;
 
             async fn transact(deed: Deed, db: &mut $transaction<'_>) -> Result<i64, Error> {
-                let _ = sqlx::raw_sql(AssertSqlSafe(deed.sql)).execute(&mut **db).await;
+                let _ = sqlx::raw_sql(AssertSqlSafe(deed.sql))
+                    .execute(&mut **db)
+                    .await;
                 match deed.then {
                     Then::Count => {
                         let count = sqlx::query_scalar("SELECT count(*) FROM orders");
@@ -97,6 +99,8 @@ async fn main() -> Result<(), Error> {
         Some(("postgres", handler)) => postgres::run(handler).await,
         Some(("mariadb", handler)) => mariadb::run(handler).await,
         Some(("sqlite", handler)) => sqlite::run(handler).await,
-        _ => Err(Error::other("HANDLER is postgres/.., mariadb/.. or sqlite/..")),
+        _ => Err(Error::other(
+            "HANDLER is postgres/.., mariadb/.. or sqlite/..",
+        )),
     }
 }

@@ -135,8 +135,7 @@ pub struct Session {
 }
 
 /// Makes what the handler did with one parameter last, or undoes it.
-pub(super) type Conclude =
-    Box<dyn FnOnce(Outcome) -> BoxFuture<'static, Result<(), Error>> + Send>;
+pub(super) type Conclude = Box<dyn FnOnce(Outcome) -> BoxFuture<'static, Result<(), Error>> + Send>;
 
 /// Why a handler did not end by itself.
 pub(super) enum Stopped {

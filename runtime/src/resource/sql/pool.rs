@@ -102,10 +102,7 @@ impl<DB: Driver> SqlPool<DB> {
     }
 
     /// Begins a transaction, and says what kept it from beginning.
-    pub(super) async fn begin(
-        &self,
-        acquire: &Acquire,
-    ) -> Result<Transaction<'static, DB>, Error> {
+    pub(super) async fn begin(&self, acquire: &Acquire) -> Result<Transaction<'static, DB>, Error> {
         let (beginning, finding_out) = (pin!(self.pool.begin()), pin!(self.find_out()));
         let begun = match timeout_at(acquire.until(), select(beginning, finding_out)).await {
             Ok(Either::Left((begun, _))) => begun,
