@@ -368,7 +368,7 @@ mod the_end {
             let begun = Instant::now();
             let sleeping = handler(event_within(Then::Sleep, Duration::from_millis(700)));
             let error = sleeping.await.expect_err("is stopped");
-            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{name}");
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{name}: {error}");
             behind.database.wait_until_running(0).await;
             let took = begun.elapsed();
             assert!(
@@ -403,7 +403,8 @@ mod a_query_that_is_given_up {
 
     behind!(Pooler::Plain, SERVERS, 50);
 
-    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", pool(max = 10))]
+    /// Stopping it needs a connection beside the neighbours', which takes its time on a busy machine.
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
     async fn endless(event: LambdaEvent<u64>, db: &mut PooledTransaction) -> Result<(), Error> {
         sqlx::query("select pg_sleep($1)")
             .bind(event.payload as f64)
@@ -431,10 +432,10 @@ mod a_query_that_is_given_up {
         let behind = behind().await;
         let stop = AtomicBool::new(false);
         let given_up = async {
-            for round in 0..15 {
-                let left = Duration::from_millis(520 + round * 7);
+            for round in 0..8 {
+                let left = Duration::from_millis(2_600 + round * 7);
                 let error = endless(event_within(60, left)).await.expect_err("stopped");
-                assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+                assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
                 let sleeps = async || {
                     let running = behind.database.running_queries().await;
                     running.iter().filter(|sql| sql.contains("$1")).count()

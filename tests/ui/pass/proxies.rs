@@ -56,11 +56,7 @@ async fn rds(
 }
 
 #[db_handler(proxy = "rds", close = "never")]
-async fn rds_kept(
-    _: LambdaEvent<()>,
-    db: &mut PooledTransaction,
-    own: &Own,
-) -> Result<(), Error> {
+async fn rds_kept(_: LambdaEvent<()>, db: &mut PooledTransaction, own: &Own) -> Result<(), Error> {
     let _ = (db, own);
     Ok(())
 }
@@ -92,5 +88,11 @@ impl Api {
 }
 
 fn main() {
-    let _ = (pgbouncer, rds, rds_kept, only_one_of_them, Api::generic::<Own>);
+    let _ = (
+        pgbouncer,
+        rds,
+        rds_kept,
+        only_one_of_them,
+        Api::generic::<Own>,
+    );
 }
