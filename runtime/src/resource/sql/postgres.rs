@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_proxy_is_told_the_label_alone() {
         let tag = Tag::unique();
-        let url = "postgres://app@host/shop?application_name=orders #1";
+        let url = "postgres://app@host/shop?application_name=orders%20%231";
         let options = PgConnectOptions::from_str(url).expect("a URL");
         let untagged = Postgres::untagged(&Postgres::tagged(&options, &tag));
         assert_eq!(untagged.get_application_name(), Some("orders #1"));
