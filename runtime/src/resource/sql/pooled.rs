@@ -62,6 +62,9 @@ use tokio::time::{timeout, timeout_at};
 /// (`pg_advisory_xact_lock` instead of `pg_advisory_lock`), no `set_config(.., false)`, temporary tables with
 /// `ON COMMIT DROP`, no cursor `WITH HOLD`.
 ///
+/// Behind RDS Proxy, a kept connection is closed after an invocation for one of whose statements the proxy pins a session (`SET
+/// LOCAL`, `nextval`, locks, temporary tables, cursors, a text above 16 KB), so that nothing stays pinned.
+///
 /// For each connection, sqlx is made to ask for the database's own types (enums, domains, composites) before the
 /// first transaction: one round trip in a database without such types, otherwise a few. It would ask in the
 /// middle of a statement, which then fails.
@@ -70,6 +73,8 @@ pub struct PooledTransaction {
     lent: Option<Lent<Postgres>>,
     progress: Progress,
     proxy: Option<Proxy>,
+    /// RDS Proxy may keep the session for this connection alone until that is closed.
+    pinned: bool,
 }
 
 /// How far a transaction is.
@@ -97,6 +102,7 @@ impl Exclusive for PooledTransaction {
                         lent: Some(lent),
                         progress: Progress::Open,
                         proxy,
+                        pinned: false,
                     }));
                 }
                 Ok(Err(error)) => error,
@@ -136,6 +142,7 @@ impl Exclusive for PooledTransaction {
         match (loan.progress, fate) {
             // The pooler may already have given the server's side to somebody else.
             (Progress::Ending, _) => lent.leave(),
+            (Progress::Ended, Fate::Kept) if loan.pinned => db.put_back(lent, Fate::Closed).await,
             // Nothing is left in the session that could be undone, and it is not ours any more.
             (Progress::Ended, Fate::Kept) if loan.proxy.is_some() => lent.give_back(),
             _ => db.put_back(lent, fate).await,
@@ -174,6 +181,10 @@ impl PooledTransaction {
         if let Ok(Ok(_)) = timeout(QUIET, rolling_back).await {
             self.progress = Progress::Ended;
         }
+    }
+
+    fn note(&mut self, sql: &str) {
+        self.pinned |= self.proxy == Some(Proxy::Rds) && statement::may_pin(sql);
     }
 
     fn connection(&mut self) -> &mut PgConnection {
@@ -326,7 +337,10 @@ impl<'t> Executor<'t> for &'t mut PooledTransaction {
         E: 'q + Execute<'q, Postgres>,
     {
         match Unnamed::new(query) {
-            Ok(query) => self.connection().fetch_many(query),
+            Ok(query) => {
+                self.note(query.sql.as_str());
+                self.connection().fetch_many(query)
+            }
             Err(refused) => stream::once(ready(Err(refused))).boxed(),
         }
     }
@@ -340,7 +354,10 @@ impl<'t> Executor<'t> for &'t mut PooledTransaction {
         E: 'q + Execute<'q, Postgres>,
     {
         match Unnamed::new(query) {
-            Ok(query) => self.connection().fetch_optional(query),
+            Ok(query) => {
+                self.note(query.sql.as_str());
+                self.connection().fetch_optional(query)
+            }
             Err(refused) => ready(Err(refused)).boxed(),
         }
     }

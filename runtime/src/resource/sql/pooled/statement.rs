@@ -19,6 +19,21 @@ const OUTLIVES: [&str; 8] = [
 /// What follows `SET` where it holds for the transaction alone.
 const LOCAL: [&str; 3] = ["LOCAL", "TRANSACTION", "CONSTRAINTS"];
 
+/// The words, other than `SET` in the beginning, for which RDS Proxy pins a session to its client: AWS's list of
+/// "Conditions that cause pinning for RDS for PostgreSQL".
+const PINS: [&str; 6] = [
+    "DECLARE",
+    "TEMP",
+    "TEMPORARY",
+    "NEXTVAL",
+    "SETVAL",
+    "SET_CONFIG",
+];
+/// The same for functions that take locks.
+const PINS_AND_MORE: [&str; 2] = ["pg_advisory_", "pg_try_advisory_"];
+/// RDS Proxy pins a session for a longer text.
+const LONGEST_UNPINNED: usize = 16 * 1024;
+
 /// Why a statement is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -68,6 +83,24 @@ pub(super) fn refused(sql: &str) -> Option<Refused> {
         }
         word?;
     }
+}
+
+/// Whether RDS Proxy may pin the session because of `sql`.
+pub(super) fn may_pin(sql: &str) -> bool {
+    let mut begins = true;
+    let pinned = Words { rest: sql }.any(|word| {
+        let is_first = std::mem::replace(&mut begins, word == Word::Semicolon);
+        let Word::Plain(word) = word else {
+            return false;
+        };
+        let is = |other: &&str| word.eq_ignore_ascii_case(other);
+        let begins_with = |start: &&str| {
+            word.get(..start.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+        };
+        is_first && is(&"SET") || PINS.iter().any(is) || PINS_AND_MORE.iter().any(begins_with)
+    });
+    pinned || sql.len() > LONGEST_UNPINNED
 }
 
 fn why_not(statement: &[Word<'_>]) -> Option<Refused> {
@@ -225,6 +258,29 @@ mod tests {
             ("select \"a\"\"; b\"; commit", "COMMIT"),
         ] {
             assert_eq!(refused(sql), Some(Refused::Ends(word)), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_pins_a_session_is_found() {
+        for sql in [
+            "set local work_mem = 1",
+            "select 1; Set transaction read only",
+            "select nextval('orders_id_seq')",
+            "create temp table t (id int) on commit drop",
+            "select pg_advisory_xact_lock(1)",
+            "declare c cursor for select 1",
+            "select set_config('a.b', '1', true)",
+        ] {
+            assert!(may_pin(sql), "{sql}");
+        }
+        assert!(may_pin(&format!("select '{}'", "x".repeat(16 * 1024))));
+        for sql in [
+            "update orders set item = 'set' where id = $1",
+            "insert into orders (item) values ('nextval') returning id",
+            "select 1 -- set",
+        ] {
+            assert!(!may_pin(sql), "{sql}");
         }
     }
 
