@@ -101,6 +101,22 @@ async fn the_single_connection_example_greets() {
     assert_eq!(called.answers, [json!("Hello, Ada!"), json!("Hello, Bob!")]);
 }
 
+#[tokio::test]
+async fn the_transaction_example_transfers_all_or_nothing() {
+    let folder = tempfile::tempdir().expect("room");
+    let url = format!("sqlite://{}/accounts.db?mode=rwc", folder.path().display());
+    let function = local(&example("transaction")).env("DATABASE_URL", url);
+    let transfer = |amount| json!({"from": "ada", "to": "bob", "amount": amount});
+    let called = call(function, &[transfer(30), transfer(90), transfer(20)]).await;
+    let [first, second, third] = called.answers.as_slice() else {
+        panic!("{called:?}");
+    };
+    assert_eq!(first, &json!({"from": 70, "to": 30}));
+    let why = second["errorMessage"].as_str().unwrap_or_default();
+    assert!(why.contains("not enough on the account"), "{second}");
+    assert_eq!(third, &json!({"from": 50, "to": 50}));
+}
+
 /// How many rows `audit` has, asked over `connection`.
 async fn audited(connection: &mut PgConnection) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM audit");

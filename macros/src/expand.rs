@@ -24,13 +24,14 @@
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::Type;
 use syn::spanned::Spanned;
 
 use crate::budget::BudgetCheck;
 use crate::item::{HandlerFn, Kind};
 use crate::model::Model;
 use crate::path::RuntimePath;
-use crate::settings::{DEFAULT_MAX, MinCheck, Settings};
+use crate::settings::{DEFAULT_MAX, MinCheck, ProxyCheck, Settings};
 use crate::shell::{
     InnerFunction, event_name, inner_function, outer_signature, output, output_span,
 };
@@ -109,6 +110,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         close,
         connect,
         share,
+        proxy,
         background,
     } = settings;
     let numbers = [
@@ -137,6 +139,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
     let words = [
         ("close", "Close", close),
         ("connect", "Connect", connect),
+        ("proxy", "Proxy", proxy),
         ("background", "Tasks", background),
     ];
     let words = words.into_iter().filter_map(|(method, ty, variant)| {
@@ -202,7 +205,29 @@ fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
             const _: () = #k::__private::check_budget(#max, #instances, #connections, #share);
         }
     });
-    quote!(#(#min)* #(#budget)*)
+    let proxy = model.proxy_checks.iter().map(|(parameter, check)| {
+        let check = match check {
+            ProxyCheck::SessionPooled => "session_pooled",
+            ProxyCheck::TransactionPooled => "transaction_pooled",
+        };
+        let ty = lent_types(function).nth(*parameter);
+        let span = Span::mixed_site().located_at(ty.span());
+        let k = model.runtime.at(span);
+        let check = Ident::new(check, span);
+        quote_spanned!(span=> #k::__private::#check::<#ty>();)
+    });
+    quote!(#(#min)* #(#budget)* #(#proxy)*)
+}
+
+/// What the resource parameters refer to.
+fn lent_types(function: &HandlerFn) -> impl Iterator<Item = &Type> {
+    function
+        .params
+        .iter()
+        .filter_map(|param| match &param.kind {
+            Kind::Resource { reference, .. } => Some(&*reference.elem),
+            _ => None,
+        })
 }
 
 /// `(Ref<PgPool>, RefMut<PgConnection>,)`, each placed on the parameter's type.

@@ -59,6 +59,7 @@ const KEYS: &[Key] = &[
     },
     Key::value("connect", "connect = \"lazy\""),
     Key::value("credentials", "credentials = DB_SECRET"),
+    Key::value("proxy", "proxy = \"rds\""),
     Key {
         keys: &[
             Key::value("instances", "instances = 30"),

@@ -10,7 +10,7 @@ use crate::diag::Diagnostics;
 use crate::item::{HandlerFn, Kind, Param};
 use crate::keys::Place;
 use crate::path::RuntimePath;
-use crate::settings::{MinCheck, Settings};
+use crate::settings::{MinCheck, ProxyCheck, Settings};
 use crate::{args, signature};
 
 pub(crate) struct Model {
@@ -19,6 +19,8 @@ pub(crate) struct Model {
     pub(crate) settings: Vec<Settings>,
     /// Each with the number of its resource parameter.
     pub(crate) min_checks: Vec<(usize, MinCheck)>,
+    /// Likewise.
+    pub(crate) proxy_checks: Vec<(usize, ProxyCheck)>,
     pub(crate) budget_checks: Vec<BudgetCheck>,
     pub(crate) registered: bool,
 }
@@ -43,6 +45,7 @@ impl Model {
 
         let mut settings = Vec::new();
         let mut min_checks = Vec::new();
+        let mut proxy_checks = Vec::new();
         let mut budget_checks = Vec::new();
         let mut counted = Vec::new();
         for param in &function.params {
@@ -57,6 +60,7 @@ impl Model {
             let merged = own.settings.or(&attribute).within(share);
             let number = settings.len();
             min_checks.extend(merged.check_min(diag).map(|check| (number, check)));
+            proxy_checks.extend(merged.check_proxy(diag).map(|check| (number, check)));
             if let Some(budget) = own.budget {
                 budget_checks.extend(budget.check(std::slice::from_ref(&merged.max), diag));
             }
@@ -68,6 +72,7 @@ impl Model {
         if settings.is_empty() {
             // Reported below; the mistakes of the attribute are told all the same.
             attribute.check_min(diag);
+            attribute.check_proxy(diag);
             counted.push(attribute.max);
         }
         if let Some(budget) = budget
@@ -81,6 +86,7 @@ impl Model {
             runtime,
             settings,
             min_checks,
+            proxy_checks,
             budget_checks,
             registered: signature::can_be_registered(function),
         }

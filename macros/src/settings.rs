@@ -8,7 +8,7 @@ use crate::diag::Diagnostics;
 use crate::number::{Limits, integer};
 use crate::provider::provider;
 use crate::value::Given;
-use crate::word::{BACKGROUND, CLOSE, CONNECT, variable, word};
+use crate::word::{BACKGROUND, CLOSE, CONNECT, PROXY, variable, word};
 
 /// What was written; everything else is the runtime's default.
 #[derive(Clone, Default)]
@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     /// The budget's, where `close = "pressure"` looks at it.
     pub(crate) share: Option<TokenStream>,
     /// The variant's name.
+    pub(crate) proxy: Option<Given<&'static str>>,
+    /// The variant's name.
     pub(crate) background: Option<Given<&'static str>>,
 }
 
@@ -42,6 +44,15 @@ pub(crate) struct MinCheck {
     pub(crate) max: Option<TokenStream>,
     /// The default of the parameter's type if not written.
     pub(crate) close: Option<&'static str>,
+}
+
+/// Which rules the type of a parameter has to keep to.
+#[derive(Clone, Copy)]
+pub(crate) enum ProxyCheck {
+    /// A session is one client's until it is closed.
+    SessionPooled,
+    /// A session is one client's until its transaction ends.
+    TransactionPooled,
 }
 
 /// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
@@ -102,6 +113,7 @@ impl Settings {
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
             share: None,
+            proxy: word(args, "proxy", PROXY, diag),
             background: word(args, "background", BACKGROUND, diag),
         }
     }
@@ -123,6 +135,7 @@ impl Settings {
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
             share: self.share.or(attribute.share),
+            proxy: self.proxy.or(attribute.proxy),
             background: self.background.or(attribute.background),
         }
     }
@@ -132,6 +145,29 @@ impl Settings {
         let looks_at_it = self.close.as_ref().and_then(Given::known) == Some("Pressure");
         self.share = share.filter(|_| looks_at_it);
         self
+    }
+
+    /// What `proxy` asks of the parameter's type, and of `close`.
+    pub(crate) fn check_proxy(&self, diag: &mut Diagnostics) -> Option<ProxyCheck> {
+        let proxy = self.proxy.as_ref()?.known()?;
+        let close = match &self.close {
+            Some(close) => Some(close.known()?),
+            None => None,
+        };
+        if let (Some("Pressure"), Some(close)) = (close, &self.close) {
+            diag.error(
+                close.tokens()?,
+                "`close = \"pressure\"` asks how full the server is, but behind a proxy its connections are the proxy's: \
+                 write `close = \"never\"` or `close = \"always\"`",
+            );
+            return None;
+        }
+        let is_closed = matches!(close, None | Some("Always"));
+        Some(if proxy == "Rds" && is_closed {
+            ProxyCheck::SessionPooled
+        } else {
+            ProxyCheck::TransactionPooled
+        })
     }
 
     /// The rules that tie `min` to `max` and to `close`.

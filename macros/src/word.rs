@@ -21,6 +21,9 @@ pub(crate) const CONNECT: &[Word] = &[("lazy", "Lazy"), ("eager", "Eager")];
 /// The words of `background`, likewise.
 pub(crate) const BACKGROUND: &[Word] = &[("wait", "Wait"), ("abort", "Abort")];
 
+/// The words of `proxy`, likewise.
+pub(crate) const PROXY: &[Word] = &[("rds", "Rds"), ("pgbouncer", "PgBouncer")];
+
 type Word = (&'static str, &'static str);
 
 /// The variant that `name = "word"` chose.

@@ -25,6 +25,16 @@ pub enum Close {
     Never,
 }
 
+/// What the connections go through: the attribute's `proxy = ".."`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proxy {
+    /// Amazon RDS Proxy.
+    Rds,
+    /// A PgBouncer that pools transactions.
+    PgBouncer,
+}
+
 /// When the first connection is made: the attribute's `connect = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +72,7 @@ pub struct Config {
     pub(crate) connect: Option<Connect>,
     pub(crate) credentials: Option<Source>,
     pub(crate) share: Option<f64>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) background: Option<Tasks>,
 }
 
@@ -82,6 +93,7 @@ impl Config {
             connect: None,
             credentials: None,
             share: None,
+            proxy: None,
             background: None,
         }
     }
@@ -219,6 +231,12 @@ impl Config {
     /// Where user and password come from.
     pub const fn credentials(mut self, source: Source) -> Self {
         self.credentials = Some(source);
+        self
+    }
+
+    /// What the connections go through.
+    pub const fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 

@@ -14,6 +14,8 @@ pub enum Stage {
     Acquire,
     /// The handler itself.
     Handler,
+    /// Between the handler's `Ok` and its answer: making its work last.
+    Commit,
     /// After the handler: settling, keeping or closing.
     Finally,
     /// The platform's side: fetching events, posting answers.
@@ -26,6 +28,7 @@ impl fmt::Display for Stage {
             Self::Init => "init",
             Self::Acquire => "acquire",
             Self::Handler => "handler",
+            Self::Commit => "commit",
             Self::Finally => "finally",
             Self::Platform => "platform",
         })
@@ -75,6 +78,12 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
     Query,
+    /// The handler returned `Ok`, but the database did not commit its transaction: nothing of it has
+    /// happened.
+    CommitFailed,
+    /// The handler returned `Ok`, and the connection was lost while its transaction was being committed: it
+    /// may have happened or not.
+    CommitUnknown,
     /// A resource's own code panicked.
     Panicked,
     /// A background task panicked, was stopped, or came too late.
@@ -111,6 +120,8 @@ impl ErrorKind {
             Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",
+            Self::CommitFailed => "CommitFailed",
+            Self::CommitUnknown => "CommitUnknown",
             Self::Panicked => "ResourcePanicked",
             Self::Background => "BackgroundTaskFailed",
             Self::Event => "InvalidEvent",
@@ -212,7 +223,6 @@ impl Error {
     }
 
     /// With more at the end of the message.
-    #[cfg(feature = "_sql")]
     pub(crate) fn adding(mut self, more: &str) -> Self {
         self.0.message.push_str(more);
         self

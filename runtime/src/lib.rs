@@ -53,9 +53,9 @@
 //! | --- | --- | --- |
 //! | `macros` | yes | the attribute |
 //! | `local` | yes | [`run`] outside a platform |
-//! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection` |
-//! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, for MariaDB, too |
-//! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, with SQLite compiled in |
+//! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection`, `&mut PgTransaction<'_>` |
+//! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, `&mut MySqlTransaction<'_>`, for MariaDB, too |
+//! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, `&mut SqliteTransaction<'_>`, with SQLite compiled in |
 //! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
 //! | `scf` | | [`run`] on Tencent Cloud Functions |
 //! | `tls-rustls`, `tls-native-tls` | | encrypted sessions with SQL databases |

@@ -15,9 +15,9 @@ pub(crate) use session::explain;
 
 use crate::{
     answer::Answer,
-    error::{Error, ErrorKind},
+    error::Error,
     invocation::{Event, Invocation},
-    resource::Symptom,
+    resource::{Outcome, Symptom},
     site::Site,
 };
 use finally::Ending;
@@ -66,23 +66,27 @@ where
     let guards = match P::lend(&session).await {
         Ok(guards) => guards,
         Err(error) => {
-            let ending = if error.kind() == ErrorKind::Panicked {
-                Ending::Panicked
-            } else {
-                Ending::Failed
-            };
-            session.end(ending).await;
+            session.end(Ending::after(&error)).await;
             return (signature.failed)(error);
         }
     };
-    match session.drive(async { body(event, guards).await }).await {
-        Ok(answer) => {
+    let running = async {
+        let answer = body(event, guards).await;
+        let outcome = if (signature.is_failure)(&answer) {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        };
+        let (concluded, ending) = session.conclude(outcome).await;
+        let answer = match concluded {
+            Ok(()) => answer,
+            Err(error) => (signature.failed)(error),
+        };
+        (answer, ending)
+    };
+    match session.drive(running).await {
+        Ok((answer, ending)) => {
             let answer = (signature.explained)(answer, &|symptom| session.explain(symptom));
-            let ending = if (signature.is_failure)(&answer) {
-                Ending::Failed
-            } else {
-                Ending::Succeeded
-            };
             session.end(ending).await;
             answer
         }

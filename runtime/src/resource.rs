@@ -19,8 +19,11 @@ use std::{
 };
 use tokio::time::Instant;
 
+pub use proxy::{SessionPooled, TransactionPooled};
+
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub(crate) mod proxy;
 #[cfg(feature = "_sql")]
 pub mod sql;
 
@@ -209,6 +212,7 @@ impl<R: Resource> Shared for R {
     message = "`&mut {Self}` cannot be lent to a handler",
     label = "not a resource that one invocation can have for itself",
     note = "known ones are `&mut PgConnection`, `&mut MySqlConnection`, `&mut SqliteConnection` (features `postgres`, `mysql`, `sqlite`), from the `sqlx` that `db_handler` re-exports",
+    note = "a transaction that is committed when the handler returns `Ok` is lent as `&mut PgTransaction<'_>` and its siblings",
     note = "what several queries may use at once is lent as `&Db<Postgres>` or `&PgPool`, and their siblings"
 )]
 pub trait Exclusive: Send + 'static {
@@ -227,12 +231,40 @@ pub trait Exclusive: Send + 'static {
         acquire: &Acquire,
     ) -> impl Future<Output = Result<Self::Loan, Error>> + Send;
 
+    /// The handler has returned: what it has done is made to last, or undone. Called before its answer goes
+    /// out, and only if it came to its end: after a panic, at the deadline and for a dropped future there is
+    /// [`put_back`](Self::put_back) alone, with [`Fate::Discarded`].
+    ///
+    /// It has what is left of the handler's own time. Several are called one after the other, in the order of
+    /// the parameters; once one has failed, the others are told [`Outcome::Failed`].
+    ///
+    /// # Errors
+    /// After [`Outcome::Succeeded`]: whatever keeps the work from lasting. It becomes the handler's answer in
+    /// the place of its `Ok`. After [`Outcome::Failed`] nobody hears of an error: the handler's own is the
+    /// answer.
+    fn conclude(
+        loan: &mut Self::Loan,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (loan, outcome);
+        ready(Ok(()))
+    }
+
     /// Puts it back after the invocation.
     fn put_back(
         resource: &Self::Resource,
         loan: Self::Loan,
         fate: Fate,
     ) -> impl Future<Output = ()> + Send;
+}
+
+/// What a handler has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// `Ok`: what it did is to last.
+    Succeeded,
+    /// `Err`, or another part of the same handler's work could not be made to last.
+    Failed,
 }
 
 /// What becomes of something that an invocation had for itself.

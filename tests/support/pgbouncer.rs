@@ -32,8 +32,18 @@ const TRACKING: &str = concat!(
 /// A PgBouncer on a loopback port that pools transactions. It ends when it is dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
-    _server: Server,
+    /// Empty only while it is down.
+    process: Option<Server>,
     port: u16,
+    start: Start,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    pooler: Pooler,
+    server: u16,
+    servers: usize,
+    clients: usize,
 }
 
 impl PgBouncer {
@@ -43,9 +53,29 @@ impl PgBouncer {
     /// When it is not installed, with the command that installs it, or does not start, with its log.
     #[must_use]
     pub fn start(pooler: Pooler, server: &Postgres, servers: usize, clients: usize) -> Self {
+        let start = Start {
+            pooler,
+            server: server.port(),
+            servers,
+            clients,
+        };
         on_any_free_port(free_port, |port| {
-            Self::start_on(pooler, server, servers, clients, port)
+            Ok(Self {
+                process: Some(start.on(port)?),
+                port,
+                start,
+            })
         })
+    }
+
+    /// Ends it and starts another one in its place: every connection is lost.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        drop(self.process.take());
+        let process = self.start.on(self.port).expect("starts where it was");
+        self.process = Some(process);
     }
 
     /// The port on 127.0.0.1.
@@ -61,14 +91,16 @@ impl PgBouncer {
         let (port, name) = (self.port, database.name());
         format!("postgres://{user}:{password}@127.0.0.1:{port}/{name}?sslmode=disable")
     }
+}
 
-    fn start_on(
-        pooler: Pooler,
-        server: &Postgres,
-        servers: usize,
-        clients: usize,
-        port: u16,
-    ) -> Result<Self, String> {
+impl Start {
+    fn on(self, port: u16) -> Result<Server, String> {
+        let Self {
+            pooler,
+            server,
+            servers,
+            clients,
+        } = self;
         let (program, tracking) = match pooler {
             Pooler::Plain => {
                 let [program] = PLAIN.find();
@@ -93,18 +125,13 @@ impl PgBouncer {
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n\
              default_pool_size = {servers}\nmax_client_conn = {clients}\nlog_connections = 0\nlog_disconnections = 0\n\
-             ignore_startup_parameters = extra_float_digits\n{tracking}",
-            server = server.port(),
+             {tracking}",
             users = users.display(),
         );
         fs::write(&settings, text).expect("room for settings");
         workplace.hand_over(&users);
         workplace.hand_over(&settings);
         let is_ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        let server = workplace.serve(EndWith::Kill, &program, [&settings], is_ready)?;
-        Ok(Self {
-            _server: server,
-            port,
-        })
+        workplace.serve(EndWith::Kill, &program, [&settings], is_ready)
     }
 }

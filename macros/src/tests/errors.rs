@@ -188,6 +188,21 @@ fn a_budget_counts_the_parameters_of_its_database() {
 }
 
 #[test]
+fn pressure_behind_a_proxy_is_one_mistake() {
+    let pressure = "`close = \"pressure\"` asks how full the server is";
+    assert_one_error("proxy = \"rds\", close = \"pressure\"", pressure);
+    let of_a_parameter = |item: &str| errors("close = \"pressure\"", item);
+    let item = "async fn f(event: E, a: &A, #[db(proxy = \"rds\")] b: &B) -> Result<(), Error> {}";
+    let found = of_a_parameter(item);
+    assert!(
+        found.len() == 1 && found[0].starts_with(pressure),
+        "{found:#?}"
+    );
+    let item = "async fn f(event: E, a: &A, #[db(proxy = \"rds\", close = \"never\")] b: &B) -> Result<(), Error> {}";
+    assert!(of_a_parameter(item).is_empty());
+}
+
+#[test]
 fn literals_may_come_in_invisible_groups() {
     use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
     let group = |text: &str| {

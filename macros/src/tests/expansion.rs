@@ -419,6 +419,29 @@ fn parameters_override_the_attribute() {
 }
 
 #[test]
+fn what_a_proxy_asks_for_depends_on_the_close() {
+    let checks = |args: &str| {
+        let item = "async fn f(e: E, db: &mut PgTransaction<'_>) -> R {}";
+        let output = transform(tokens(args), &tokens(item)).to_string();
+        ["session_pooled", "transaction_pooled"]
+            .map(|check| output.contains(&format!("{check} :: < PgTransaction < '_ > > () ;")))
+    };
+    assert_eq!(checks(""), [false, false]);
+    assert_eq!(checks("proxy = \"rds\""), [true, false]);
+    assert_eq!(checks("proxy = \"rds\", close = \"always\""), [true, false]);
+    assert_eq!(checks("proxy = \"rds\", close = \"never\""), [false, true]);
+    assert_eq!(
+        checks("proxy = \"rds\", close = \"on_error\""),
+        [false, true]
+    );
+    assert_eq!(checks("proxy = \"pgbouncer\""), [false, true]);
+    assert_eq!(
+        checks("proxy = \"pgbouncer\", close = \"always\""),
+        [false, true]
+    );
+}
+
+#[test]
 fn only_what_an_item_can_name_is_registered() {
     let registered = |item: &str| {
         transform(tokens(""), &tokens(item))

@@ -90,7 +90,7 @@ fn unfinished_signatures_come_out_as_they_are() {
 fn the_fallback_has_the_signature_that_callers_know() {
     expect_test::expect![[r#"
         ::core::compile_error! {
-            "unknown key `polo`; expected one of `env`, `pool`, `close`, `check`, `deadline`, `background`, `connect`, `credentials`, `budget`, `crate` (did you mean `pool`?)"
+            "unknown key `polo`; expected one of `env`, `pool`, `close`, `check`, `deadline`, `background`, `connect`, `credentials`, `proxy`, `budget`, `crate` (did you mean `pool`?)"
         }
         ::core::compile_error! {
             "a handler must be `async`: write `async fn create`"

@@ -64,6 +64,10 @@ pub const QUIET: Duration = Duration::from_millis(50);
 /// The same for sqlx's pool, which returns a connection in a task of its own after a ping of its own: a
 /// small function (128 MB are a fourteenth of a processor) gets to that later.
 pub const POOL_QUIET: Duration = Duration::from_millis(100);
+/// How long a query that was given up behind a PgBouncer is left before it is stopped once more: its
+/// transaction may have been between two statements.
+#[cfg(feature = "postgres")]
+pub const STOP_AGAIN: Duration = Duration::from_millis(10);
 /// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
 /// well below a millisecond, and no measurable cost.
 pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;

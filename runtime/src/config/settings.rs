@@ -1,7 +1,7 @@
 //! What holds for one resource of one handler.
 
 use super::{
-    Close, Config, Connect, Tasks,
+    Close, Config, Connect, Proxy, Tasks,
     bounds::{
         DEFAULT_ACQUIRE, DEFAULT_BUDGET_SHARE, DEFAULT_KEPT_IDLE, DEFAULT_MAX, PING, RESERVE, TRUST,
     },
@@ -83,6 +83,8 @@ pub struct Settings {
     pub credentials: Option<Source>,
     /// The share of the server's connections beyond which `close = "pressure"` keeps none.
     pub share: f64,
+    /// What the connections go through, if not straight to the server.
+    pub proxy: Option<Proxy>,
     /// A kept connection idle for no longer than this is used as it is.
     pub trust: Duration,
     /// How long a kept connection may take to answer a ping.
@@ -165,6 +167,7 @@ impl Settings {
                 Some(share) => share,
                 None => DEFAULT_BUDGET_SHARE,
             },
+            proxy: config.proxy,
             trust: milliseconds(config.trust_ms, TRUST),
             ping: milliseconds(config.ping_ms, PING),
             reserve: config.reserve(),

@@ -3,6 +3,7 @@
 use crate::{
     background::Background,
     config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
+    error::{Error, ErrorKind},
     lock::lock,
     resource::{Fate, Fitness, Resource},
     site::Site,
@@ -31,6 +32,15 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
+    /// Of an invocation that came to its end with an error of ours.
+    pub(super) fn after(error: &Error) -> Self {
+        if error.kind() == ErrorKind::Panicked {
+            Self::Panicked
+        } else {
+            Self::Failed
+        }
+    }
+
     /// After an abnormal end nothing is used again: it may be half-way through a statement.
     fn is_abnormal(self) -> bool {
         matches!(self, Self::Panicked | Self::DeadlinePassed | Self::Dropped)

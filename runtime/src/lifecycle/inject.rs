@@ -5,7 +5,11 @@
     reason = "these are seen by the expansion only"
 )]
 
-use super::{finally::PutBack, obtain, session::Session};
+use super::{
+    finally::PutBack,
+    obtain,
+    session::{Conclude, Session},
+};
 use crate::{
     background::Background,
     config::Close,
@@ -54,6 +58,13 @@ pub trait ByMut {
 #[diagnostic::do_not_recommend]
 impl<T: Exclusive> ByMut for T {
     type Param = ExclusiveParam<T>;
+}
+
+/// sqlx's own type, whatever its lifetime: see [`OwnTransaction`](crate::resource::sql::OwnTransaction).
+#[cfg(feature = "_sql")]
+#[diagnostic::do_not_recommend]
+impl<DB: crate::resource::sql::Driver> ByMut for sqlx::Transaction<'_, DB> {
+    type Param = ExclusiveParam<crate::resource::sql::OwnTransaction<DB>>;
 }
 
 /// When the resource of a parameter is closed if the attribute does not say.
@@ -170,10 +181,13 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
             Err(_) => Err(acquire.timed_out("taking a connection")),
         };
         match loan {
-            Ok(loan) => Ok(ExclusiveGuard {
-                loan: Some(loan),
-                returned,
-            }),
+            Ok(loan) => {
+                session.concludes(parameter, returned.conclude::<T>());
+                Ok(ExclusiveGuard {
+                    loan: Some(loan),
+                    returned,
+                })
+            }
             Err(error) => Err(error.at(Stage::Acquire).in_handler(acquire.handler())),
         }
     }
@@ -245,6 +259,28 @@ impl<L> Returned<L> {
 }
 
 impl<L: Send + 'static> Returned<L> {
+    fn conclude<T: Exclusive<Loan = L>>(&self) -> Conclude {
+        let returned = Self(Arc::clone(&self.0));
+        Box::new(move |outcome| {
+            Box::pin(async move {
+                let Some(loan) = returned.lock().take() else {
+                    return Ok(());
+                };
+                // However this ends, the loan is there for the *finally*.
+                let mut guard = ExclusiveGuard {
+                    loan: Some(loan),
+                    returned,
+                };
+                let Some(loan) = &mut guard.loan else {
+                    return Ok(());
+                };
+                caught::<T::Resource, _>("conclude", || T::conclude(loan, outcome))
+                    .await
+                    .flatten()
+            })
+        })
+    }
+
     fn put_back<T: Exclusive<Loan = L>>(&self) -> PutBack<T::Resource> {
         let returned = Self(Arc::clone(&self.0));
         Box::new(move |resource, fate| {

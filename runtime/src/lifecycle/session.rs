@@ -10,7 +10,7 @@ use crate::{
     host::Host,
     invocation::Invocation,
     lock::lock,
-    resource::{Acquire, Resource, Symptom, Usage},
+    resource::{Acquire, Outcome, Resource, Symptom, Usage},
     site::Site,
     slot::Borrowed,
     timeline::Phase,
@@ -22,7 +22,10 @@ use std::{
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
 };
 use tokio::{
@@ -124,10 +127,15 @@ pub struct Session {
     deadline: Option<Instant>,
     stop_at: Option<Instant>,
     lent: Mutex<Lent>,
+    to_conclude: Mutex<Vec<(usize, Conclude)>>,
+    concluding: AtomicBool,
     finally: Arc<Finally>,
     host: Option<Arc<Host>>,
     over: bool,
 }
+
+/// Makes what the handler did with one parameter last, or undoes it.
+pub(super) type Conclude = Box<dyn FnOnce(Outcome) -> BoxFuture<'static, Result<(), Error>> + Send>;
 
 /// Why a handler did not end by itself.
 pub(super) enum Stopped {
@@ -163,6 +171,8 @@ impl Session {
                 handler: site.name(),
                 resources: Vec::new(),
             }),
+            to_conclude: Mutex::default(),
+            concluding: AtomicBool::new(false),
             finally,
             host,
             over: false,
@@ -197,6 +207,42 @@ impl Session {
         let borrowed = borrowed?;
         lock(&self.lent).add(parameter, Arc::new(borrowed.clone()));
         Ok((borrowed, acquire))
+    }
+
+    /// Parameter number `parameter` has something to do between the handler's end and its answer.
+    pub(super) fn concludes(&self, parameter: usize, conclude: Conclude) {
+        lock(&self.to_conclude).push((parameter, conclude));
+    }
+
+    /// The handler has returned: concludes what it was lent, one after the other.
+    pub(super) async fn conclude(&self, mut outcome: Outcome) -> (Result<(), Error>, Ending) {
+        let mut all = std::mem::take(&mut *lock(&self.to_conclude));
+        all.sort_by_key(|(parameter, _)| *parameter);
+        let mut concluded = Ok(());
+        let mut panicked = false;
+        for (done, (_, conclude)) in all.into_iter().enumerate() {
+            self.concluding
+                .store(outcome == Outcome::Succeeded, Ordering::Relaxed);
+            let Err(error) = conclude(outcome).await else {
+                continue;
+            };
+            panicked |= error.kind() == ErrorKind::Panicked;
+            if outcome == Outcome::Succeeded {
+                outcome = Outcome::Failed;
+                let error = match done {
+                    0 => error,
+                    _ => error.adding(&format!("; {done} before it had been committed")),
+                };
+                concluded = Err(error.at(Stage::Commit).in_handler(self.site.name()));
+            }
+        }
+        self.concluding.store(false, Ordering::Relaxed);
+        let ending = match outcome {
+            _ if panicked => Ending::Panicked,
+            Outcome::Succeeded => Ending::Succeeded,
+            Outcome::Failed => Ending::Failed,
+        };
+        (concluded, ending)
     }
 
     /// The invocation's tasks.
@@ -274,6 +320,11 @@ impl Session {
             .map_or_else(String::new, |cause| {
                 format!("; it was waiting: {}", cause.message())
             });
+        let half_way = if self.concluding.load(Ordering::Relaxed) {
+            "; it was being committed, and nobody knows whether it was"
+        } else {
+            ""
+        };
         let usage: Vec<String> = lock(&self.lent)
             .resources
             .iter()
@@ -282,7 +333,7 @@ impl Session {
         Error::new(
             ErrorKind::DeadlineExceeded,
             format!(
-                "stopped after {} ms, {} ms before the deadline ({}){waiting}: raise the function's timeout, or do less per event",
+                "stopped after {} ms, {} ms before the deadline ({}){waiting}{half_way}: raise the function's timeout, or do less per event",
                 self.started.elapsed().as_millis(),
                 self.deadline
                     .map(|deadline| deadline.saturating_duration_since(Instant::now()))

@@ -20,6 +20,7 @@ mod set;
 mod silent;
 mod tag;
 mod thaw;
+mod transaction;
 mod url;
 
 #[cfg(feature = "mysql")]
@@ -36,5 +37,6 @@ pub use pool::SqlPool;
 pub use pooled::PooledTransaction;
 pub use set::Lent;
 pub use tag::Tag;
+pub use transaction::{OwnTransaction, TransactionLoan};
 
 pub(crate) use fault::{kind, ours, symptom};

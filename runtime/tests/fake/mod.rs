@@ -15,7 +15,7 @@ use db_handler::{
     __private::{Ref, RefMut, Site, handle, signature},
     Error, ErrorKind, Event, Invocation,
     config::Defaults,
-    resource::{Acquire, Exclusive, Fate, Fitness, Resource},
+    resource::{Acquire, Exclusive, Fate, Fitness, Outcome, Resource},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -56,6 +56,8 @@ pub struct Generations {
 pub struct Faults {
     pub open_fails: bool,
     pub take_fails: bool,
+    pub commit_fails: bool,
+    pub never_commits: bool,
     pub unfit_at_reset: bool,
     pub never_settles: bool,
     pub never_closes: bool,
@@ -213,6 +215,54 @@ impl Drop for Fake {
 
 /// What a handler has for itself.
 pub struct Line;
+
+/// The same, with a work that lasts when the handler succeeds.
+pub struct Work;
+
+/// What holds a [`Work`], with the script that it notes its end in.
+pub struct WorkLoan(Work, Arc<Script>);
+
+impl Deref for WorkLoan {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        &self.0
+    }
+}
+
+impl DerefMut for WorkLoan {
+    fn deref_mut(&mut self) -> &mut Work {
+        &mut self.0
+    }
+}
+
+impl Exclusive for Work {
+    type Resource = Fake;
+    type Loan = WorkLoan;
+
+    async fn take(resource: &Fake, _: &Acquire) -> Result<WorkLoan, Error> {
+        Ok(WorkLoan(Work, Arc::clone(&resource.0)))
+    }
+
+    async fn conclude(loan: &mut WorkLoan, outcome: Outcome) -> Result<(), Error> {
+        let script = &loan.1;
+        script.note(format!("conclude: {outcome:?}"));
+        script.panic_in("conclude");
+        if script.now().never_commits {
+            std::future::pending::<()>().await;
+        }
+        match outcome {
+            Outcome::Succeeded if script.now().commit_fails => {
+                Err(Error::new(ErrorKind::CommitFailed, "scripted"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn put_back(resource: &Fake, _: WorkLoan, fate: Fate) {
+        resource.0.note(format!("put back: {fate:?}"));
+    }
+}
 
 /// What holds a [`Line`].
 pub struct LineLoan(Line);

@@ -8,7 +8,7 @@ use super::{
     nodelay::promptly,
     tag::Tag,
 };
-use crate::{error::Error, resource::Acquire};
+use crate::{config::Proxy, error::Error, resource::Acquire};
 use sqlx::ConnectOptions;
 use std::{
     fmt,
@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 /// See the module.
 pub(super) struct Address<DB: Driver> {
     login: Login<DB>,
+    proxy: Option<Proxy>,
     target: String,
     /// The same with what the credentials say over the URL, as soon as that is known.
     dialled: OnceLock<String>,
@@ -33,6 +34,7 @@ impl<DB: Driver> Address<DB> {
         Ok(Self {
             target: login.place(),
             login,
+            proxy: acquire.settings().proxy,
             dialled: OnceLock::new(),
             open: Arc::default(),
         })
@@ -61,6 +63,14 @@ impl<DB: Driver> Address<DB> {
         &self.open
     }
 
+    /// `options`, which are [`tagged`](Driver::tagged), as they are sent.
+    pub(super) fn sent(&self, options: &DB::Options) -> DB::Options {
+        match self.proxy {
+            Some(_) => DB::untagged(options),
+            None => options.clone(),
+        }
+    }
+
     /// Opens a connection, within `acquire`. Dropping the future drops its socket.
     pub(super) async fn dial(&self, acquire: &Acquire) -> Result<Link<DB>, Denied> {
         // Boxed: what is needed to connect is large, and most invocations do not connect.
@@ -72,10 +82,15 @@ impl<DB: Driver> Address<DB> {
 
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
         self.dialled.get_or_init(|| DB::target(&options));
-        let connecting = Box::pin(options.connect());
+        let sent = self.sent(&options);
+        let connecting = Box::pin(sent.connect());
         let mut raw = promptly(DB::port(&options), connecting).await?;
         let session = self.introduce(&mut raw, &options).await?;
-        Ok(Link::new(raw, session, &self.open))
+        let link = Link::<DB>::new(raw, session, &self.open);
+        Ok(match self.proxy {
+            Some(_) => link.without_reset(),
+            None => link,
+        })
     }
 
     /// Stops what `sessions` still run: through `idle` if there is one, otherwise through a
@@ -92,16 +107,22 @@ impl<DB: Driver> Address<DB> {
             .filter(|session| !DB::interrupt(session))
             .cloned()
             .collect();
-        if rest.is_empty() {
+        // Which of its sessions RDS Proxy has used, nobody can tell: what was given up runs to its end rather
+        // than that somebody else's is stopped.
+        if rest.is_empty() || self.proxy == Some(Proxy::Rds) {
             return true;
         }
+        let cancel = match self.proxy {
+            Some(_) => DB::cancel_in_transactions,
+            None => DB::cancel,
+        };
         let cancelling = async {
             if let Some(idle) = idle {
-                return DB::cancel(idle, &rest).await;
+                return cancel(idle, &rest).await;
             }
             let dialled = self.dial(acquire).await;
             let mut link = dialled.map_err(|denied| fault::wrapped(denied.why))?;
-            DB::cancel(&mut link, &rest).await?;
+            cancel(&mut link, &rest).await?;
             link.close().await;
             Ok(())
         };

@@ -163,6 +163,12 @@ impl<DB: Driver> Db<DB> {
         self.set.put_back(lent, fate).await;
     }
 
+    /// Host, port and database.
+    #[cfg(feature = "postgres")]
+    pub(super) fn target(&self) -> &str {
+        self.set.address().target()
+    }
+
     /// A connection for one statement, with errors as sqlx's traits want them.
     async fn for_statement(&self) -> Result<super::Lent<DB>, sqlx::Error> {
         let acquire = self.set.acquire_now();

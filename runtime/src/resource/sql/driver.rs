@@ -1,9 +1,9 @@
 //! What differs between the databases.
 
 use super::{login::Identify, pressure::Pressured, tag::Tag};
-use crate::{error::ErrorKind, resource::Fitness};
-use futures_util::future::BoxFuture;
-use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError, pool::Pool};
+use crate::{config::Proxy, error::ErrorKind, resource::Fitness};
+use futures_util::future::{BoxFuture, ready};
+use sqlx::{ConnectOptions, Connection, Database, Transaction, error::DatabaseError, pool::Pool};
 
 /// A database that sqlx speaks to. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
 pub trait Driver:
@@ -44,6 +44,21 @@ pub trait Driver:
     #[must_use]
     fn tagged(options: &Self::Options, tag: &Tag) -> Self::Options;
 
+    /// The same options as they are sent to a proxy, which gives the session to others, too: without the
+    /// tag.
+    #[must_use]
+    fn untagged(options: &Self::Options) -> Self::Options {
+        options.clone()
+    }
+
+    /// The same options without what a proxy does not let through, or what has to be taken out of the URL.
+    ///
+    /// # Errors
+    /// What in the options cannot be had behind a proxy, and where to put it.
+    fn behind_a_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
+        Ok(options)
+    }
+
     /// The same options leading nowhere: connecting with them fails at once, without any network,
     /// and not in a way that sqlx's pool would try again.
     #[must_use]
@@ -55,12 +70,13 @@ pub trait Driver:
     /// Host, port and database: what an error may show of a URL.
     fn target(options: &Self::Options) -> String;
 
-    /// What is to be said first on a new connection, from the same URL as the options.
+    /// What is to be said first on a new connection, from the same URL as the options; nothing that a
+    /// `proxy` would have to keep for this client alone.
     ///
     /// # Errors
     /// When sqlx cannot read the URL.
-    fn greeting(url: &str) -> Result<String, sqlx::Error> {
-        let _ = url;
+    fn greeting(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
+        let _ = (url, proxy);
         Ok(String::new())
     }
 
@@ -93,12 +109,29 @@ pub trait Driver:
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
+    /// Stops what transactions behind a PgBouncer run whose names are `sessions`, and nothing that runs
+    /// before or after them on the same connections of the pooler's.
+    fn cancel_in_transactions<'c>(
+        via: &'c mut Self::Connection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let _ = (via, sessions);
+        Box::pin(ready(Ok(())))
+    }
+
     /// Undoes what an invocation has done to its session: open transaction, `SET`, locks, temporary
     /// tables, cursors. Prepared statements stay valid. What cannot be undone makes it unfit.
     fn reset<'c>(
         connection: &'c mut Self::Connection,
         memory: &'c mut Self::Memory,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
+
+    /// Commits, and says so if there was nothing to commit because a statement had failed.
+    fn commit(
+        transaction: Transaction<'static, Self>,
+    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+        Box::pin(transaction.commit())
+    }
 
     /// What the database's own error code says about a connection that could not be had; `None` for
     /// an ordinary failure of a statement.

@@ -188,6 +188,24 @@ pub(super) fn escaped(acquire: &Acquire) -> Error {
     .in_handler(acquire.handler())
 }
 
+/// The error of a transaction that was to be committed when its handler had returned `Ok`.
+pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
+    let (kind, what) = if ends_the_connection(&error) {
+        let what = format!(
+            "the connection to {} was lost while its transaction was being committed: {error}; whether it was committed is not known: look before you repeat it",
+            DB::NAME
+        );
+        (ErrorKind::CommitUnknown, what)
+    } else {
+        let what = format!(
+            "{} did not commit: {error}; nothing of the transaction has happened",
+            DB::NAME
+        );
+        (ErrorKind::CommitFailed, what)
+    };
+    Error::new(kind, what).caused_by(error)
+}
+
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
         // A Unix socket that is not there is a server that does not listen.

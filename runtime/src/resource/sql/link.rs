@@ -21,6 +21,8 @@ pub(super) struct Link<DB: Driver> {
     raw: Option<DB::Connection>,
     session: DB::Session,
     memory: DB::Memory,
+    /// Whether its session may be told to forget what it was used for.
+    resets: bool,
     opened: Stamp,
     open: Arc<AtomicU32>,
 }
@@ -32,9 +34,23 @@ impl<DB: Driver> Link<DB> {
             raw: Some(raw),
             session,
             memory: DB::Memory::default(),
+            resets: true,
             opened: Stamp::now(),
             open: Arc::clone(open),
         }
+    }
+
+    /// The same on a session that is not ours alone: what undoes something there pins it, or undoes it on
+    /// another one.
+    pub(super) fn without_reset(mut self) -> Self {
+        self.resets = false;
+        self
+    }
+
+    /// What is known about the session.
+    #[cfg(feature = "postgres")]
+    pub(super) fn memory(&mut self) -> &mut DB::Memory {
+        &mut self.memory
     }
 
     pub(super) fn session(&self) -> &DB::Session {
@@ -59,8 +75,8 @@ impl<DB: Driver> Link<DB> {
 
     pub(super) async fn reset(&mut self, longest: Duration) -> bool {
         match &mut self.raw {
-            Some(raw) => reset::<DB>(raw, &mut self.memory, longest).await,
-            None => false,
+            Some(raw) if self.resets => reset::<DB>(raw, &mut self.memory, longest).await,
+            _ => false,
         }
     }
 

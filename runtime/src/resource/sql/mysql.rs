@@ -11,6 +11,7 @@ use super::{
     tag::Tag,
 };
 use crate::{
+    config::Proxy,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
     resource::Fitness,
@@ -72,7 +73,7 @@ impl Driver for MySql {
             .set_names(false))
     }
 
-    fn greeting(url: &str) -> Result<String, sqlx::Error> {
+    fn greeting(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
         let url = Url::parse(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
         let options = MySqlConnectOptions::from_url(&url)?;
         let time_zone = url
@@ -83,10 +84,14 @@ impl Driver for MySql {
         let collate = options
             .get_collation()
             .map_or_else(String::new, |collation| format!(" COLLATE {collation}"));
+        // A variable of the user's own is what RDS Proxy pins a session for.
+        let label = match proxy {
+            Some(_) => String::new(),
+            None => format!("@db_handler='{}',", label()),
+        };
         Ok(format!(
             "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')),\
-             time_zone='{time_zone}',@db_handler='{}',NAMES {}{collate}; SELECT CONNECTION_ID()",
-            label(),
+             time_zone='{time_zone}',{label}NAMES {}{collate}; SELECT CONNECTION_ID()",
             options.get_charset()
         ))
     }
@@ -294,3 +299,20 @@ fn has_gone(error: &sqlx::Error) -> bool {
 }
 
 lend_connection!(MySqlConnection, MySql);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_proxy_no_variable_of_the_users_own_is_set() {
+        let greeting = |proxy| MySql::greeting("mysql://app@host/shop", proxy).expect("a URL");
+        assert!(greeting(None).contains("@db_handler="));
+        let behind = greeting(Some(Proxy::Rds));
+        assert!(!behind.contains("db_handler"), "{behind}");
+        assert!(
+            behind.contains("time_zone='+00:00',NAMES utf8mb4"),
+            "{behind}"
+        );
+    }
+}

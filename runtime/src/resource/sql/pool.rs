@@ -28,7 +28,10 @@ use crate::{
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
 use futures_util::future::{BoxFuture, Either, join_all, select};
-use sqlx::pool::{Pool, PoolConnection, PoolOptions};
+use sqlx::{
+    Transaction,
+    pool::{Pool, PoolConnection, PoolOptions},
+};
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex as AsyncMutex,
@@ -93,6 +96,28 @@ impl<DB: Driver> SqlPool<DB> {
             }
             Err(error) => tracing::warn!(%error, "the pool goes on with the credentials it has"),
         }
+    }
+
+    /// Begins a transaction, and says what kept it from beginning.
+    pub(super) async fn begin(&self, acquire: &Acquire) -> Result<Transaction<'static, DB>, Error> {
+        let (beginning, finding_out) = (pin!(self.pool.begin()), pin!(self.find_out()));
+        let begun = match timeout_at(acquire.until(), select(beginning, finding_out)).await {
+            Ok(Either::Left((begun, _))) => begun,
+            Ok(Either::Right(((), _))) => Err(sqlx::Error::PoolClosed),
+            Err(_) => {
+                return Err(self
+                    .explain(Symptom::TimedOut)
+                    .unwrap_or_else(|| acquire.timed_out("beginning a transaction")));
+            }
+        };
+        begun.map_err(|error| self.why_not(acquire, error))
+    }
+
+    /// Why there is no connection, where sqlx says `error`.
+    fn why_not(&self, acquire: &Acquire, error: sqlx::Error) -> Error {
+        fault::symptom(&error)
+            .and_then(|symptom| self.explain(symptom))
+            .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.state.target(), error))
     }
 
     async fn is_quiet(&self) {
@@ -213,11 +238,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             Either::Right(((), _)) => Err(sqlx::Error::PoolClosed),
         };
         drop(held);
-        connected.map_err(|error| {
-            fault::symptom(&error)
-                .and_then(|symptom| self.explain(symptom))
-                .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.state.target(), error))
-        })?;
+        connected.map_err(|error| self.why_not(acquire, error))?;
         self.is_quiet().await;
         Ok(())
     }

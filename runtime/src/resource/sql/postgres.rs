@@ -11,26 +11,42 @@ use super::{
     tag::Tag,
 };
 use crate::{
+    config::STOP_AGAIN,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
     resource::Fitness,
 };
 use futures_util::future::{BoxFuture, ready};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
+    AssertSqlSafe, Connection, PgConnection, PgTransaction, Postgres, Row,
     error::DatabaseError,
-    postgres::{PgConnectOptions, PgSslMode},
+    postgres::{PgConnectOptions, PgRow, PgSslMode},
     raw_sql,
 };
 use std::{str::FromStr, sync::Arc};
+use tokio::time::sleep;
 
 /// The longest `application_name`: PostgreSQL's `NAMEDATALEN` less one.
 const LONGEST_NAME: usize = 63;
+
+/// What is known about the session of a connection.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    /// sqlx has asked for the database's own types.
+    pub(super) types: bool,
+}
 
 /// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
 /// goes on using. It begins with what an aborted transaction would refuse everything else for.
 const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// PostgreSQL answers a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
+/// is refused then.
+pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
+
+/// sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
+const COMMIT_AND_BEGIN: &str = "SELECT 1; COMMIT; BEGIN";
 
 impl Sealed for Postgres {}
 
@@ -39,7 +55,7 @@ impl Driver for Postgres {
     /// The session's `application_name`, which no other session has: it is known without a round
     /// trip, and other than a port it is the same on both sides of a NAT or a proxy.
     type Session = Arc<str>;
-    type Memory = ();
+    type Memory = Knowledge;
 
     const POOL: &'static str = "PostgreSQL pool";
     const CONNECTION: &'static str = "PostgreSQL connection";
@@ -57,6 +73,22 @@ impl Driver for Postgres {
             None => tag.after(label(), LONGEST_NAME),
         };
         options.clone().application_name(&name)
+    }
+
+    fn untagged(options: &Self::Options) -> Self::Options {
+        let name = options.get_application_name().unwrap_or_default();
+        let (label, _) = name.rsplit_once(" #").unwrap_or((name, ""));
+        options.clone().application_name(label)
+    }
+
+    fn behind_a_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
+        if options.get_options().is_some() {
+            return Err(
+                "a proxy lets no startup `options` through: take `options=..` out of it (or unset PGOPTIONS), and                  write `ALTER ROLE .. SET ..` on the server, or `SET LOCAL ..` in the transaction",
+            );
+        }
+        // PgBouncer turns away whoever sends a startup parameter that it does not track.
+        Ok(options.extra_float_digits(None))
     }
 
     fn nowhere(options: &Self::Options) -> Self::Options {
@@ -109,15 +141,51 @@ impl Driver for Postgres {
         }))
     }
 
+    fn cancel_in_transactions<'c>(
+        via: &'c mut PgConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let names: Vec<String> = sessions.iter().map(|name| literal(name)).collect();
+        // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
+        // long as it runs, and the pooler gives its connection to nobody else.
+        let cancel = format!(
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END              FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
+            names.join(", ")
+        );
+        Box::pin(silently(async move {
+            loop {
+                // The names are ours, and quoted.
+                let still_there: Vec<PgRow> = raw_sql(AssertSqlSafe(cancel.clone()))
+                    .fetch_all(&mut *via)
+                    .await?;
+                if still_there.is_empty() {
+                    return Ok(());
+                }
+                sleep(STOP_AGAIN).await;
+            }
+        }))
+    }
+
     fn reset<'c>(
         connection: &'c mut PgConnection,
-        (): &'c mut (),
+        _: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         // Where no transaction is open, the server says so in a warning, which sqlx would log.
         Box::pin(silently(async move {
             raw_sql(RESET).execute(connection).await?;
             Ok(Fitness::Fit)
         }))
+    }
+
+    fn commit(
+        mut transaction: PgTransaction<'static>,
+    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            raw_sql(COMMIT_AND_BEGIN)
+                .execute(&mut *transaction)
+                .await
+                .map(drop)
+        })
     }
 
     /// The codes are those of PostgreSQL's documentation, appendix A, "Error Codes".
@@ -218,7 +286,7 @@ impl Pressured for Postgres {
 }
 
 /// A string in SQL, whatever `standard_conforming_strings` says.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -236,6 +304,23 @@ mod tests {
         let tagged = Postgres::tagged(&options, &tag);
         let expected = format!("orders #{tag}");
         assert_eq!(tagged.get_application_name(), Some(expected.as_str()));
+    }
+
+    #[test]
+    fn a_proxy_is_told_the_label_alone() {
+        let tag = Tag::unique();
+        let url = "postgres://app@host/shop?application_name=orders%20%231";
+        let options = PgConnectOptions::from_str(url).expect("a URL");
+        let untagged = Postgres::untagged(&Postgres::tagged(&options, &tag));
+        assert_eq!(untagged.get_application_name(), Some("orders #1"));
+    }
+
+    #[test]
+    fn behind_a_proxy_a_startup_option_is_an_error_that_names_it() {
+        let url = "postgres://app@host/shop?options=-c%20statement_timeout%3D5s";
+        let options = PgConnectOptions::from_str(url).expect("a URL");
+        let fix = Postgres::behind_a_proxy(options).expect_err("refused");
+        assert!(fix.contains("`options=..`"), "{fix}");
     }
 
     #[test]

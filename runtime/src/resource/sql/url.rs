@@ -31,8 +31,20 @@ pub(super) fn options_of<DB: Driver>(
             "a special character in the password ends its host part too early",
         ));
     }
-    let read = || Ok((DB::options(url)?, DB::greeting(url)?));
-    read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))
+    let proxy = acquire.settings().proxy;
+    let read = || Ok((DB::options(url)?, DB::greeting(url, proxy)?));
+    let (options, greeting) =
+        read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))?;
+    if proxy.is_none() {
+        return Ok((options, greeting));
+    }
+    match DB::behind_a_proxy(options) {
+        Ok(options) => Ok((options, greeting)),
+        Err(fix) => Err(Error::new(
+            ErrorKind::InvalidUrl,
+            format!("the URL in {variable} does not go with `proxy`: {fix}"),
+        )),
+    }
 }
 
 /// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs

@@ -88,9 +88,10 @@ pub(super) enum WaitingFor {
 impl<DB: Driver> State<DB> {
     pub(super) fn new(address: Address<DB>, attempt: &Attempt<DB>, acquire: Acquire) -> Self {
         let tag = Tag::unique();
+        let options = address.sent(&DB::tagged(&attempt.options, &tag));
         Self {
             settings: *acquire.settings(),
-            options: Mutex::new(DB::tagged(&attempt.options, &tag)),
+            options: Mutex::new(options),
             tag,
             address,
             acquire,
@@ -140,7 +141,8 @@ impl<DB: Driver> State<DB> {
 
     /// From now on, the pool logs in as `attempt` says.
     pub(super) fn log_in_with(&self, attempt: &Attempt<DB>) {
-        *lock(&self.options) = DB::tagged(&attempt.options, &self.tag);
+        let options = DB::tagged(&attempt.options, &self.tag);
+        *lock(&self.options) = self.address.sent(&options);
         if let Some(pool) = &*lock(&self.pool) {
             pool.set_connect_options(self.options());
         }

@@ -79,6 +79,31 @@ impl<DB: Driver> Lent<DB> {
         }
     }
 
+    /// How the session is found again on the server.
+    #[cfg(feature = "postgres")]
+    pub(in crate::resource::sql) fn session(&self) -> &DB::Session {
+        match &self.link {
+            Some(link) => link.session(),
+            None => unreachable!("emptied with the loan itself"),
+        }
+    }
+
+    /// What is known about the session.
+    #[cfg(feature = "postgres")]
+    pub(in crate::resource::sql) fn memory(&mut self) -> &mut DB::Memory {
+        match &mut self.link {
+            Some(link) => link.memory(),
+            None => unreachable!("emptied with the loan itself"),
+        }
+    }
+
+    /// Of no more use, and whatever it may be doing is not to be stopped on the server.
+    #[cfg(feature = "postgres")]
+    pub(in crate::resource::sql) fn leave(self) {
+        let set = Arc::clone(&self.set);
+        set.let_go(self.into_link());
+    }
+
     /// The connection, which goes its own way.
     pub(super) fn into_link(mut self) -> Link<DB> {
         match self.link.take() {

@@ -1,0 +1,99 @@
+//! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
+
+use super::{SqlPool, driver::Driver, fault};
+use crate::{
+    error::Error,
+    resource::{Acquire, Exclusive, Fate, Outcome},
+};
+use sqlx::Transaction;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+/// What a handler's `&mut PgTransaction<'_>`, or a sibling of it, is borrowed from: begun before the handler,
+/// committed when it returns `Ok`, rolled back otherwise. Its connection comes from a pool of its own.
+///
+/// It stands between sqlx's type and [`Exclusive`] because of that type's lifetime: the compiler cannot tell
+/// whether a future is `Send` that depends on a trait for `'static` alone.
+pub struct OwnTransaction<DB: Driver>(Transaction<'static, DB>);
+
+/// Holds an [`OwnTransaction`]. Dropping it rolls the transaction back.
+pub struct TransactionLoan<DB: Driver> {
+    /// Empty only when the handler has returned.
+    transaction: Option<OwnTransaction<DB>>,
+}
+
+impl<DB: Driver> Exclusive for OwnTransaction<DB> {
+    type Resource = SqlPool<DB>;
+    type Loan = TransactionLoan<DB>;
+
+    async fn take(pool: &SqlPool<DB>, acquire: &Acquire) -> Result<Self::Loan, Error> {
+        let begun = pool.begin(acquire).await?;
+        Ok(TransactionLoan {
+            transaction: Some(Self(begun)),
+        })
+    }
+
+    async fn conclude(loan: &mut Self::Loan, outcome: Outcome) -> Result<(), Error> {
+        match (loan.transaction.take(), outcome) {
+            (Some(OwnTransaction(transaction)), Outcome::Succeeded) => DB::commit(transaction)
+                .await
+                .map_err(fault::not_committed::<DB>),
+            // The pool sees the rollback through, and the *finally* waits for the pool.
+            (_, _) => Ok(()),
+        }
+    }
+
+    async fn put_back(_: &SqlPool<DB>, loan: Self::Loan, _: Fate) {
+        drop(loan);
+    }
+}
+
+impl<DB: Driver> Deref for OwnTransaction<DB> {
+    type Target = Transaction<'static, DB>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<DB: Driver> DerefMut for OwnTransaction<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<DB: Driver> Deref for TransactionLoan<DB> {
+    type Target = OwnTransaction<DB>;
+
+    fn deref(&self) -> &Self::Target {
+        match &self.transaction {
+            Some(transaction) => transaction,
+            None => unreachable!("emptied when the handler has returned"),
+        }
+    }
+}
+
+impl<DB: Driver> DerefMut for TransactionLoan<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match &mut self.transaction {
+            Some(transaction) => transaction,
+            None => unreachable!("emptied when the handler has returned"),
+        }
+    }
+}
+
+impl<DB: Driver> fmt::Debug for OwnTransaction<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnTransaction").finish_non_exhaustive()
+    }
+}
+
+impl<DB: Driver> fmt::Debug for TransactionLoan<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionLoan")
+            .field("open", &self.transaction.is_some())
+            .finish_non_exhaustive()
+    }
+}

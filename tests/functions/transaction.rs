@@ -1,0 +1,106 @@
+//! A function for the tests: it has a transaction for each invocation, and its event says how that ends.
+
+use db_handler::{
+    Error, LambdaEvent, db_handler,
+    sqlx::{self, AssertSqlSafe},
+};
+use serde::Deserialize;
+use std::{env, future::pending};
+
+#[derive(Deserialize)]
+struct Deed {
+    /// What is done in the transaction, whether the server likes it or not.
+    sql: String,
+    then: Then,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Then {
+    /// Returns how many rows `orders` has.
+    Count,
+    Succeed,
+    Fail,
+    Panic,
+    WaitForEver,
+}
+
+macro_rules! handlers {
+    ($module:ident: $transaction:ident) => {
+        mod $module {
+            use super::*;
+            use db_handler::sqlx::$transaction;
+
+            async fn transact(deed: Deed, db: &mut $transaction<'_>) -> Result<i64, Error> {
+                let _ = sqlx::raw_sql(AssertSqlSafe(deed.sql))
+                    .execute(&mut **db)
+                    .await;
+                match deed.then {
+                    Then::Count => {
+                        let count = sqlx::query_scalar("SELECT count(*) FROM orders");
+                        Ok(count.fetch_one(&mut **db).await?)
+                    }
+                    Then::Succeed => Ok(0),
+                    Then::Fail => Err(Error::other("told to fail")),
+                    Then::Panic => panic!("told to panic"),
+                    Then::WaitForEver => pending().await,
+                }
+            }
+
+            #[db_handler]
+            async fn always(
+                event: LambdaEvent<Deed>,
+                db: &mut $transaction<'_>,
+            ) -> Result<i64, Error> {
+                transact(event.payload, db).await
+            }
+
+            #[db_handler(close = "never")]
+            async fn never(
+                event: LambdaEvent<Deed>,
+                db: &mut $transaction<'_>,
+            ) -> Result<i64, Error> {
+                transact(event.payload, db).await
+            }
+
+            /// Two transactions, of which the second does what the event says.
+            #[db_handler(pool(max = 1))]
+            async fn two(
+                event: LambdaEvent<Deed>,
+                first: &mut $transaction<'_>,
+                second: &mut $transaction<'_>,
+            ) -> Result<i64, Error> {
+                sqlx::raw_sql("INSERT INTO others VALUES (1)")
+                    .execute(&mut **first)
+                    .await?;
+                transact(event.payload, second).await
+            }
+
+            pub(super) async fn run(handler: &str) -> Result<(), Error> {
+                match handler {
+                    "always" => db_handler::run(always).await,
+                    "never" => db_handler::run(never).await,
+                    "two" => db_handler::run(two).await,
+                    other => Err(Error::other(format!("no handler {other}"))),
+                }
+            }
+        }
+    };
+}
+
+handlers!(postgres: PgTransaction);
+handlers!(mariadb: MySqlTransaction);
+handlers!(sqlite: SqliteTransaction);
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let handler = env::var("HANDLER").map_err(Error::other)?;
+    match handler.split_once('/') {
+        Some(("postgres", handler)) => postgres::run(handler).await,
+        Some(("mariadb", handler)) => mariadb::run(handler).await,
+        Some(("sqlite", handler)) => sqlite::run(handler).await,
+        _ => Err(Error::other(
+            "HANDLER is postgres/.., mariadb/.. or sqlite/..",
+        )),
+    }
+}
