@@ -5,8 +5,8 @@ use db_handler::config::PRESSURE_INTERVAL;
 use futures_util::future::join_all;
 use sandbox::{Environment, Function, Sandbox};
 use serde_json::{Value, json};
-use std::{collections::HashSet, time::Duration};
-use support::{Database, DatabaseServer, MariaDb, Postgres, wait_for};
+use std::{collections::HashSet, fs, time::Duration};
+use support::{Database, DatabaseServer, MariaDb, Postgres, postgres, wait_for};
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_pressure_function");
 
@@ -116,4 +116,37 @@ async fn in_mariadb() {
     let database = server.fresh_database().await;
     with_room_it_is_kept("mariadb", &database).await;
     the_share_is_respected("mariadb", &server, &database, ROOM).await;
+}
+
+/// What the budget says about the server was written down once; the server is asked.
+#[tokio::test]
+async fn a_budget_that_is_out_of_date_is_told_once() {
+    let database = postgres().fresh_database().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    for handler in ["crowded_single", "crowded_pool", "crowded_handle"] {
+        let log = folder.path().join(handler);
+        let function = Function::new(FUNCTION)
+            .env("HANDLER", handler)
+            .env("LOG", &log);
+        let environment = Sandbox::new(function)
+            .database("DATABASE_URL", database.url())
+            .expect("a URL with a host")
+            .start()
+            .await
+            .expect("the function starts");
+        for _ in 0..3 {
+            round(std::slice::from_ref(&environment)).await;
+            frozen(&environment).await;
+        }
+        environment.shutdown().await;
+        database.wait_until_connections(0).await;
+        let log = fs::read_to_string(log).expect("the log");
+        let lines: Vec<&str> = log.lines().collect();
+        let [line] = lines.as_slice() else {
+            panic!("{handler}: {log}");
+        };
+        for word in ["instances=1000", "max=2", "wanted=2000", "room=", handler] {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
 }

@@ -71,6 +71,11 @@ impl Budget {
         })
     }
 
+    /// How many instances there may be, as it was written.
+    pub(crate) fn instances(&self) -> Option<TokenStream> {
+        self.instances.tokens().cloned()
+    }
+
     /// The share as it was written, as a float.
     pub(crate) fn written_share(&self) -> Option<TokenStream> {
         let tokens = self.share.tokens()?;

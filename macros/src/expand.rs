@@ -109,6 +109,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         reserve_ms,
         close,
         connect,
+        instances,
         share,
         proxy,
         background,
@@ -147,6 +148,10 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));
         Some(quote_spanned!(span=> .#method(#k::__private::#ty::#variant)))
     });
+    let instances = instances.iter().map(|instances| {
+        let span = span.located_at(instances.span());
+        quote_spanned!(span=> .instances(#instances))
+    });
     let share = share.iter().map(|share| {
         // A constant out of range is reported where it stands.
         let span = span.located_at(share.span());
@@ -159,7 +164,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         let source = quote_spanned!(at=> #k::__private::Source::new(&#provider));
         quote_spanned!(span=> .credentials(#source))
     });
-    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#share)*#(#words)*)
+    quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#instances)*#(#share)*#(#words)*)
 }
 
 /// The rules about constants that only the compiler can evaluate.

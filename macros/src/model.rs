@@ -52,12 +52,11 @@ impl Model {
             let Some(own) = Override::read(param, diag) else {
                 continue;
             };
-            let share = own
-                .budget
-                .as_ref()
-                .or(budget.as_ref())
-                .and_then(Budget::written_share);
-            let merged = own.settings.or(&attribute).within(share);
+            let counted_by = own.budget.as_ref().or(budget.as_ref());
+            let merged = own.settings.or(&attribute).within(
+                counted_by.and_then(Budget::instances),
+                counted_by.and_then(Budget::written_share),
+            );
             let number = settings.len();
             min_checks.extend(merged.check_min(diag).map(|check| (number, check)));
             proxy_checks.extend(merged.check_proxy(diag).map(|check| (number, check)));

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) close: Option<Given<&'static str>>,
     /// The variant's name.
     pub(crate) connect: Option<Given<&'static str>>,
+    /// The budget's.
+    pub(crate) instances: Option<TokenStream>,
     /// The budget's, where `close = "pressure"` looks at it.
     pub(crate) share: Option<TokenStream>,
     /// The variant's name.
@@ -112,6 +114,7 @@ impl Settings {
             reserve_ms: integer(deadline, "reserve_ms", RESERVE_MS, diag),
             close: word(args, "close", CLOSE, diag),
             connect: word(args, "connect", CONNECT, diag),
+            instances: None,
             share: None,
             proxy: word(args, "proxy", PROXY, diag),
             background: word(args, "background", BACKGROUND, diag),
@@ -134,16 +137,22 @@ impl Settings {
             reserve_ms: self.reserve_ms.or(attribute.reserve_ms),
             close: self.close.or(attribute.close),
             connect: self.connect.or(attribute.connect),
+            instances: self.instances.or(attribute.instances),
             share: self.share.or(attribute.share),
             proxy: self.proxy.or(attribute.proxy),
             background: self.background.or(attribute.background),
         }
     }
 
-    /// The same, given back beyond this share.
-    pub(crate) fn within(mut self, share: Option<TokenStream>) -> Self {
-        let looks_at_it = self.close.as_ref().and_then(Given::known) == Some("Pressure");
-        self.share = share.filter(|_| looks_at_it);
+    /// The same, with what the running function looks at in its budget.
+    pub(crate) fn within(
+        mut self,
+        instances: Option<TokenStream>,
+        share: Option<TokenStream>,
+    ) -> Self {
+        let pressure = self.close.as_ref().and_then(Given::known) == Some("Pressure");
+        self.instances = instances;
+        self.share = share.filter(|_| pressure);
         self
     }
 

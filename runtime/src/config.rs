@@ -71,6 +71,7 @@ pub struct Config {
     pub(crate) close: Option<Close>,
     pub(crate) connect: Option<Connect>,
     pub(crate) credentials: Option<Source>,
+    pub(crate) instances: Option<u32>,
     pub(crate) share: Option<f64>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) background: Option<Tasks>,
@@ -92,6 +93,7 @@ impl Config {
             close: None,
             connect: None,
             credentials: None,
+            instances: None,
             share: None,
             proxy: None,
             background: None,
@@ -211,6 +213,13 @@ impl Config {
     /// When the connections go.
     pub const fn close(mut self, close: Close) -> Self {
         self.close = Some(close);
+        self
+    }
+
+    /// How many instances there may be at once: `max` times as many connections are compared with the
+    /// server's limit, once.
+    pub const fn instances(mut self, instances: u32) -> Self {
+        self.instances = Some(instances);
         self
     }
 

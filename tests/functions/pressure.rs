@@ -4,7 +4,7 @@ use db_handler::{
     Db, Error, LambdaEvent, db_handler,
     sqlx::{self, MySqlConnection, PgConnection, PgPool, Postgres},
 };
-use std::env;
+use std::{env, fs::File, sync::Mutex};
 
 const PG_SESSION: &str = "SELECT pg_backend_pid()::int8";
 const MARIADB_SESSION: &str = "SELECT CAST(CONNECTION_ID() AS SIGNED)";
@@ -45,14 +45,46 @@ async fn mariadb(_event: LambdaEvent<()>, db: &mut MySqlConnection) -> Result<i6
     Ok(sqlx::query_scalar(MARIADB_SESSION).fetch_one(db).await?)
 }
 
+/// Handlers whose budgets believe in a larger server.
+macro_rules! crowded {
+    ($($name:ident($resource:ty);)*) => {$(
+        #[db_handler(budget(instances = 1000, connections = 10000))]
+        async fn $name(_event: LambdaEvent<()>, db: $resource) -> Result<i64, Error> {
+            Ok(sqlx::query_scalar(PG_SESSION).fetch_one(db).await?)
+        }
+    )*};
+}
+
+crowded! {
+    crowded_single(&mut PgConnection);
+    crowded_pool(&PgPool);
+    crowded_handle(&Db<Postgres>);
+}
+
+/// Warnings go into the file `LOG`.
+fn log() -> Result<(), Error> {
+    if let Some(path) = env::var_os("LOG") {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(Mutex::new(File::create(path)?))
+            .init();
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Error> {
+    log()?;
     let handler = env::var("HANDLER").map_err(Error::other)?;
     match handler.as_str() {
         "postgres" => db_handler::run(postgres).await,
         "pooled" => db_handler::run(pooled).await,
         "handle" => db_handler::run(handle).await,
         "mariadb" => db_handler::run(mariadb).await,
+        "crowded_single" => db_handler::run(crowded_single).await,
+        "crowded_pool" => db_handler::run(crowded_pool).await,
+        "crowded_handle" => db_handler::run(crowded_handle).await,
         other => Err(Error::other(format!("no handler {other}"))),
     }
 }

@@ -237,14 +237,14 @@ fn key_budget_is_checked_here_or_by_the_compiler() {
         static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
                 ::core::module_path!(),
                 "handler",
-                &[::db_handler::__private::Config::new()],
+                &[::db_handler::__private::Config::new().instances(10)],
             );
     "#]].assert_eq(&site("budget(instances = 10, connections = 100)"));
     expect![[r#"
         static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
                 ::core::module_path!(),
                 "handler",
-                &[::db_handler::__private::Config::new()],
+                &[::db_handler::__private::Config::new().instances(INSTANCES)],
             );
             const _: () = ::db_handler::__private::check_budget(2, INSTANCES, 100, 0.8);
     "#]].assert_eq(&site("budget(instances = INSTANCES, connections = 100)"));
@@ -252,7 +252,7 @@ fn key_budget_is_checked_here_or_by_the_compiler() {
         static __DB_HANDLER_SITE: ::db_handler::__private::Site = ::db_handler::__private::Site::new(
                 ::core::module_path!(),
                 "handler",
-                &[::db_handler::__private::Config::new().max(MAX)],
+                &[::db_handler::__private::Config::new().max(MAX).instances(1)],
             );
             const _: () = ::db_handler::__private::check_budget(MAX, 1, 100, 1.0);
     "#]].assert_eq(&site(
@@ -354,15 +354,18 @@ fn parameters_override_the_attribute() {
                     ::db_handler::__private::Config::new()
                         .max(MAX)
                         .acquire_ms(500)
+                        .instances(1)
                         .close(::db_handler::__private::Close::Never),
                     ::db_handler::__private::Config::new()
                         .env("REPLICA_URL")
                         .max(1)
                         .acquire_ms(500)
+                        .instances(1)
                         .close(::db_handler::__private::Close::Always),
                     ::db_handler::__private::Config::new()
                         .max(MAX)
                         .acquire_ms(500)
+                        .instances(1)
                         .close(::db_handler::__private::Close::Never),
                 ],
             );

@@ -81,6 +81,8 @@ pub struct Settings {
     pub connect: Connect,
     /// Where user and password come from, if not from the URL.
     pub credentials: Option<Source>,
+    /// How many instances there may be at once, if the budget says so.
+    pub instances: Option<u32>,
     /// The share of the server's connections beyond which `close = "pressure"` keeps none.
     pub share: f64,
     /// What the connections go through, if not straight to the server.
@@ -163,6 +165,7 @@ impl Settings {
                 None => Connect::Lazy,
             },
             credentials: config.credentials,
+            instances: config.instances,
             share: match config.share {
                 Some(share) => share,
                 None => DEFAULT_BUDGET_SHARE,

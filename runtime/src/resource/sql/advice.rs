@@ -1,7 +1,13 @@
 //! What is not wrong, and yet worth a line in the log: once for each handler, when it first connects.
 
-use crate::{config::Close, lock::lock, resource::Acquire};
+use super::{pressure::Pressured, silent::silently};
+use crate::{
+    config::{Close, PRESSURE_ASK, Settings},
+    lock::lock,
+    resource::{Acquire, Fitness},
+};
 use std::sync::Mutex;
+use tokio::time::timeout;
 
 /// A setting that will cost more than whoever wrote it may know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +16,8 @@ pub(super) enum Advice {
     TokenForEachInvocation,
     /// Whoever is between us and the server may read along, or be the server.
     UnverifiedServer,
+    /// All instances together may want more connections than there are.
+    OverTheLimit,
 }
 
 static GIVEN: Mutex<Vec<(&str, Advice)>> = Mutex::new(Vec::new());
@@ -26,6 +34,42 @@ pub(super) fn give(acquire: &Acquire, is_token: bool, is_unverified: bool) {
             tracing::warn!(handler = acquire.handler(), "{}", advice.text());
         }
     }
+}
+
+/// Looks, once for each handler, whether the server has room for all instances that the budget knows of:
+/// what the budget says about the server may be out of date. Called after the answer; a `connection` that
+/// takes longer than [`PRESSURE_ASK`] is half-way through an answer, and unfit.
+pub(super) async fn compare_with_limit<DB: Pressured>(
+    handler: &'static str,
+    settings: &Settings,
+    connection: &mut DB::Connection,
+) -> Fitness {
+    let Some(instances) = settings.instances else {
+        return Fitness::Fit;
+    };
+    // A proxy has limits of its own.
+    if settings.proxy.is_some() || !is_news(handler, Advice::OverTheLimit) {
+        return Fitness::Fit;
+    }
+    let room = match timeout(PRESSURE_ASK, silently(DB::load(connection))).await {
+        Ok(Ok(Some(load))) => load.room,
+        Ok(_) => return Fitness::Fit,
+        Err(_) => return Fitness::Unfit,
+    };
+    let wanted = instances.saturating_mul(settings.max);
+    if wanted > room {
+        let max = settings.max;
+        tracing::warn!(
+            handler,
+            instances,
+            max,
+            wanted,
+            room,
+            "{}",
+            Advice::OverTheLimit.text()
+        );
+    }
+    Fitness::Fit
 }
 
 fn is_news(handler: &'static str, advice: Advice) -> bool {
@@ -47,6 +91,10 @@ impl Advice {
             Self::UnverifiedServer => {
                 "the server's certificate is not verified on the way to a remote host: write `sslmode=verify-full` \
                  (MySQL: `ssl-mode=VERIFY_IDENTITY`) and the certificate's authority into the URL"
+            }
+            Self::OverTheLimit => {
+                "`max` times the budget's instances is more than the server has room for: lower `max` or the function's \
+                 concurrency, or write the server's own limit into `budget(connections = ..)`"
             }
         }
     }

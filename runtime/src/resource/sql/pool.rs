@@ -17,6 +17,7 @@ mod state;
 use self::state::State;
 use super::{
     address::Address,
+    advice,
     driver::Driver,
     fault, link,
     login::{Attempt, Login},
@@ -138,6 +139,21 @@ impl<DB: Driver> SqlPool<DB> {
         };
         let (place, share) = (self.state.target(), self.state.settings.share);
         let fitness = pressure::verdict::<DB>(&place, share, &mut connection).await;
+        self.asked(connection, fitness).await
+    }
+
+    /// Compares the budget with the server, if there is a connection to ask.
+    async fn look_at_limit(&self) -> Fitness {
+        let Some(mut connection) = self.pool.try_acquire() else {
+            return Fitness::Fit;
+        };
+        let (handler, settings) = (self.acquire.handler(), &self.state.settings);
+        let fitness = advice::compare_with_limit::<DB>(handler, settings, &mut connection).await;
+        self.asked(connection, fitness).await
+    }
+
+    /// Takes back a connection that was asked something.
+    async fn asked(&self, connection: PoolConnection<DB>, fitness: Fitness) -> Fitness {
         if fitness == Fitness::Unfit {
             // It is half-way through an answer that nobody waits for.
             self.state.one_less();
@@ -293,10 +309,12 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         }
         // Where the pool has lost one connection, the others cannot be trusted either.
         if strayed || !all_back || self.has_lost_one() {
-            Fitness::Unfit
-        } else {
-            Fitness::Fit
+            return Fitness::Unfit;
         }
+        if self.state.settings.instances.is_some() {
+            return self.look_at_limit().await;
+        }
+        Fitness::Fit
     }
 
     async fn refresh(&self) -> Fitness {

@@ -5,7 +5,7 @@ use crate::{
     config::{Close, QUIET},
     resource::{
         Fate, Fitness,
-        sql::{driver::Driver, link::Link, pressure},
+        sql::{advice, driver::Driver, link::Link, pressure},
     },
 };
 use futures_util::future::join_all;
@@ -34,7 +34,13 @@ impl<DB: Driver> Set<DB> {
                 }
             }
             Fate::Discarded => self.let_go(lent.into_link()),
-            Fate::Kept | Fate::Closed => lent.into_link().close().await,
+            Fate::Kept | Fate::Closed => {
+                if self.is_within_limit(&mut lent).await == Fitness::Fit {
+                    lent.into_link().close().await;
+                } else {
+                    self.let_go(lent.into_link());
+                }
+            }
         }
     }
 
@@ -57,12 +63,32 @@ impl<DB: Driver> Set<DB> {
             let _ = timeout_at(until, self.all_back()).await;
             self.lock().lost = true;
         }
+        if !self.lock().lost && self.settings.instances.is_some() {
+            self.look_at_limit().await;
+        }
         self.see_off().await;
         if self.lock().lost {
             Fitness::Unfit
         } else {
             Fitness::Fit
         }
+    }
+
+    /// Compares the budget with the server, if there is a connection to ask.
+    async fn look_at_limit(self: &Arc<Self>) {
+        let Some(mut lent) = self.lend_idle() else {
+            return;
+        };
+        if self.is_within_limit(&mut lent).await == Fitness::Fit {
+            // It may not have been reset yet.
+            lent.answered();
+        } else {
+            self.let_go(lent.into_link());
+        }
+    }
+
+    async fn is_within_limit(&self, lent: &mut Lent<DB>) -> Fitness {
+        advice::compare_with_limit::<DB>(self.handler, &self.settings, lent).await
     }
 
     /// Every connection is back.
@@ -154,13 +180,9 @@ impl<DB: Driver> Set<DB> {
 
     /// Whether the server has room for what is to be kept.
     async fn ask_for_room(self: &Arc<Self>) -> Fitness {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Some(mut lent) = self.lend_idle() else {
             return Fitness::Fit;
         };
-        let Some(idle) = self.pop_idle() else {
-            return Fitness::Fit;
-        };
-        let mut lent = self.lend(idle.link, permit);
         let (place, share) = (self.address.target(), self.settings.share);
         let fitness = pressure::verdict::<DB>(place, share, &mut lent).await;
         if fitness == Fitness::Unfit {
@@ -170,6 +192,12 @@ impl<DB: Driver> Set<DB> {
             lent.give_back();
         }
         fitness
+    }
+
+    /// An idle connection, for a question of our own.
+    fn lend_idle(self: &Arc<Self>) -> Option<Lent<DB>> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(self.lend(self.pop_idle()?.link, permit))
     }
 
     pub(in crate::resource::sql) async fn close(&self) {
