@@ -1,7 +1,7 @@
 //! The smallest function with a database under the attribute: the twin of `handwritten.rs`.
 
 use db_handler::{
-    Error, LambdaEvent, db_handler,
+    Error, LambdaEvent, Options, db_handler,
     sqlx::{self, PgPool},
 };
 use serde::{Deserialize, Serialize};
@@ -28,5 +28,10 @@ async fn find(event: LambdaEvent<Wanted>, db: &PgPool) -> Result<Item, Error> {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    db_handler::run(find).await
+    // The hook that closes connections at SIGTERM registers an extension before the first poll: measured with and without.
+    let options = match std::env::var_os("WITHOUT_HOOK") {
+        Some(_) => Options::new().without_shutdown_hook(),
+        None => Options::new(),
+    };
+    db_handler::run_with(find, options).await
 }

@@ -12,6 +12,8 @@ use crate::{
 };
 
 const LINK: Link = Link::plain(1.0);
+/// Ours as the hand-written one is: nothing closes what is kept when the platform ends the process.
+const WITHOUT_HOOK: &str = "cold-ours, without the shutdown hook";
 /// Beside the twins: what the same costs in Node.
 const PEERS: [&str; 2] = ["node_postgres", contender::GUIDE];
 
@@ -24,16 +26,23 @@ pub(crate) async fn run(
     let starts = if quick { 20 } else { 100 };
     let mut programs = BTreeMap::new();
     let mut sandboxes: Vec<(String, Sandbox)> = Vec::new();
-    for twin in ["handwritten", "ours"] {
+    for (twin, name) in [
+        ("handwritten", "cold-handwritten"),
+        ("ours", "cold-ours"),
+        ("ours", WITHOUT_HOOK),
+    ] {
         let file = bed.twin(twin);
         let size = fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let cold = ColdStarts {
             bytes: Some(size.len()),
             ..ColdStarts::default()
         };
-        let name = format!("cold-{twin}");
-        programs.insert(name.clone(), cold);
-        sandboxes.push((name, Sandbox::new(Function::new(file))));
+        programs.insert(name.to_owned(), cold);
+        let mut function = Function::new(file);
+        if name == WITHOUT_HOOK {
+            function = function.env("WITHOUT_HOOK", "1");
+        }
+        sandboxes.push((name.to_owned(), Sandbox::new(function)));
     }
     for name in PEERS {
         let Some(contender) = contender::named(name) else {

@@ -4,7 +4,7 @@ use super::Results;
 use crate::{
     bed::Product,
     contender::{FLOOR, FRESH_FLOOR, GUIDE, named},
-    record::{BurstRun, Latency, Race},
+    record::{BurstRun, ColdStarts, Latency, Race},
     stats::{median, percentile},
 };
 
@@ -157,12 +157,32 @@ fn race_of<'a>(latency: &'a Latency, goal: &Goal) -> Option<&'a Race> {
     })
 }
 
-fn cold(results: &Results) -> Option<Verdict> {
-    let programs = &results.cold.as_ref()?.programs;
-    let ready = |name| median(&programs.get(name)?.ready_ms);
-    Some(Verdict {
-        what: "cold start to the first poll: ours over hand-written".into(),
-        at_most: 1.1,
-        measured: ready("cold-ours")? / ready("cold-handwritten")?,
-    })
+fn cold(results: &Results) -> Vec<Verdict> {
+    let Some(cold) = &results.cold else {
+        return Vec::new();
+    };
+    let ready = |start: &ColdStarts| median(&start.ready_ms);
+    let answered = |start: &ColdStarts| Some(ready(start)? + median(&start.first_ms)?);
+    let Some(by_hand) = cold.programs.get("cold-handwritten") else {
+        return Vec::new();
+    };
+    let ours = cold.programs.iter();
+    ours.filter(|(name, _)| name.starts_with("cold-ours"))
+        .flat_map(|(name, ours)| {
+            let verdict = |what, ratio: Option<f64>| {
+                ratio.map(|measured| Verdict {
+                    what: format!("cold start to {what}: `{name}` over `cold-handwritten`"),
+                    at_most: 1.1,
+                    measured,
+                })
+            };
+            let over =
+                |time: &dyn Fn(&ColdStarts) -> Option<f64>| Some(time(ours)? / time(by_hand)?);
+            [
+                verdict("the first poll", over(&ready)),
+                verdict("the first answer", over(&answered)),
+            ]
+        })
+        .flatten()
+        .collect()
 }
