@@ -18,6 +18,10 @@ use crate::{
     record::{After, InitFailure, Invocation, Outcome, Phase, PhaseKind, Violation},
 };
 
+/// How long a function may take after its answer until it stands still.
+const TO_FREEZE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// An execution environment. After a timeout or a crash its process is gone, and the next
 /// invocation starts a new one, as on the real platform. Dropped, it ends every process at once.
 #[derive(Debug)]
@@ -103,9 +107,18 @@ impl Environment {
 
     /// Waits until it has been standing still for `pause`, counted from the beginning of the freeze.
     /// This is for a freeze whose length matters: what happens during one can be waited for itself.
-    /// `false`: it does not stand still, or has not all the while.
+    /// What is still done after an answer comes first, for 2 s at most. `false`: it does not stand
+    /// still, or has not all the while.
     pub async fn stands_still_for(&self, pause: Duration) -> bool {
-        let Some(lasted) = self.frozen_for().await else {
+        let frozen = async {
+            loop {
+                if let Some(lasted) = self.frozen_for().await {
+                    return lasted;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let Ok(lasted) = tokio::time::timeout(TO_FREEZE, frozen).await else {
             return false;
         };
         tokio::time::sleep(pause.saturating_sub(lasted)).await;

@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const FROZEN: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(200)];
 /// Invocations that a contender may fail between two rounds.
 const LONGEST_RECOVERY: usize = 5;
+/// After so many rounds everybody starts anew: what is dead stays open on the server, which has only so much room.
+const ROUNDS_TOGETHER: usize = 2;
 /// Most only wait, so that they can do so together; but nobody starts while another one works.
 const APART: Duration = Duration::from_millis(350);
 const LINK: Link = Link::plain(1.0);
@@ -30,19 +32,10 @@ pub(crate) async fn run(
     let rounds = if quick { 3 } else { 10 };
     let mut runs = Vec::new();
     for server in servers {
-        let mut homes = Vec::new();
-        for contender in contender::with(server.product()) {
-            let url = server.url(LINK.tls);
-            let product = server.product();
-            let environment = bed
-                .start(contender, product, &url, LINK.rtt(), TIMEOUT)
-                .await?;
-            homes.push((contender, environment));
-        }
         for frozen in FROZEN {
-            let mut these: Vec<DarkRun> = homes
-                .iter()
-                .map(|(contender, _)| DarkRun {
+            let mut homes = Vec::new();
+            let mut these: Vec<DarkRun> = contender::with(server.product())
+                .map(|contender| DarkRun {
                     product: server.product(),
                     contender: contender.name.to_owned(),
                     frozen_ms: frozen.as_secs_f64() * 1000.0,
@@ -51,7 +44,11 @@ pub(crate) async fn run(
                     restarts: 0,
                 })
                 .collect();
-            for _ in 0..rounds {
+            for number in 0..rounds {
+                if number % ROUNDS_TOGETHER == 0 {
+                    end(std::mem::take(&mut homes)).await;
+                    homes = start(server, bed).await?;
+                }
                 let round = homes
                     .iter()
                     .enumerate()
@@ -72,9 +69,7 @@ pub(crate) async fn run(
                 server.product()
             );
             runs.extend(these);
-        }
-        for (_, environment) in homes {
-            environment.shutdown().await;
+            end(homes).await;
         }
     }
     let dark = Dark {
@@ -82,6 +77,27 @@ pub(crate) async fn run(
         runs,
     };
     write(folder, "dark", &dark)
+}
+
+type Home = (&'static Contender, Environment);
+
+async fn start(server: &Server, bed: &Bed) -> Result<Vec<Home>, Failure> {
+    let (product, url) = (server.product(), server.url(LINK.tls));
+    let mut homes = Vec::new();
+    for contender in contender::with(product) {
+        let environment = bed
+            .start(contender, product, &url, LINK.rtt(), TIMEOUT)
+            .await?;
+        homes.push((contender, environment));
+    }
+    Ok(homes)
+}
+
+/// With an environment goes its network, and what was dead there is closed on the server, too.
+async fn end(homes: Vec<Home>) {
+    for (_, environment) in homes {
+        environment.shutdown().await;
+    }
 }
 
 async fn one(
