@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
-//!     cargo run --example background --features postgres -- '{"account":7,"amount":25}'
+//!     cargo run -p db-handler-examples --example background --features postgres -- '{"account":7,"amount":25}'
 //! ```
 
 use db_handler::{

@@ -7,7 +7,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
-//!     cargo run --example concurrent_queries --features postgres -- '{"page":0,"size":10}'
+//!     cargo run -p db-handler-examples --example concurrent_queries --features postgres -- '{"page":0,"size":10}'
 //! ```
 
 use db_handler::{

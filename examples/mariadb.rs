@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='mysql://user:password@localhost/shop' \
-//!     cargo run --example mariadb --features mysql -- '{"item":"tea","quantity":2}'
+//!     cargo run -p db-handler-examples --example mariadb --features mysql -- '{"item":"tea","quantity":2}'
 //! ```
 
 use db_handler::{

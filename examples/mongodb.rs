@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! MONGODB_URI='mongodb://user:password@localhost/shop?authSource=admin' \
-//!     cargo run --example mongodb --features mongodb -- '{"item":"tea","quantity":2}'
+//!     cargo run -p db-handler-examples --example mongodb --features mongodb -- '{"item":"tea","quantity":2}'
 //! ```
 
 use db_handler::{

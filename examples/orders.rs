@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='sqlite:///tmp/orders.db?mode=rwc' \
-//!     cargo run --example orders -- '{"item":"tea","quantity":2}' '{"item":"cups","quantity":4}'
+//!     cargo run -p db-handler-examples --example orders -- '{"item":"tea","quantity":2}' '{"item":"cups","quantity":4}'
 //! ```
 
 use db_handler::{

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
-//!     cargo run --example postgres --features postgres -- '{"item":"tea","quantity":2}'
+//!     cargo run -p db-handler-examples --example postgres --features postgres -- '{"item":"tea","quantity":2}'
 //! ```
 
 use db_handler::{

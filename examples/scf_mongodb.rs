@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! MONGODB_URI='mongodb://user:password@localhost/site?authSource=admin' \
-//!     cargo run --example scf_mongodb --features mongodb,scf -- '{"path":"/tea"}'
+//!     cargo run -p db-handler-examples --example scf_mongodb --features mongodb,scf -- '{"path":"/tea"}'
 //! ```
 //!
 //! For SCF, build it against the old glibc of its machines, and pack it as `bootstrap`:

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
-//!     cargo run --example single_connection --features postgres -- '{"name":"Ada"}'
+//!     cargo run -p db-handler-examples --example single_connection --features postgres -- '{"name":"Ada"}'
 //! ```
 
 use db_handler::{

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! DATABASE_URL='sqlite:///tmp/accounts.db?mode=rwc' \
-//!     cargo run --example transaction -- '{"from":"ada","to":"bob","amount":30}' '{"from":"ada","to":"bob","amount":90}'
+//!     cargo run -p db-handler-examples --example transaction -- '{"from":"ada","to":"bob","amount":30}' '{"from":"ada","to":"bob","amount":90}'
 //! ```
 
 use db_handler::{
