@@ -88,6 +88,16 @@ async fn a_commit_that_fails_is_the_answer_and_the_rest_is_undone() {
     );
 }
 
+/// Nothing was concluded, and what was lent serves nobody any more.
+fn nothing_lasts(script: &Script) {
+    let log = script.log();
+    assert!(
+        !log.iter().any(|what| what.starts_with("conclude")),
+        "{log:?}"
+    );
+    assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
+}
+
 #[tokio::test]
 async fn after_a_panic_nothing_is_made_to_last() {
     let (site, script) = two!(panic);
@@ -98,12 +108,7 @@ async fn after_a_panic_nothing_is_made_to_last() {
         .catch_unwind()
         .await
         .expect_err("panics");
-    let log = script.log();
-    assert!(
-        !log.iter().any(|what| what.starts_with("conclude")),
-        "{log:?}"
-    );
-    assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
+    nothing_lasts(&script);
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,12 +119,7 @@ async fn at_the_deadline_nothing_is_made_to_last() {
         .await
         .expect_err("is stopped");
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
-    let log = script.log();
-    assert!(
-        !log.iter().any(|what| what.starts_with("conclude")),
-        "{log:?}"
-    );
-    assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
+    nothing_lasts(&script);
 }
 
 #[tokio::test(start_paused = true)]
