@@ -27,6 +27,7 @@ use sqlx::{
     postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
     raw_sql,
 };
+use sqlx_core::describe::Describe;
 use std::fmt;
 use tokio::time::{timeout, timeout_at};
 
@@ -372,6 +373,18 @@ impl<'t> Executor<'t> for &'t mut PooledTransaction {
     {
         let refused = sqlx::Error::Protocol(
             "a statement cannot be prepared behind a pooler: run the query itself".to_owned(),
+        );
+        ready(Err(refused)).boxed()
+    }
+
+    // Required by sqlx's hidden feature `offline`, which its default features switch on.
+    fn describe<'e>(self, _: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        't: 'e,
+    {
+        let refused = sqlx::Error::Protocol(
+            "a statement cannot be described behind a pooler: sqlx would prepare it by name"
+                .to_owned(),
         );
         ready(Err(refused)).boxed()
     }

@@ -4,6 +4,7 @@ use super::Db;
 use crate::resource::sql::{Driver, fault};
 use futures_util::{TryStreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr};
+use sqlx_core::describe::Describe;
 
 impl<'p, DB: Driver> Executor<'p> for &'p Db<DB>
 where
@@ -97,6 +98,19 @@ where
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
             let result = (&mut *lent).prepare_with(sql, parameters).await;
+            lent.after(&result);
+            result
+        })
+    }
+
+    // Required by sqlx's hidden feature `offline`, which its default features switch on.
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, sqlx::Error>>
+    where
+        'p: 'e,
+    {
+        Box::pin(async move {
+            let mut lent = self.for_statement().await?;
+            let result = (&mut *lent).describe(sql).await;
             lent.after(&result);
             result
         })
