@@ -77,7 +77,7 @@ pub mod config;
 pub mod credentials;
 mod error;
 #[cfg(test)]
-#[path = "../tests/fake/mod.rs"]
+#[path = "../tests/it/fake/mod.rs"]
 mod fake;
 mod host;
 mod invocation;

@@ -13,6 +13,6 @@ async fn echo(event: LambdaEvent<Value>) -> Result<Value, Error> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(echo)).await
 }

@@ -18,6 +18,6 @@ async fn handler(event: LambdaEvent<()>, db: &mut PgConnection) -> Result<String
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     db_handler::run(handler).await
 }

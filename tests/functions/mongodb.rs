@@ -188,7 +188,7 @@ async fn which(_event: LambdaEvent<Value>, client: &Client) -> Result<String, Er
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     match env::var("HANDLER").as_deref() {
         Ok("always") => db_handler::run(always).await,
         Ok("on_error") => db_handler::run(on_error).await,

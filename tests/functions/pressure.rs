@@ -74,7 +74,7 @@ fn log() -> Result<(), Error> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     log()?;
     let handler = env::var("HANDLER").map_err(Error::other)?;
     match handler.as_str() {

@@ -167,7 +167,7 @@ async fn one(event: LambdaEvent<Deed>, db: &PgPool) -> Answer {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     let handler = env::var("HANDLER").map_err(Error::other)?;
     match handler.as_str() {
         "plain" => Runtime::new(service_fn(plain))

@@ -3,7 +3,7 @@
 use std::io::Read;
 use support::{mariadb, mongodb, postgres};
 
-fn main() {
+pub(crate) fn main() {
     let (postgres, mariadb, mongodb) = (postgres(), mariadb(), mongodb());
     for (port, folder) in [
         (postgres.port(), postgres.folder()),

@@ -28,6 +28,6 @@ async fn count_up(event: LambdaEvent<i64>, db: &PgPool) -> Result<StreamResponse
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     db_handler::run(count_up).await
 }

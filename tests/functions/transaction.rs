@@ -93,7 +93,7 @@ handlers!(mariadb: MySqlTransaction);
 handlers!(sqlite: SqliteTransaction);
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+pub(crate) async fn main() -> Result<(), Error> {
     let handler = env::var("HANDLER").map_err(Error::other)?;
     match handler.split_once('/') {
         Some(("postgres", handler)) => postgres::run(handler).await,

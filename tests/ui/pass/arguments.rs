@@ -61,7 +61,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
     LambdaEvent::new(payload, Context::default())
 }
 
-fn main() {
+pub(crate) fn main() {
     drop(literals(event(())));
     drop(constants(event(())));
     drop(empty(event(())));

@@ -37,7 +37,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
 
 fn is_send<T: Send>(_: T) {}
 
-fn main() {
+pub(crate) fn main() {
     is_send(temporary_at_the_end(event(Mutex::new(vec![]))));
     is_send(early_return(event(true)));
 }

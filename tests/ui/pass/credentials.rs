@@ -61,6 +61,6 @@ async fn several(
     Ok(())
 }
 
-fn main() {
+pub(crate) fn main() {
     let _ = (by_macro, several);
 }

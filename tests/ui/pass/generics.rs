@@ -60,7 +60,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
 
 fn is_send<T: Send>(_: T) {}
 
-fn main() {
+pub(crate) fn main() {
     is_send(generic(event([1, 2])));
     is_send(anonymous(event([1, 2].into_iter())));
     is_send(borrowed(event("text")));

@@ -34,7 +34,7 @@ mod handlers {
     }
 }
 
-fn main() {
+pub(crate) fn main() {
     let event = ::db_handler::LambdaEvent::new(1, ::core::default::Default::default());
     ::core::mem::drop(handlers::shadowed(event));
 }

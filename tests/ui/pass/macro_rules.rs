@@ -29,6 +29,6 @@ handler!(
     }
 );
 
-fn main() {
+pub(crate) fn main() {
     drop(written(LambdaEvent::new((), Context::default())));
 }

@@ -74,7 +74,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
     LambdaEvent::new(payload, Context::default())
 }
 
-fn main() {
+pub(crate) fn main() {
     drop(destructured(event(1)));
     drop(event_last(event(1)));
     drop(mutable(event(1)));

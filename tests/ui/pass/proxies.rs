@@ -87,7 +87,7 @@ impl Api {
     }
 }
 
-fn main() {
+pub(crate) fn main() {
     let _ = (
         pgbouncer,
         rds,

@@ -71,7 +71,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
 
 fn is_send<T: Send>(_: T) {}
 
-fn main() {
+pub(crate) fn main() {
     let mut handler = Handler {
         name: String::new(),
     };

@@ -11,12 +11,12 @@ mod facade {
 use facade::database::sqlx::PgPool;
 use facade::database::{Context, Error, LambdaEvent, db_handler};
 
-#[db_handler(crate = crate::facade::database, pool(max = 1), close = "never")]
+#[db_handler(crate = crate::renamed::facade::database, pool(max = 1), close = "never")]
 async fn handler(_: LambdaEvent<()>, db: &PgPool) -> Result<(), Error> {
     let _ = db;
     Ok(())
 }
 
-fn main() {
+pub(crate) fn main() {
     drop(handler(LambdaEvent::new((), Context::default())));
 }

@@ -1,0 +1,169 @@
+//! A panic in a resource's own code fails, at most, the invocation that it concerns: it is reported, the
+//! other resources have their *finally*, and the next event works.
+
+use crate::fake::{self, Fake, FakeEvent, Faults, Line, Script, logs::Logs};
+use db_handler::{
+    __private::{Close, Config, Ref, RefMut, Site, handle, signature},
+    Error, ErrorKind, Stage,
+};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tracing::Level;
+
+fn panic_in(script: &Script, method: &'static str) {
+    script.faults(Faults {
+        panics_in: Some(method),
+        ..Faults::default()
+    });
+}
+
+/// Calls a handler that takes `&mut Line` and notes that it ran.
+async fn call(site: &'static Site, script: &Arc<Script>) -> Result<(), Error> {
+    let script = Arc::clone(script);
+    handle::<(RefMut<Line>,), _, _, _, _>(
+        site,
+        signature(),
+        FakeEvent::default(),
+        async move |_, _| {
+            script.note("ran");
+            Ok(())
+        },
+    )
+    .await
+}
+
+#[tokio::test]
+async fn in_open_and_connect_it_is_the_callers_error_and_the_next_event_works() {
+    for method in ["open", "connect"] {
+        let (site, script) = site!(opening, Config::new().close(Close::OnError).min(1));
+        panic_in(&script, method);
+        let error = call(site, &script).await.expect_err("panics");
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        assert_eq!(error.stage(), Stage::Acquire);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "it::panics::opening: acquire: fake panicked in its `{method}`: scripted panic in {method}"
+            )
+        );
+        script.faults(Faults::default());
+        script.log();
+        call(site, &script).await.expect("opens now");
+        let log = script.log();
+        assert_eq!(
+            log,
+            ["open", "take", "ran", "put back: Kept", "settle"],
+            "{method}"
+        );
+        // Closed for the next round.
+        panic_in(&script, "settle");
+        call(site, &script).await.expect("succeeds");
+    }
+}
+
+#[tokio::test]
+async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
+    let (site, script) = site!(taking, Config::new().close(Close::Never));
+    call(site, &script).await.expect("succeeds");
+    script.log();
+    panic_in(&script, "take");
+    let error = call(site, &script).await.expect_err("panics");
+    assert_eq!(error.kind(), ErrorKind::Panicked);
+    assert_eq!(
+        error.to_string(),
+        "it::panics::taking: acquire: fake panicked in its `take`: scripted panic in take"
+    );
+    let log = script.log();
+    assert_eq!(
+        log[1..],
+        ["take", "closing", "settle", "close", "gone"],
+        "{log:?}"
+    );
+    script.faults(Faults::default());
+    call(site, &script).await.expect("the next one works");
+    assert_eq!(script.log()[0], "open");
+}
+
+#[tokio::test]
+async fn in_reset_the_resource_is_replaced_within_the_same_acquire() {
+    let (site, script) = site!(resetting, Config::new().close(Close::Never));
+    let logs = Logs::listen();
+    call(site, &script).await.expect("succeeds");
+    script.log();
+    panic_in(&script, "reset");
+    call(site, &script).await.expect("succeeds all the same");
+    let log = script.log();
+    assert_eq!(log[..3], ["open", "take", "ran"], "{log:?}");
+    assert!(log.contains(&"close".to_owned()), "{log:?}");
+    let line = logs.find(Level::ERROR, "scripted panic in reset");
+    assert!(line.expect("reported").contains("it::panics::resetting"));
+}
+
+#[tokio::test]
+async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
+    for method in ["put_back", "settle"] {
+        let (site, script) = site!(finishing, Config::new().close(Close::Never));
+        let logs = Logs::listen();
+        panic_in(&script, method);
+        call(site, &script).await.expect("succeeds");
+        let log = script.log();
+        assert_eq!(log[log.len() - 2..], ["close", "gone"], "{method}: {log:?}");
+        let line = logs.find(Level::ERROR, &format!("fake panicked in its `{method}`"));
+        assert!(line.expect("reported").contains("it::panics::finishing"));
+        script.faults(Faults::default());
+        call(site, &script).await.expect("the next one works");
+        panic_in(&script, "settle");
+        call(site, &script)
+            .await
+            .expect("closed for the next round");
+        script.log();
+    }
+}
+
+#[tokio::test]
+async fn the_other_resources_have_their_finally() {
+    for method in ["put_back", "closing", "settle", "close"] {
+        static CONFIGS: [Config; 2] = [Config::new(), Config::new()];
+        static SITE: Site = Site::new(module_path!(), "several", &CONFIGS);
+        let script = Script::of("it::panics::several");
+        script.faults(Faults {
+            panics_in: Some(method),
+            close_panics: method == "close",
+            ..Faults::default()
+        });
+        handle::<(RefMut<Line>, Ref<Fake>), _, _, _, _>(
+            &SITE,
+            signature(),
+            FakeEvent::default(),
+            async |_, _| Ok::<(), Error>(()),
+        )
+        .await
+        .expect("succeeds");
+        let log = script.log();
+        let gone = log.iter().filter(|line| *line == "gone").count();
+        let closed = log.iter().filter(|line| *line == "close").count();
+        assert_eq!(gone, 2, "{method}: {log:?}");
+        assert_eq!(closed, if method == "close" { 0 } else { 2 }, "{log:?}");
+        script.faults(Faults::default());
+    }
+}
+
+/// A second panic while the first one unwinds would end the process.
+#[tokio::test]
+async fn in_abandon_it_is_reported_even_after_the_handlers_own_panic() {
+    let (site, script) = site!(abandoning, Config::new().close(Close::Never));
+    let logs = Logs::listen();
+    panic_in(&script, "abandon");
+    let panicking = fake::shared::<()>(site, FakeEvent::default(), async |_| panic!("scripted"));
+    AssertUnwindSafe(panicking)
+        .catch_unwind()
+        .await
+        .expect_err("panics");
+    assert!(
+        logs.find(Level::ERROR, "fake panicked in its `abandon`")
+            .is_some()
+    );
+    assert!(script.log().contains(&"close".to_owned()));
+    script.faults(Faults::default());
+    call(site, &script).await.expect("the next one works");
+}

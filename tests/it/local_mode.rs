@@ -1,0 +1,148 @@
+//! `run` without a platform.
+
+use crate::FUNCTION;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use support::{
+    caller::{call, finish, local},
+    example,
+    function::FunctionBuilder,
+};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn orders(&self) -> FunctionBuilder {
+        let file: PathBuf = self.0.path().join("orders.db");
+        local(&example("orders")).env(
+            "DATABASE_URL",
+            format!("sqlite://{}?mode=rwc", file.display()),
+        )
+    }
+}
+
+#[tokio::test]
+async fn every_argument_is_an_event() {
+    let folder = Folder::new();
+    let events = [
+        json!({"item": "tea", "quantity": 2}),
+        json!({"item": "tea", "quantity": 3}),
+    ];
+    let called = call(folder.orders(), &events).await;
+    assert_eq!(called.code, Some(0), "{}", called.log);
+    assert_eq!(
+        called.answers,
+        [
+            json!({"order": 1, "item": "tea", "items_ordered_so_far": 2}),
+            json!({"order": 2, "item": "tea", "items_ordered_so_far": 5}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_line_of_the_input_is_an_event() {
+    let folder = Folder::new();
+    let order = json!({"item": "tea", "quantity": 1});
+    let called = finish(folder.orders().input(format!("{order}\n\n{order}\n"))).await;
+    assert_eq!(called.code, Some(0), "{}", called.log);
+    assert_eq!(called.answers.len(), 2, "{called:?}");
+}
+
+#[tokio::test]
+async fn the_phases_of_each_invocation_are_drawn() {
+    let folder = Folder::new();
+    let called = call(folder.orders(), &[json!({"item": "tea", "quantity": 2})]).await;
+    let lines: Vec<&str> = called.log.lines().collect();
+    let [head, init, handler, answer, finally] = lines.as_slice() else {
+        panic!("{}", called.log);
+    };
+    assert!(head.starts_with("event 1: answered after "), "{head}");
+    for (line, phase, what) in [
+        (init, "init", "SQLite pool opened"),
+        (handler, "handler", "ran"),
+        (answer, "answer", "bytes"),
+        (finally, "finally", "SQLite pool closed"),
+    ] {
+        assert!(line.trim_start().starts_with(phase), "{line}");
+        assert!(line.contains(what) && line.contains('#'), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn input_that_is_no_json_is_named_by_its_line() {
+    let folder = Folder::new();
+    let order = json!({"item": "tea", "quantity": 1});
+    let called = finish(folder.orders().input(format!("{order}\n{{oops\n{order}\n"))).await;
+    assert_eq!(called.code, Some(2));
+    assert_eq!(called.answers.len(), 1, "the line before it was answered");
+    assert!(called.log.contains("line 2 is no JSON: "), "{}", called.log);
+}
+
+#[tokio::test]
+async fn input_that_is_no_text_is_named_by_its_line() {
+    let folder = Folder::new();
+    let called = finish(folder.orders().input(*b"\n\xff\xfe\n")).await;
+    assert_eq!(called.code, Some(2));
+    assert!(called.log.contains("line 2 is no JSON: "), "{}", called.log);
+}
+
+#[tokio::test]
+async fn an_argument_that_is_no_json_is_named_before_anything_runs() {
+    let folder = Folder::new();
+    let order = json!({"item": "tea", "quantity": 1}).to_string();
+    let called = finish(folder.orders().arg(order).arg("oops")).await;
+    assert_eq!(called.code, Some(2));
+    assert!(called.answers.is_empty());
+    assert!(
+        called.log.contains("argument 2 is no JSON: "),
+        "{}",
+        called.log
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_the_wrong_shape_is_answered_with_an_error_and_the_next_one_works() {
+    let folder = Folder::new();
+    let events = [
+        json!({"item": "tea"}),
+        json!({"item": "tea", "quantity": 1}),
+    ];
+    let called = call(folder.orders(), &events).await;
+    assert_eq!(called.code, Some(1));
+    assert_eq!(called.answers[0]["errorType"], "InvalidEvent");
+    let message = called.answers[0]["errorMessage"].as_str().expect("a text");
+    assert!(message.contains("missing field `quantity`"), "{message}");
+    assert_eq!(called.answers[1]["order"], 1);
+    assert!(
+        called.log.contains("1 of 2 events failed"),
+        "{}",
+        called.log
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_named() {
+    let folder = Folder::new();
+    let url = "sqlite:///nowhere/at/all.db";
+    let called = call(
+        folder.orders().env("DATABASE_URL", url),
+        &[json!({"item": "tea", "quantity": 1})],
+    )
+    .await;
+    let (error_type, message) = called.error();
+    assert_eq!(error_type, "NoSuchDatabase", "{message}");
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_with_an_error() {
+    let function = local(Path::new(FUNCTION))
+        .env("FUNCTION", "database")
+        .env("HANDLER", "postgres/always")
+        .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere");
+    let called = call(function, &[json!({"do": "panic"})]).await;
+    assert_eq!(called.error().0, "HandlerPanicked");
+}

@@ -1,0 +1,260 @@
+//! What happens in one invocation, what happens to its network before, and how it may end.
+
+use super::random::Random;
+use crate::world::{Product, REFUSED};
+use sandbox::Outcome;
+use serde_json::{Value, json};
+
+/// What the handler does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Deed {
+    Ask,
+    InARow,
+    SideBySide,
+    Guards,
+    Commit,
+    RollBack,
+    DropTransaction,
+    RawBegin,
+    LeaveSettings,
+    GiveUp,
+    DropStream,
+    GivenUpByItsCaller,
+    EscapeLater,
+    EscapeInTheMiddle,
+    Fail,
+    Panic,
+    PanicInATransaction,
+    Refused,
+    Twin,
+    OneTooMany,
+    BeyondTheDeadline,
+    HoldBeyondTheDeadline,
+}
+
+use Deed::*;
+
+const DEEDS: &[(Deed, u64)] = &[
+    (Ask, 20),
+    (InARow, 8),
+    (SideBySide, 8),
+    (Guards, 4),
+    (Commit, 8),
+    (RollBack, 4),
+    (DropTransaction, 5),
+    (RawBegin, 4),
+    (LeaveSettings, 4),
+    (GiveUp, 5),
+    (DropStream, 4),
+    (GivenUpByItsCaller, 4),
+    (EscapeLater, 4),
+    (EscapeInTheMiddle, 3),
+    (Fail, 4),
+    (Panic, 3),
+    (PanicInATransaction, 2),
+    (Refused, 3),
+    (Twin, 4),
+    (OneTooMany, 1),
+    (BeyondTheDeadline, 1),
+    (HoldBeyondTheDeadline, 1),
+];
+
+/// What happens while the function stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Incident {
+    Nothing,
+    LongPause,
+    /// The connections go in a long pause: they are asked before they are used.
+    DarkLong,
+    ResetLong,
+    KillLong,
+    /// They go within the time of trust: what was kept is used as it is.
+    DarkShort,
+    ResetShort,
+    KillShort,
+    /// No new connections while the invocation lasts.
+    Refused,
+    Silence,
+}
+
+const INCIDENTS: &[(Incident, u64)] = &[
+    (Incident::Nothing, 78),
+    (Incident::LongPause, 2),
+    (Incident::DarkLong, 4),
+    (Incident::ResetLong, 2),
+    (Incident::KillLong, 4),
+    (Incident::DarkShort, 1),
+    (Incident::ResetShort, 3),
+    (Incident::KillShort, 3),
+    (Incident::Refused, 2),
+    (Incident::Silence, 1),
+];
+
+impl Incident {
+    pub(crate) fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::LongPause | Self::DarkLong | Self::ResetLong | Self::KillLong
+        )
+    }
+
+    /// What is kept and not asked may be dead.
+    fn surprises(self) -> bool {
+        matches!(self, Self::DarkShort | Self::ResetShort | Self::KillShort)
+    }
+
+    /// Nobody can stop anything through a network that is closed or dark.
+    pub(crate) fn hides(self) -> bool {
+        self.bars() || matches!(self, Self::DarkLong | Self::DarkShort)
+    }
+
+    /// No new connection can be had.
+    fn bars(self) -> bool {
+        matches!(self, Self::Refused | Self::Silence)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene {
+    pub(crate) deed: Deed,
+    pub(crate) incident: Incident,
+    /// Whether anybody looks at the server afterwards.
+    pub(crate) inspect: bool,
+}
+
+impl Scene {
+    pub(crate) fn draw(random: &mut Random, product: Product, kind: &str) -> Self {
+        let deed = loop {
+            let deed = random.pick(DEEDS);
+            if possible(deed, kind) {
+                break deed;
+            }
+        };
+        let incident = match random.pick(INCIDENTS) {
+            // There is no network on the way.
+            _ if product == Product::Sqlite => Incident::Nothing,
+            incident => incident,
+        };
+        let inspect = random.chance(5);
+        Self {
+            deed,
+            incident,
+            inspect,
+        }
+    }
+
+    pub(crate) fn steps(self, product: Product) -> Value {
+        let session = product.session();
+        let endless = product.endless();
+        let ask = json!({ "ask": session });
+        let insert = "INSERT INTO orders VALUES (1)";
+        let transaction = |end: &str| json!({ "transaction": { "sql": insert, "end": end } });
+        let settings = match product {
+            Product::Postgres => "SET work_mem = '123kB'; CREATE TEMPORARY TABLE basket (id INT)",
+            Product::MariaDb => "SET @tenant = 'acme'; CREATE TEMPORARY TABLE basket (id INT)",
+            Product::Sqlite => "PRAGMA query_only = 0; CREATE TEMPORARY TABLE basket (id INT)",
+        };
+        let begin = json!({ "run": format!("BEGIN; {insert}") });
+        let hold =
+            json!({ "transaction": { "sql": format!("{insert}; {endless}"), "end": "commit" } });
+        let after_asking = match self.deed {
+            Ask => vec![],
+            InARow => vec![ask.clone(), ask.clone(), ask.clone()],
+            SideBySide => vec![json!({ "together": vec![session; 3] })],
+            Guards => vec![json!({ "guards": { "count": 2, "sql": session } })],
+            Commit => vec![transaction("commit")],
+            RollBack => vec![transaction("rollback")],
+            DropTransaction => vec![transaction("drop")],
+            RawBegin => vec![begin],
+            LeaveSettings => vec![json!({ "run": settings })],
+            GiveUp => vec![json!({ "give_up": { "sql": endless, "ms": 20 } })],
+            DropStream => vec![json!({ "first_row": product.rows() })],
+            GivenUpByItsCaller => {
+                let steps = [ask.clone(), json!({ "ask": endless })];
+                return json!([{ "dropped": { "steps": steps, "ms": 100 } }]);
+            }
+            EscapeLater => vec![json!({ "escape": { "sql": session, "ms": 30 } })],
+            EscapeInTheMiddle => vec![
+                json!({ "escape": { "sql": endless, "ms": 0 } }),
+                json!({ "linger": 20 }),
+            ],
+            Fail => vec![json!("fail")],
+            Panic => vec![json!("panic")],
+            PanicInATransaction => vec![begin, json!("panic")],
+            Refused => vec![json!({ "ask": REFUSED })],
+            Twin => vec![json!({ "together": [endless, REFUSED] })],
+            OneTooMany => vec![json!({ "guards": { "count": 3, "sql": session } })],
+            BeyondTheDeadline => vec![json!({ "ask": endless })],
+            HoldBeyondTheDeadline => vec![hold],
+        };
+        let mut steps = vec![ask];
+        steps.extend(after_asking);
+        json!(steps)
+    }
+
+    /// How the invocation ends when nothing comes in between; `None` is an answer.
+    fn planned(self) -> Option<&'static str> {
+        Some(match self.deed {
+            Fail => "HandlerFailed",
+            Panic | PanicInATransaction => PANICKED,
+            Refused | Twin => "QueryFailed",
+            OneTooMany => "AllConnectionsInUse",
+            BeyondTheDeadline | HoldBeyondTheDeadline => "DeadlineExceeded",
+            _ => return None,
+        })
+    }
+
+    /// What is wrong with this outcome, if anything is. `shaken`: an earlier incident may still show.
+    pub(crate) fn judge(self, close: &str, shaken: bool, outcome: &Outcome) -> Option<String> {
+        let keeps = close != "always";
+        let excused = self.incident.bars() || keeps && (self.incident.surprises() || shaken);
+        match outcome {
+            Outcome::Answered { .. } if self.planned().is_none() || self.deed == Twin => {
+                // Nobody can have got a connection that nobody can open.
+                let impossible = self.incident.bars() && !keeps && self.deed != GivenUpByItsCaller;
+                impossible.then(|| "it was answered without a connection".to_owned())
+            }
+            Outcome::Failed {
+                error_type,
+                message,
+            } => {
+                let as_planned = match self.planned() {
+                    // The platform's runtime names a panic in its own way.
+                    Some(PANICKED) => message.contains("told to panic"),
+                    planned => planned == Some(error_type),
+                };
+                let by_the_network = excused && NETWORK.contains(&error_type.as_str());
+                (!as_planned && !by_the_network)
+                    .then(|| format!("it should have ended with {:?}", self.planned()))
+            }
+            _ => Some(format!("it should have ended with {:?}", self.planned())),
+        }
+    }
+}
+
+const PANICKED: &str = "a panic";
+
+/// What a broken network may be called.
+const NETWORK: &[&str] = &[
+    "ConnectionLost",
+    "ConnectionRefused",
+    "ConnectTimeout",
+    "AllConnectionsInUse",
+    "DatabaseUnreachable",
+    "DatabaseUnavailable",
+    "DeadlineExceeded",
+];
+
+/// One connection can do less than several.
+fn possible(deed: Deed, kind: &str) -> bool {
+    let needs_several = matches!(
+        deed,
+        SideBySide | Guards | EscapeLater | EscapeInTheMiddle | Twin | OneTooMany
+    );
+    kind != "single" || !needs_several
+}
+
+/// After this one, what the incident broke has been noticed and replaced.
+pub(crate) fn noticed(incident: Incident, shaken: bool, outcome: &Outcome) -> bool {
+    !(incident.surprises() || shaken) || !matches!(outcome, Outcome::Answered { .. })
+}

@@ -1,0 +1,423 @@
+//! The support library itself: what it promises to the other tests.
+
+use crate::FUNCTION;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::{Connection, MySqlConnection, PgConnection};
+use support::function::Function;
+use support::runtime_api::{Call, RuntimeApi};
+use support::{
+    MariaDb, Postgres, free_port, mariadb, postgres, refused_port, silent_listener, wait_for,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+// --- PostgreSQL ---
+
+#[tokio::test]
+async fn postgres_takes_its_url_with_and_without_tls() {
+    let database = postgres().fresh_database().await;
+    for (url, encrypted) in [(database.url(), false), (database.tls_url(), true)] {
+        let mut connection = PgConnection::connect(url).await.expect("the url connects");
+        let query =
+            "select ssl, current_database()::text from pg_stat_ssl where pid = pg_backend_pid()";
+        let (ssl, name): (bool, String) = sqlx::query_as(query)
+            .fetch_one(&mut connection)
+            .await
+            .expect("an answer");
+        assert_eq!((ssl, name.as_str()), (encrypted, database.name()), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_refuses_a_wrong_password() {
+    let wrong = postgres().url().replace(Postgres::PASSWORD, "wrong");
+    let error = PgConnection::connect(&wrong)
+        .await
+        .expect_err("a wrong password");
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    assert_eq!(code.as_deref(), Some("28P01"), "{error}");
+}
+
+#[tokio::test]
+async fn postgres_databases_are_apart_and_counted_apart() {
+    let (one, two) = (
+        postgres().fresh_database().await,
+        postgres().fresh_database().await,
+    );
+    let mut in_one = PgConnection::connect(one.url())
+        .await
+        .expect("the url connects");
+    sqlx::query("create table t ()")
+        .execute(&mut in_one)
+        .await
+        .expect("the owner may create");
+    let mut in_two = PgConnection::connect(two.url())
+        .await
+        .expect("the url connects");
+    sqlx::query("select from t")
+        .execute(&mut in_two)
+        .await
+        .expect_err("the table of another database");
+    let _second = PgConnection::connect(two.url())
+        .await
+        .expect("the url connects");
+
+    assert_eq!((one.connections().await, two.connections().await), (1, 2));
+    in_one.close().await.expect("a goodbye");
+    one.wait_until_connections(0).await;
+    assert_eq!(two.connections().await, 2);
+    assert_eq!(two.terminate_connections().await, 2);
+    two.wait_until_connections(0).await;
+}
+
+#[tokio::test]
+async fn postgres_shows_what_runs() {
+    let database = postgres().fresh_database().await;
+    let mut connection = PgConnection::connect(database.url())
+        .await
+        .expect("the url connects");
+    let sleep = tokio::spawn(async move {
+        sqlx::query("select pg_sleep(60)")
+            .execute(&mut connection)
+            .await
+    });
+    database.wait_until_running(1).await;
+    assert_eq!(database.running_queries().await, ["select pg_sleep(60)"]);
+    database.terminate_connections().await;
+    database.wait_until_running(0).await;
+    sleep
+        .await
+        .expect("no panic")
+        .expect_err("its connection was ended");
+}
+
+#[tokio::test]
+async fn postgres_of_its_own_has_its_settings_and_ends_when_dropped() {
+    let server = Postgres::builder().setting("max_connections", "5").start();
+    let database = server.fresh_database().await;
+    let _one = PgConnection::connect(database.url())
+        .await
+        .expect("the first of two");
+    let _two = PgConnection::connect(database.url())
+        .await
+        .expect("the second of two");
+    let error = PgConnection::connect(database.url())
+        .await
+        .expect_err("three are reserved");
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    assert_eq!(code.as_deref(), Some("53300"), "{error}");
+    assert_eq!(server.connections().await, 2);
+
+    let (port, folder) = (server.port(), server.folder());
+    drop(server);
+    assert_gone(port, &folder).await;
+}
+
+#[test]
+#[should_panic(expected = "no_such_setting")]
+fn postgres_that_does_not_start_says_why() {
+    let _ = Postgres::builder().setting("no_such_setting", "1").start();
+}
+
+// --- MariaDB ---
+
+#[tokio::test]
+async fn mariadb_takes_its_url_with_and_without_tls() {
+    let database = mariadb().fresh_database().await;
+    for (url, encrypted) in [(database.url(), false), (database.tls_url(), true)] {
+        let mut connection = MySqlConnection::connect(url)
+            .await
+            .expect("the url connects");
+        let query = "select variable_value <> '', database() from information_schema.session_status
+            where variable_name = 'Ssl_cipher'";
+        let (ssl, name): (bool, String) = sqlx::query_as(query)
+            .fetch_one(&mut connection)
+            .await
+            .expect("an answer");
+        assert_eq!((ssl, name.as_str()), (encrypted, database.name()), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn mariadb_refuses_a_wrong_password() {
+    let wrong = mariadb().url().replace(MariaDb::PASSWORD, "wrong");
+    let error = MySqlConnection::connect(&wrong)
+        .await
+        .expect_err("a wrong password");
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    assert_eq!(code.as_deref(), Some("28000"), "{error}");
+}
+
+#[tokio::test]
+async fn mariadb_databases_are_apart_and_counted_apart() {
+    let (one, two) = (
+        mariadb().fresh_database().await,
+        mariadb().fresh_database().await,
+    );
+    let mut in_one = MySqlConnection::connect(one.url())
+        .await
+        .expect("the url connects");
+    sqlx::query("create table t (a int)")
+        .execute(&mut in_one)
+        .await
+        .expect("the user may create");
+    let mut in_two = MySqlConnection::connect(two.url())
+        .await
+        .expect("the url connects");
+    sqlx::query("select * from t")
+        .execute(&mut in_two)
+        .await
+        .expect_err("the table of another database");
+    let _second = MySqlConnection::connect(two.url())
+        .await
+        .expect("the url connects");
+
+    assert_eq!((one.connections().await, two.connections().await), (1, 2));
+    in_one.close().await.expect("a goodbye");
+    one.wait_until_connections(0).await;
+    assert_eq!(two.connections().await, 2);
+    assert_eq!(two.terminate_connections().await, 2);
+    two.wait_until_connections(0).await;
+}
+
+#[tokio::test]
+async fn mariadb_shows_what_runs() {
+    let database = mariadb().fresh_database().await;
+    let mut connection = MySqlConnection::connect(database.url())
+        .await
+        .expect("the url connects");
+    let sleep = tokio::spawn(async move {
+        sqlx::query("select sleep(60)")
+            .execute(&mut connection)
+            .await
+    });
+    database.wait_until_running(1).await;
+    assert_eq!(database.running_queries().await, ["select sleep(60)"]);
+    database.terminate_connections().await;
+    database.wait_until_running(0).await;
+    sleep
+        .await
+        .expect("no panic")
+        .expect_err("its connection was ended");
+}
+
+#[tokio::test]
+async fn mariadb_of_its_own_has_its_settings_and_ends_when_dropped() {
+    let server = MariaDb::builder().setting("max-connections", "10").start();
+    let database = server.fresh_database().await;
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        connections.push(
+            MySqlConnection::connect(database.url())
+                .await
+                .expect("ten fit"),
+        );
+    }
+    let error = MySqlConnection::connect(database.url())
+        .await
+        .expect_err("the eleventh");
+    assert!(
+        error.to_string().contains("Too many connections"),
+        "{error}"
+    );
+    assert_eq!(server.connections().await, 10);
+    drop(connections);
+    server.wait_until_connections(0).await;
+
+    let (port, folder) = (server.port(), server.folder());
+    drop(server);
+    assert_gone(port, &folder).await;
+}
+
+#[test]
+#[should_panic(expected = "no-such-setting")]
+fn mariadb_that_does_not_start_says_why() {
+    let _ = MariaDb::builder().setting("no-such-setting", "1").start();
+}
+
+// --- the end ---
+
+#[tokio::test]
+async fn servers_end_with_a_killed_process() {
+    let mut child = Command::new(FUNCTION)
+        .env("FUNCTION", "servers")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a binary of this package");
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    let lines = output.lines().map(|line| line.expect("text"));
+    let servers: Vec<(u16, PathBuf)> = lines
+        .take_while(|line| line != "READY")
+        .map(|line| {
+            let (port, folder) = line.split_once(' ').expect("a port and a folder");
+            (port.parse().expect("a port"), folder.into())
+        })
+        .collect();
+    assert_eq!(servers.len(), 3, "the other process started its servers");
+    for (port, folder) in &servers {
+        assert!(TcpStream::connect(("127.0.0.1", *port)).is_ok() && folder.is_dir());
+    }
+
+    // A server that a test has stopped dies all the same: the first one.
+    let pid = std::fs::read_to_string(servers[0].1.join("data/postmaster.pid"))
+        .expect("PostgreSQL's own record");
+    let pid = pid.lines().next().expect("a process id");
+    let stopped = Command::new("/bin/sh")
+        .args(["-c", "kill -s STOP \"$0\"", pid])
+        .status();
+    assert!(stopped.expect("/bin/sh").success());
+
+    child.kill().expect("SIGKILL");
+    child.wait().expect("our own child");
+    for (port, folder) in &servers {
+        assert_gone(*port, folder).await;
+    }
+}
+
+async fn assert_gone(port: u16, folder: &Path) {
+    let still_there = async || {
+        (
+            TcpStream::connect(("127.0.0.1", port)).is_ok(),
+            folder.exists(),
+        )
+    };
+    wait_for("a server and its folder to go", still_there, |seen| {
+        *seen == (false, false)
+    })
+    .await;
+}
+
+// --- ports ---
+
+#[test]
+fn ports_do_as_they_say() {
+    let refused = TcpStream::connect(("127.0.0.1", refused_port())).expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+
+    let mut silent = silent_listener();
+    let mut stream = TcpStream::connect(silent.address()).expect("somebody listens");
+    stream.write_all(b"hello?").expect("somebody may listen");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("a timeout");
+    let nothing = stream.read(&mut [0]).expect_err("nobody answers");
+    assert!(matches!(
+        nothing.kind(),
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    ));
+    assert_eq!(silent.connections(), 1);
+
+    std::net::TcpListener::bind(("127.0.0.1", free_port())).expect("a free port");
+}
+
+#[test]
+#[should_panic(
+    expected = "cargo build -p db-handler-examples --all-features --example no_such_example"
+)]
+fn a_missing_example_says_how_to_build_it() {
+    let _ = support::example("no_such_example");
+}
+
+// --- the Runtime API ---
+
+/// The function of the tests below: a real one, with AWS's own runtime.
+fn start_function(api: &RuntimeApi) -> Function {
+    Function::builder(api, Path::new(FUNCTION))
+        .env("FUNCTION", "echo")
+        .start()
+}
+
+#[tokio::test]
+async fn a_function_gets_events_and_answers() {
+    let database = postgres().fresh_database().await;
+    let _connection = PgConnection::connect(database.url())
+        .await
+        .expect("the url connects");
+    let api = RuntimeApi::observed(move || {
+        let database = database.clone();
+        async move { database.connections().await }
+    })
+    .await;
+    let function = start_function(&api);
+
+    let answer = api.invoke(&json!({ "number": 1 }), 3 * SECOND).await;
+    assert!(!answer.is_error, "{answer:?}");
+    assert_eq!(answer.json()["id"], answer.id);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let deadline = Duration::from_millis(answer.json()["deadline"].as_u64().expect("a number"));
+    assert!(
+        deadline > now && deadline <= now + 3 * SECOND,
+        "{deadline:?} at {now:?}"
+    );
+
+    let failed = api.invoke(&json!({ "fail": "no luck" }), 3 * SECOND).await;
+    assert!(
+        failed.is_error && failed.text().contains("no luck"),
+        "{failed:?}"
+    );
+    assert!(failed.error_type.is_some());
+
+    let next = api.next_after(&answer.id).await;
+    assert!(next.at > answer.finished);
+    api.idle().await;
+    let calls: Vec<Call> = api
+        .calls()
+        .into_iter()
+        .map(|recorded| recorded.call)
+        .collect();
+    let expected = [
+        Call::Next,
+        Call::Response(answer.id.clone()),
+        Call::ResponseEnd(answer.id),
+        Call::Next,
+        Call::Error(failed.id),
+        Call::Next,
+    ];
+    assert_eq!(calls, expected);
+    assert!(api.calls().iter().all(|recorded| recorded.observed == 1));
+    function.wait_for_output("no luck").await;
+}
+
+#[tokio::test]
+async fn a_program_gets_its_input_and_nothing_of_our_environment() {
+    let mut program = Function::without_platform(Path::new("/bin/sh"))
+        .arg("-c")
+        .arg("cat; echo \"${HOME-no home} $WORD\" >&2; exit 3")
+        .env("WORD", "given")
+        .input("read")
+        .start();
+    assert_eq!(program.ended().await.code(), Some(3));
+    assert_eq!(
+        (program.stdout().as_str(), program.stderr().as_str()),
+        ("read", "no home given\n")
+    );
+}
+
+#[tokio::test]
+async fn a_function_takes_signals() {
+    let api = RuntimeApi::start().await;
+    let mut function = start_function(&api);
+    api.idle().await;
+    function.signal("TERM").await;
+    let status = function.ended().await;
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(15),
+        "{status}"
+    );
+}

@@ -1,0 +1,10 @@
+//! What no freeze, no deadline, no panic and no stray work may break: `&Db<..>`, sqlx's pool and the
+//! single connection, each on PostgreSQL, MariaDB and SQLite, seen from the platform and the server.
+
+mod burst;
+mod handle;
+mod nodelay;
+mod reset;
+mod silence;
+mod stopped;
+mod thaw;

@@ -1,0 +1,273 @@
+//! The databases, the handlers and the platform of these tests.
+
+use crate::FUNCTION;
+use db_handler::config::RESERVE;
+use sandbox::{Environment, Fault, Function, Invocation, Outcome, Sandbox};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use support::{Database, MariaDb, Postgres, mariadb, postgres, wait_for};
+use tempfile::TempDir;
+
+/// What the function answers for a query that it gave up.
+pub(crate) const GIVEN_UP: &str = "given up";
+
+/// A statement that every database refuses at once.
+pub(crate) const REFUSED: &str = "SELECT no_such_column";
+
+/// How long a machine that is busy with other things may take beyond a bound.
+pub(crate) const SLACK: Duration = Duration::from_millis(150);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Product {
+    Postgres,
+    MariaDb,
+    Sqlite,
+}
+
+use Product::{MariaDb as Maria, Postgres as Pg, Sqlite};
+
+pub(crate) const PRODUCTS: [Product; 3] = [Pg, Maria, Sqlite];
+pub(crate) const SERVERS: [Product; 2] = [Pg, Maria];
+pub(crate) const KINDS: [&str; 3] = ["db", "pool", "single"];
+
+impl Product {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Pg => "postgres",
+            Maria => "mariadb",
+            Sqlite => "sqlite",
+        }
+    }
+
+    /// A query for what tells one session from another.
+    pub(crate) fn session(self) -> &'static str {
+        match self {
+            Pg => "SELECT pg_backend_pid()::text",
+            Maria => "SELECT CAST(connection_id() AS CHAR)",
+            // Counts from the connection's opening: what an earlier one wrote shows it.
+            Sqlite => "SELECT CAST(total_changes() AS TEXT)",
+        }
+    }
+
+    /// A query that takes until it is stopped, or 30 s.
+    pub(crate) fn endless(self) -> &'static str {
+        match self {
+            Pg => "SELECT pg_sleep(30)::text",
+            Maria => "SELECT CAST(sleep(30) AS CHAR)",
+            Sqlite => {
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000000) \
+                 SELECT CAST(count(*) AS TEXT) FROM n"
+            }
+        }
+    }
+
+    /// Many rows, of which the first comes at once and the last one late.
+    pub(crate) fn rows(self) -> &'static str {
+        match self {
+            Pg => "SELECT i, repeat('x', 1000) FROM generate_series(1, 200000) AS t(i)",
+            Maria => "SELECT seq, repeat('x', 1000) FROM seq_1_to_200000",
+            Sqlite => {
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) \
+                 SELECT i, hex(zeroblob(500)) FROM n"
+            }
+        }
+    }
+}
+
+/// An empty database, and where the functions that use it log.
+pub(crate) struct World {
+    pub(crate) product: Product,
+    database: Option<Database>,
+    folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new(product: Product) -> Self {
+        let database = match product {
+            Pg => Some(postgres().fresh_database().await),
+            Maria => Some(mariadb().fresh_database().await),
+            Sqlite => None,
+        };
+        Self::of(product, database)
+    }
+
+    pub(crate) fn of(product: Product, database: Option<Database>) -> Self {
+        Self {
+            product,
+            database,
+            folder: tempfile::tempdir().expect("room for a folder"),
+        }
+    }
+
+    /// The database on its server.
+    pub(crate) fn server(&self) -> &Database {
+        self.database.as_ref().expect("a database with a server")
+    }
+
+    /// A platform for a handler: `kind` is `db`, `pool` or `single`.
+    pub(crate) fn sandbox(&self, kind: &str, close: &str) -> Sandbox {
+        let handler = format!("{}/{kind}/{close}", self.product.name());
+        let function = Function::new(FUNCTION)
+            .env("FUNCTION", "survival")
+            .env("HANDLER", &handler)
+            .env("LOG", self.log_file());
+        let sandbox = |function| {
+            Sandbox::new(function)
+                .name(handler.as_str())
+                .timeout(Duration::from_secs(10))
+        };
+        match &self.database {
+            Some(database) => sandbox(function)
+                .database("DATABASE_URL", database.url())
+                .expect("a URL with a host"),
+            None => sandbox(function.env("DATABASE_URL", self.sqlite_url())),
+        }
+    }
+
+    pub(crate) fn sqlite_url(&self) -> String {
+        let file = self.folder.path().join("shop.db");
+        format!("sqlite://{}?mode=rwc", file.display())
+    }
+
+    pub(crate) async fn start(&self, kind: &str, close: &str) -> Running {
+        Running::of(self.sandbox(kind, close)).await
+    }
+
+    /// Sets the database up, through a handler of its own.
+    pub(crate) async fn prepare(&self, sql: &str) {
+        let running = self.start("db", "always").await;
+        running.succeed(json!([{ "run": sql }])).await;
+        running.end().await;
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Everything that the functions have logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn warnings(&self) -> String {
+        let log = self.log();
+        let ours = log.lines().filter(|line| line.contains("db_handler"));
+        ours.collect::<Vec<&str>>().join("\n")
+    }
+
+    /// The last warnings and errors that this project has logged.
+    pub(crate) fn last_words(&self, lines: usize) -> String {
+        let warnings = self.warnings();
+        let serious = |line: &&str| line.contains(" WARN ") || line.contains("ERROR ");
+        let all: Vec<&str> = warnings.lines().filter(serious).collect();
+        all[all.len().saturating_sub(lines)..].join("\n  ")
+    }
+
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        let what = format!("the function to log {text:?}");
+        wait_for(&what, async || self.log(), |log| log.contains(text)).await;
+    }
+
+    /// Nothing runs on the server any more, as soon as it has got the signal.
+    pub(crate) async fn nothing_runs(&self, place: &str) {
+        let Some(database) = &self.database else {
+            return;
+        };
+        let until = Instant::now() + RESERVE + SLACK;
+        loop {
+            let running = database.running_queries().await;
+            if running.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "{place}: {running:?} still runs; the function says:\n{}",
+                self.warnings()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Nothing that was logged shows a password.
+    pub(crate) fn nothing_secret(&self) {
+        let log = self.log();
+        for password in [Postgres::PASSWORD, MariaDb::PASSWORD] {
+            let line = log.lines().find(|line| line.contains(password));
+            assert_eq!(line, None, "a password in the log");
+        }
+    }
+}
+
+/// A function that is being called.
+pub(crate) struct Running(pub(crate) Environment);
+
+impl Running {
+    pub(crate) async fn of(sandbox: Sandbox) -> Self {
+        Self(sandbox.start().await.expect("the function starts"))
+    }
+
+    pub(crate) async fn invoke(&self, steps: Value) -> Invocation {
+        self.0.invoke(steps).await
+    }
+
+    /// The answers to the steps, none of which failed.
+    pub(crate) async fn succeed(&self, steps: Value) -> Vec<Value> {
+        let invocation = self.invoke(steps.clone()).await;
+        answers(&invocation, &steps)
+    }
+
+    /// The only answer.
+    pub(crate) async fn ask(&self, sql: &str) -> Value {
+        let mut answers = self.succeed(json!([{ "ask": sql }])).await;
+        answers.remove(0)
+    }
+
+    /// Type and text of the error.
+    pub(crate) async fn fail(&self, steps: Value) -> (String, String) {
+        let invocation = self.invoke(steps.clone()).await;
+        match invocation.outcome {
+            Outcome::Failed {
+                error_type,
+                message,
+            } => (error_type, message),
+            other => panic!("{steps} did not fail: {other}"),
+        }
+    }
+
+    /// Lets it stand still for a while.
+    pub(crate) async fn stand_still(&self, pause: Duration) {
+        assert!(self.0.stands_still_for(pause).await, "it moves");
+    }
+
+    /// The network is well again, and its port can be had.
+    pub(crate) async fn heal(&self) {
+        self.0.apply(Fault::Heal);
+        for network in self.0.networks() {
+            let addr = network.addr();
+            let open = async || tokio::net::TcpStream::connect(addr).await.is_ok();
+            wait_for("the proxy's port", open, |open| *open).await;
+        }
+    }
+
+    /// How many connections it has opened so far.
+    pub(crate) fn opened(&self) -> usize {
+        let opened = self.0.networks().iter().map(|one| one.stats().opened);
+        opened.sum()
+    }
+
+    pub(crate) async fn end(self) {
+        self.0.shutdown().await;
+    }
+}
+
+pub(crate) fn answers(invocation: &Invocation, steps: &Value) -> Vec<Value> {
+    let answers = invocation.json().and_then(|answers| match answers {
+        Value::Array(answers) => Some(answers),
+        _ => None,
+    });
+    answers.unwrap_or_else(|| panic!("{steps}: {}", invocation.outcome))
+}

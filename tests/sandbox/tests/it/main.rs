@@ -1,0 +1,12 @@
+//! The sandbox does what its documentation says: one module for each part of it.
+#![allow(clippy::unwrap_used)]
+
+mod command;
+mod common;
+mod databases;
+mod extensions;
+mod life_of_an_environment;
+mod network;
+mod no_survivors;
+mod runtime_api;
+mod scf;
