@@ -17,6 +17,7 @@ mod refusals;
 mod scenarios;
 mod scf;
 mod soak;
+mod sqlx_defaults;
 mod support_works;
 mod survival;
 mod transactions;
