@@ -443,7 +443,34 @@ mod tests {
         host::Host,
         site::Site,
     };
-    use std::future::pending;
+    use std::{future::pending, time::Duration};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn cleanup_gets_its_share_however_little_time_there_is() {
+        static CONFIGS: [Config; 1] = [Config::new()];
+        static SITE: Site = Site::new("finally", "share", &CONFIGS);
+        for (left, share) in [
+            (20, 5),
+            (60, 15),
+            (99, 24),
+            (200, 50),
+            (400, 150),
+            (2_000, 200),
+        ] {
+            let (now, left) = (Instant::now(), Duration::from_millis(left));
+            let deadline = now + left;
+            let stop_at = super::super::session::stop_at(&SITE, now, Some(deadline));
+            let finally = super::Finally::new(&SITE, Some(deadline), stop_at);
+            tokio::time::advance(stop_at.expect("there is a deadline") - now).await;
+            let cleanup = finally.until() - Instant::now();
+            assert!(
+                cleanup >= Duration::from_millis(share),
+                "{left:?}: {cleanup:?}"
+            );
+            assert!(finally.until() < deadline, "{left:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_forgotten_handler_ends_like_a_dropped_one() {

@@ -374,7 +374,7 @@ impl Drop for Session {
 
 /// When the handler is stopped: its reserve before the deadline, but never in the first half of the
 /// time that there is.
-fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
+pub(super) fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
     let left = deadline?.saturating_duration_since(started);
     Some(started + left.saturating_sub(site.reserve()).max(left / 2))
 }

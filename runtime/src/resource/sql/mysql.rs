@@ -2,8 +2,7 @@
 
 mod session;
 
-pub use session::MySqlSession;
-
+use self::session::MySqlSession;
 use super::{
     advice::is_here,
     db::lend_connection,

@@ -3,9 +3,7 @@
 mod monitor;
 mod session;
 
-pub use session::PgSession;
-
-use self::session::Backend;
+use self::session::{Backend, PgSession};
 use super::{
     advice::is_here,
     db::lend_connection,

@@ -36,9 +36,10 @@ pub(super) async fn introduce(
     greeting: &str,
     ours_alone: bool,
 ) -> Result<MySqlSession, sqlx::Error> {
-    let server = match ours_alone {
-        true => concat!("; SELECT ", server!()),
-        false => "",
+    let server = if ours_alone {
+        concat!("; SELECT ", server!())
+    } else {
+        ""
     };
     // Made from the options of a URL, as sqlx itself would.
     let greeting = AssertSqlSafe(format!("{greeting}; SELECT CONNECTION_ID(){server}"));

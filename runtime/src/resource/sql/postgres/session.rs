@@ -89,16 +89,16 @@ pub(super) async fn cancel(
     via: &mut PgConnection,
     sessions: &[PgSession],
 ) -> Result<Cancelled<PgSession>, sqlx::Error> {
-    let (known, named): (Vec<&PgSession>, Vec<&PgSession>) = sessions
+    let (identified, named): (Vec<&PgSession>, Vec<&PgSession>) = sessions
         .iter()
         .partition(|session| session.backend.is_some());
     // Neither list may be empty in SQL.
-    let names: Vec<String> = named
+    let literals: Vec<String> = named
         .iter()
         .map(|session| super::literal(&session.name))
         .chain(["NULL".to_owned()])
         .collect();
-    let backends: Vec<String> = known
+    let backends: Vec<String> = identified
         .iter()
         .filter_map(|session| session.backend)
         .map(|Backend { pid, started }| format!("({pid}, {started})"))
@@ -107,7 +107,7 @@ pub(super) async fn cancel(
     // The names are ours, and quoted; the rest are numbers.
     let sql = AssertSqlSafe(format!(
         cancel!(),
-        names = names.join(", "),
+        names = literals.join(", "),
         backends = backends.join(", ")
     ));
     // Where no transaction is open, the server says so in a warning.
