@@ -253,7 +253,8 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let slept = innocent.await.expect("no panic").expect("it was not ended");
+        let slept = innocent.await.expect("no panic");
+        let slept = slept.unwrap_or_else(|error| panic!("{kind}: it was ended: {error}"));
         assert_eq!(slept, 0, "{kind}: it slept to its end");
         running.end().await;
         balanced.relaying.abort();

@@ -7,12 +7,19 @@ use db_handler::config::{
 use serde_json::json;
 use std::{
     path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 use support::{
     PgBouncer, Pooler,
     caller::{call, local},
     postgres, wait_for,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::sleep,
 };
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_survival_function");
@@ -50,7 +57,64 @@ async fn query_of_a_killed_process_ends_within_a_minute() {
     }
 }
 
-/// A silent network is noticed by TCP: its settings are looked at here, and add up to less than a minute.
+/// A relay whose machine can vanish.
+struct Relay {
+    process: Child,
+    output: Lines<BufReader<ChildStdout>>,
+    port: u16,
+}
+
+impl Relay {
+    async fn before(server: u16) -> Self {
+        let mut process = Command::new("python3")
+            .args(["-c", include_str!("silent_relay.py")])
+            .arg(server.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("python3 is installed, as for MongoDB's stand-in");
+        let mut output = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let port = output.next_line().await.expect("a line").expect("a line");
+        Self {
+            process,
+            output,
+            port: port.parse().expect("its port"),
+        }
+    }
+
+    async fn vanish(&mut self) {
+        drop(self.process.stdin.take());
+        let said = self.output.next_line().await.expect("a line");
+        assert_eq!(said.as_deref(), Some("silent"));
+    }
+}
+
+/// No FIN, no reset, no acknowledgement: nothing but TCP's own questions finds that out.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn query_on_a_silent_network_ends_within_a_minute() {
+    let database = postgres().fresh_database().await;
+    let mut relay = Relay::before(postgres().port()).await;
+    let (there, here) = (
+        format!(":{}/", postgres().port()),
+        format!(":{}/", relay.port),
+    );
+    let _function = local(Path::new(FUNCTION))
+        .env("HANDLER", "postgres/db/always")
+        .env("DATABASE_URL", database.url().replace(&there, &here))
+        .arg(json!([{ "ask": "SELECT pg_sleep(600)::text" }]).to_string())
+        .start();
+    database.wait_until_running(1).await;
+    relay.vanish().await;
+    let from = Instant::now();
+    while !database.running_queries().await.is_empty() {
+        assert!(from.elapsed() < Duration::from_mins(1));
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The settings by which TCP notices a silent network add up to less than a minute.
 #[tokio::test]
 async fn sessions_are_monitored_from_the_first_one_on() {
     assert!(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_COUNT < Duration::from_mins(1));

@@ -88,12 +88,14 @@ impl<DB: Driver> Address<DB> {
         monitored.unwrap_or_else(|| options.clone())
     }
 
-    /// On a connection that was opened with what [`sent`](Self::sent) says: has the server notice when this
-    /// process vanishes, where that could not be said already.
+    /// Whether the server has to be told on each connection how it is to be monitored: nobody knows yet whether
+    /// that can be said while one is opened.
+    pub(super) fn monitors_by_statement(&self, options: &DB::Options) -> bool {
+        self.proxy.is_none() && !monitoring::of(&DB::target(options)).is_known()
+    }
+
+    /// Tells the server how an open connection is to be monitored.
     pub(super) async fn monitor(&self, connection: &mut DB::Connection, options: &DB::Options) {
-        if self.proxy.is_some() || monitoring::of(&DB::target(options)).is_known() {
-            return;
-        }
         // Nothing is worse for it than without this crate.
         if let Err(error) = DB::monitor(connection, options, self.silence).await {
             tracing::debug!(target = self.target(), %error, "the server will not notice when this process vanishes");
@@ -205,7 +207,10 @@ impl<DB: Driver> Address<DB> {
     ) -> Result<(), String> {
         if let Some(idle) = idle {
             match self.cancel_via(idle, &rest).await {
-                Ok(cancelled) if cancelled.elsewhere.is_empty() => return judged(&cancelled),
+                Ok(cancelled) if cancelled.elsewhere.is_empty() => {
+                    self.judge(&cancelled);
+                    return Ok(());
+                }
                 Ok(cancelled) => rest = cancelled.elsewhere,
                 // A handler may have left it in any state.
                 Err(error) => {
@@ -224,7 +229,8 @@ impl<DB: Driver> Address<DB> {
                 .map_err(|error| error.to_string())?;
             link.close().await;
             if cancelled.elsewhere.is_empty() {
-                return judged(&cancelled);
+                self.judge(&cancelled);
+                return Ok(());
             }
             if opened == CANCEL_CONNECTIONS {
                 return Err(format!(
@@ -232,6 +238,17 @@ impl<DB: Driver> Address<DB> {
                 ));
             }
             rest = cancelled.elsewhere;
+        }
+    }
+
+    /// Nothing can be done about what is not found, and it is no reason to distrust other connections.
+    fn judge(&self, cancelled: &Cancelled<DB::Session>) {
+        if let Some(reason) = cancelled.unsure {
+            tracing::warn!(
+                target = self.target(),
+                reason,
+                "what was dropped may still run on the server"
+            );
         }
     }
 
@@ -252,13 +269,6 @@ impl<DB: Driver> Address<DB> {
 
 async fn open<DB: Driver>(options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
     promptly(DB::port(options), Box::pin(options.connect())).await
-}
-
-fn judged<Session>(cancelled: &Cancelled<Session>) -> Result<(), String> {
-    match cancelled.unsure {
-        None => Ok(()),
-        Some(reason) => Err(reason.to_owned()),
-    }
 }
 
 /// Says so if it is dropped before it is over.

@@ -331,7 +331,10 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let resetting = idle.into_iter().map(async |mut connection| {
             let mut memory = DB::Memory::default();
             if link::reset::<DB>(&mut connection, &mut memory, longest).await {
-                return Some(memory);
+                let again = self.state.monitor_again(&mut connection);
+                if timeout(longest, again).await.is_ok() {
+                    return Some(memory);
+                }
             }
             self.state.one_less();
             drop(connection.detach());

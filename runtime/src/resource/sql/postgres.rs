@@ -116,7 +116,7 @@ impl Driver for Postgres {
     }
 
     fn refuses_monitoring(error: &dyn DatabaseError) -> bool {
-        monitor::is_refused(error.message())
+        monitor::is_refused(error)
     }
 
     fn monitor<'c>(

@@ -17,16 +17,18 @@ use std::{sync::Arc, time::Duration};
 pub struct MySqlSession {
     /// `CONNECTION_ID()`, which a server gives once until it is restarted, and other servers give as well.
     id: u64,
+    /// Empty if the server cannot be told from others.
     server: Arc<str>,
     since: Stamp,
 }
 
-/// What tells one server from another: every server has the first ones, of which `hostname` is that of the
-/// machine or container; the last ones are unique, where they exist.
+/// What tells one server from another: two that are configured alike have different machines or containers
+/// (`hostname`), or else different folders or ports. MySQL has an id that is unique as well; MariaDB does not read
+/// such a comment.
 macro_rules! server {
     () => {
         "CONCAT_WS('|', @@hostname, @@port, @@server_id, @@datadir, @@pid_file \
-         /*!50700 , @@server_uuid */ /*!M110403 , @@server_uid */)"
+         /*!50700 , @@server_uuid */)"
     };
 }
 
@@ -71,6 +73,13 @@ pub(super) async fn cancel(
 ) -> Result<Cancelled<MySqlSession>, sqlx::Error> {
     silently(async move {
         let (server, uptime) = who_is_it(via).await?;
+        if server.is_empty() {
+            // The same number may be somebody else's session.
+            let mut cancelled = Cancelled::all();
+            cancelled.unsure =
+                Some("the server cannot be told from others behind the same address");
+            return Ok(cancelled);
+        }
         let (here, elsewhere): (Vec<&MySqlSession>, Vec<&MySqlSession>) = sessions
             .iter()
             .partition(|session| *session.server == *server);

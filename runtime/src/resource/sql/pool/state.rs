@@ -43,6 +43,8 @@ pub(super) struct State<DB: Driver> {
     acquire: Acquire,
     /// Of the connections that were opened, some of which may have gone.
     sessions: Mutex<Vec<DB::Session>>,
+    /// Some connections were told how they are to be monitored when they were open.
+    by_statement: AtomicBool,
     /// Of those that are kept, as their resets have identified them.
     identified: Mutex<Vec<DB::Session>>,
     /// A connection came back in the middle of a statement, which may still run on the server.
@@ -98,6 +100,7 @@ impl<DB: Driver> State<DB> {
             address,
             acquire,
             sessions: Mutex::default(),
+            by_statement: AtomicBool::new(false),
             identified: Mutex::default(),
             strayed: AtomicBool::new(false),
             resting: AtomicBool::new(false),
@@ -129,7 +132,10 @@ impl<DB: Driver> State<DB> {
         }
         let session = self.address.introduce(connection, &options).await?;
         self.remember(session);
-        self.address.monitor(connection, &options).await;
+        if self.address.monitors_by_statement(&options) {
+            self.by_statement.store(true, Ordering::Release);
+            self.address.monitor(connection, &options).await;
+        }
         self.live.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -164,6 +170,13 @@ impl<DB: Driver> State<DB> {
         let mut all = lock(&self.sessions).clone();
         all.extend(lock(&self.identified).iter().cloned());
         all
+    }
+
+    /// Says once more what a reset has undone.
+    pub(super) async fn monitor_again(&self, connection: &mut DB::Connection) {
+        if self.by_statement.load(Ordering::Acquire) {
+            self.address.monitor(connection, &self.options()).await;
+        }
     }
 
     /// What has just been reset is all that there is.

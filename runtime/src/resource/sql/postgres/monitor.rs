@@ -2,7 +2,7 @@
 //! and a virtual machine that vanishes does not even close its sockets.
 
 use crate::config::{CLIENT_CHECK, KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{error::DatabaseError, postgres::PgConnectOptions};
 use std::time::Duration;
 
 /// The first version that looks at the client's socket while a query runs.
@@ -67,11 +67,16 @@ pub(super) fn in_sql(
     (!settings.is_empty()).then(|| settings.join("; "))
 }
 
-/// Whether `message` is about what [`in_options`] adds. Servers name the setting in every language, poolers
-/// that or the startup parameter.
-pub(super) fn is_refused(message: &str) -> bool {
+/// Whether `error` is about what [`in_options`] adds. Servers name the setting in every language, poolers that
+/// or the startup parameter.
+pub(super) fn is_refused(error: &dyn DatabaseError) -> bool {
     let names = settings(Duration::ZERO).map(|(name, _)| name);
-    message.contains("startup parameter") || names.iter().any(|name| message.contains(name))
+    let message = error.message();
+    // feature_not_supported, invalid_parameter_value, undefined_object
+    matches!(error.code().as_deref(), Some("0A000" | "22023" | "42704"))
+        || message.contains("startup parameter")
+        || message.contains("command-line options")
+        || names.iter().any(|name| message.contains(name))
 }
 
 #[cfg(test)]
