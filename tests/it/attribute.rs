@@ -124,7 +124,7 @@ async fn a_client_is_opened_once_for_many_invocations() {
         opened: 1,
         closed: 0,
     };
-    assert_eq!(counts("attribute::many"), once);
+    assert_eq!(counts("it::attribute::many"), once);
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn two_first_invocations_open_one_client() {
 
     let (one, other) = join!(at_once(event(())), at_once(event(())));
     assert_eq!(one.expect("opens"), other.expect("shares"));
-    assert_eq!(counts("attribute::at_once").opened, 1);
+    assert_eq!(counts("it::attribute::at_once").opened, 1);
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_generic_handler_has_a_slot_for_each_type() {
     assert_ne!(first, second);
     assert_eq!(generic(event(8)).await.ok(), Some((8, first)));
     assert_eq!(generic(event("more")).await.ok(), Some(("more", second)));
-    assert_eq!(counts("attribute::generic").opened, 2);
+    assert_eq!(counts("it::attribute::generic").opened, 2);
 }
 
 #[tokio::test]
@@ -248,13 +248,13 @@ async fn a_parameter_overrides_the_attribute() {
         opened: 2,
         closed: 1,
     };
-    assert_eq!(counts("attribute::mixed"), after_one);
+    assert_eq!(counts("it::attribute::mixed"), after_one);
     let (kept_again, fresh_again) = mixed(event(())).await.expect("opens");
     let after_two = Counts {
         opened: 3,
         closed: 2,
     };
-    assert_eq!(counts("attribute::mixed"), after_two);
+    assert_eq!(counts("it::attribute::mixed"), after_two);
     assert_eq!(kept, kept_again);
     assert_ne!(fresh, fresh_again);
 }
@@ -351,7 +351,7 @@ trait Greet {
 impl Greet for Greeter {
     #[db_handler]
     async fn greet(&self, event: LambdaEvent<u32>, client: &Client) -> Result<u32, Error> {
-        assert_eq!(client.handler, "attribute::greet");
+        assert_eq!(client.handler, "it::attribute::greet");
         Ok(event.payload)
     }
 }
@@ -407,7 +407,7 @@ async fn an_anyhow_error_holds_ours() {
     let error = anyhow(event(())).await.expect_err("never opens");
     let ours: &Error = error.downcast_ref().expect("our error");
     assert_eq!(ours.kind(), ErrorKind::Refused);
-    assert_eq!(ours.handler(), Some("attribute::anyhow"));
+    assert_eq!(ours.handler(), Some("it::attribute::anyhow"));
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ mod files {
         let answered: [AtomicUsize; 3] = Default::default();
         let judge = |of: usize, outcome: Result<String, Error>| {
             let seen = outcome.expect("no rotation is a reason to fail");
-            assert!(seen.starts_with("rotated credentials-"), "{seen}");
+            assert!(seen.starts_with("rotated it-"), "{seen}");
             answered[of].fetch_add(1, Ordering::Relaxed);
         };
         let count = || {

@@ -125,7 +125,7 @@ macro_rules! test_full_server {
             let labels = join_all((0..3 * $room).map(|_| $handler(event(0.1)))).await;
             for label in labels {
                 let label = label.expect("in the end there is room");
-                assert!(label.starts_with("full_server-"), "{label}");
+                assert!(label.starts_with("it-"), "{label}");
             }
 
             $server.wait_until_connections(0).await;

@@ -539,7 +539,7 @@ mod the_label {
         let mut other = behind.plain().await;
         let inside = name(event(())).await.expect("answers");
         let (label, tag) = inside.split_once(" #").expect("a label and a tag");
-        assert!(label.starts_with("pgbouncer"), "{inside}");
+        assert!(label.starts_with("it-"), "{inside}");
         assert_eq!(tag.len(), 8, "{inside}");
         let row = sqlx::raw_sql(NAME).fetch_one(&mut other).await;
         let outside: String = row.expect("answers").get(0);

@@ -142,7 +142,7 @@ fn seen(invocation: &Invocation) -> String {
     }
 }
 
-/// `cargo test -p db-handler-tests --test scf situations -- --nocapture | grep '^|'` prints the table.
+/// `cargo test -p db-handler-tests --test it situations -- --nocapture | grep '^|'` prints the table.
 #[tokio::test]
 async fn the_recipes_situations() {
     let server = MongoDb::start(false);
