@@ -58,7 +58,7 @@ impl Provider for SecretFile {
             read.map_err(|error| unavailable(format_args!("cannot read {path}: {error}")))?;
         match self.format {
             Format::Password => {
-                let password = text.trim_end_matches(['\r', '\n']);
+                let password = without_mark(&text).trim_end_matches(['\r', '\n']);
                 if password.is_empty() {
                     return Err(unavailable(format_args!("{path} is empty")));
                 }
@@ -68,6 +68,11 @@ impl Provider for SecretFile {
                 .map_err(|error| unavailable(format_args!("{path}: {}", detail(&error)))),
         }
     }
+}
+
+/// Without the byte order mark that some editors write.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// What `error` says after "credentials: ".
@@ -82,6 +87,12 @@ mod tests {
 
     async fn fetch(file: SecretFile) -> Result<Secret, Error> {
         file.fetch(&Target::of_tests("host")).await
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_password() {
+        assert_eq!(without_mark("\u{feff}hunter2"), "hunter2");
+        assert_eq!(without_mark("hunter2"), "hunter2");
     }
 
     #[tokio::test]
