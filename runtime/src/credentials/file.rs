@@ -1,6 +1,6 @@
 //! A secret in a file, as orchestrators mount them.
 
-use super::{Provider, Secret, Target, unavailable};
+use super::{Provider, Secret, Target, secret::not_in_a_password, unavailable};
 use crate::error::Error;
 use std::{fs, io};
 
@@ -62,6 +62,11 @@ impl Provider for SecretFile {
                 if password.is_empty() {
                     return Err(unavailable(format_args!("{path} is empty")));
                 }
+                if let Some(what) = not_in_a_password(password) {
+                    return Err(unavailable(format_args!(
+                        "the password in {path} contains {what}"
+                    )));
+                }
                 Ok(Secret::new(password))
             }
             Format::Json => Secret::from_rds_json(&text)
@@ -93,6 +98,15 @@ mod tests {
     fn a_byte_order_mark_is_no_part_of_a_password() {
         assert_eq!(without_mark("\u{feff}hunter2"), "hunter2");
         assert_eq!(without_mark("hunter2"), "hunter2");
+    }
+
+    #[tokio::test]
+    async fn a_file_with_two_lines_is_named() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let error = fetch(SecretFile::password(file)).await.expect_err("lines");
+        let text = error.to_string();
+        let expected = format!("the password in {file} contains a line break");
+        assert!(text.contains(&expected), "{text}");
     }
 
     #[tokio::test]

@@ -8,13 +8,14 @@ use super::{
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
-    tls::{TlsMode, TlsWords, is_local_host},
+    tls::{TlsMode, TlsWords},
     url::Written,
 };
 use crate::{
     config::Proxy,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    local_host::is_local_host,
     resource::Fitness,
 };
 use futures_util::future::BoxFuture;

@@ -1,7 +1,7 @@
 //! How strictly a connection is encrypted: what the URL says, and what holds where it says nothing.
 
 use super::login::Identify;
-use crate::credentials::Secret;
+use crate::{credentials::Secret, lock::lock};
 use sqlx_core::net::tls;
 use std::{fs, path::Path, sync::Mutex};
 
@@ -223,6 +223,9 @@ pub(super) fn after_declined<O: Identify>(variable: &str, is_token: bool) -> Str
 /// The same where it is not known which database it was.
 pub(super) const AFTER_DECLINED: &str = "add `sslmode=disable` (MySQL: `ssl-mode=DISABLED`) to the URL if this network is trusted, or enable TLS on the server";
 
+/// How PEM begins.
+const BEGIN: &str = "-----BEGIN ";
+
 /// Files that were fine once: a driver reads them for every connection, we do not.
 static READABLE: Mutex<Vec<CertificateFile>> = Mutex::new(Vec::new());
 
@@ -235,8 +238,10 @@ pub(super) async fn look_at_files(written: &WrittenTls, mode: TlsMode) -> Result
     let root = written.root.iter().filter(|_| mode >= TlsMode::VerifyCa);
     let client = written.client.iter().filter(|_| mode >= TlsMode::Prefer);
     let unknown: Vec<CertificateFile> = {
-        let readable = crate::lock::lock(&READABLE);
+        let readable = lock(&READABLE);
         let files = root.chain(client);
+        // Where sqlx takes the text itself, there is no file.
+        let files = files.filter(|file| !file.path.contains(BEGIN));
         files
             .filter(|file| !readable.contains(file))
             .cloned()
@@ -252,34 +257,18 @@ pub(super) async fn look_at_files(written: &WrittenTls, mode: TlsMode) -> Result
 }
 
 fn look_at(file: CertificateFile) -> Result<(), String> {
-    const BEGIN: &[u8] = b"-----BEGIN ";
     let CertificateFile { parameter, path } = &file;
-    // sqlx takes the text itself, too.
-    if path.trim_start().as_bytes().starts_with(BEGIN) {
-        return Ok(());
-    }
     let content = fs::read(Path::new(path)).map_err(|error| {
         format!("the file {path}, which `{parameter}` names, cannot be read: {error}")
     })?;
-    if !content.windows(BEGIN.len()).any(|part| part == BEGIN) {
+    let mut parts = content.windows(BEGIN.len());
+    if !parts.any(|part| part == BEGIN.as_bytes()) {
         return Err(format!(
             "the file {path}, which `{parameter}` names, is not in PEM format: it has no line that begins with `-----BEGIN`"
         ));
     }
-    crate::lock::lock(&READABLE).push(file);
+    lock(&READABLE).push(file);
     Ok(())
-}
-
-/// Whether `host` is this machine, which nobody else can be taken for: its sockets, and its loopback
-/// interface.
-#[cfg(any(feature = "postgres", feature = "mysql", test))]
-pub(super) fn is_local_host(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.starts_with('/')
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 #[cfg(test)]
@@ -431,31 +420,5 @@ mod tests {
         let why = available::<PgConnectOptions>(false).expect_err("needed");
         assert!(why.contains("`tls-rustls`") && why.contains("`sslmode=disable`"));
         assert_eq!(available::<PgConnectOptions>(true), Ok(()));
-    }
-
-    #[test]
-    fn this_machine_is_known_by_its_addresses() {
-        for host in [
-            "localhost",
-            "LocalHost",
-            "127.0.0.1",
-            "127.0.1.1",
-            "0.0.0.0",
-            "[::1]",
-            "/run/postgresql",
-        ] {
-            assert!(is_local_host(host), "{host}");
-        }
-        for host in [
-            "10.0.0.1",
-            "192.0.2.2",
-            "[fd00::2]",
-            "db.internal",
-            "localhost.example",
-            "127.0.0.1.example",
-            "",
-        ] {
-            assert!(!is_local_host(host), "{host}");
-        }
     }
 }
