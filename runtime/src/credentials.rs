@@ -4,7 +4,7 @@
 //!
 //! | provider | where the secret comes from |
 //! | --- | --- |
-//! | [`Environment`] | variables with a common prefix: `DB_PASSWORD`, `DB_USER`, `DB_HOST` .. |
+//! | [`Environment`] | variables with a common prefix: `DB_PASSWORD`, `DB_USER` or `DB_USERNAME`, `DB_HOST` .. |
 //! | [`SecretFile`] | a file that holds the password, or the JSON that AWS writes for RDS |
 //! | an `async fn() -> Result<Secret, E>` | wherever you like |
 //! | `SecretsManager` (feature `secrets-manager`) | AWS Secrets Manager, in the format of RDS |
@@ -67,9 +67,9 @@ pub use environment::Environment;
 pub use file::SecretFile;
 #[cfg(feature = "rds-iam")]
 pub use rds_iam::RdsIam;
-#[cfg(feature = "_sql")]
-pub(crate) use secret::Engine;
 pub use secret::Secret;
+#[cfg(feature = "_sql")]
+pub(crate) use secret::{Engine, not_in_a_password};
 #[cfg(feature = "secrets-manager")]
 pub use secrets_manager::SecretsManager;
 pub use target::Target;
@@ -77,9 +77,19 @@ pub use target::Target;
 #[cfg(feature = "_sql")]
 pub(crate) use resolve::{Resolved, refresh, resolve};
 
-use crate::error::{Error, ErrorKind};
-use futures_util::future::BoxFuture;
-use std::{any::TypeId, error::Error as StdError, fmt, future::Future, sync::LazyLock};
+use crate::{
+    error::{Error, ErrorKind},
+    unwind,
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use std::{
+    any::{Any, TypeId},
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::LazyLock,
+};
 
 /// Somewhere a secret comes from.
 ///
@@ -114,6 +124,18 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps it from being had. The caller is told: name what is missing, never its value.
     fn fetch(&self, target: &Target) -> impl Future<Output = Result<Secret, Error>> + Send;
+
+    /// Looks, before the first event, for what is missing and will not come by itself, such as an
+    /// environment variable. It asks nobody, and does not block. Unless it is implemented, nothing is looked
+    /// at.
+    ///
+    /// [`run`](crate::run) calls it in the init phase, and ends with its error.
+    ///
+    /// # Errors
+    /// What is missing: name it, never its value.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl<F, Fut, E> Provider for F
@@ -139,6 +161,10 @@ impl<P: Provider> Provider for LazyLock<P> {
     async fn fetch(&self, target: &Target) -> Result<Secret, Error> {
         (**self).fetch(target).await
     }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
+    }
 }
 
 /// A provider as the settings carry it.
@@ -150,6 +176,30 @@ impl Source {
     #[must_use]
     pub const fn new<P: Provider>(provider: &'static P) -> Self {
         Self(provider)
+    }
+
+    /// See [`Provider::check`].
+    pub(crate) fn check(self) -> Result<(), Error> {
+        catch_unwind(AssertUnwindSafe(|| self.0.check()))
+            .unwrap_or_else(|panic| Err(self.panicked(&*panic)))
+    }
+
+    /// Asks the provider. Its panic is an error.
+    #[cfg(feature = "_sql")]
+    async fn fetch(self, target: &Target) -> Result<Secret, Error> {
+        // It is called in here, too: it may panic before there is a future.
+        let fetching = AssertUnwindSafe(async { self.0.fetch(target).await }).catch_unwind();
+        fetching
+            .await
+            .unwrap_or_else(|panic| Err(self.panicked(&*panic)))
+    }
+
+    fn panicked(self, panic: &(dyn Any + Send)) -> Error {
+        unavailable(format_args!(
+            "the provider `{}` panicked: {}",
+            self.0.name(),
+            unwind::message(panic)
+        ))
     }
 }
 
@@ -166,6 +216,7 @@ impl fmt::Debug for Source {
 )]
 trait AnyProvider: Send + Sync {
     fn fetch<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Secret, Error>>;
+    fn check(&self) -> Result<(), Error>;
     /// Two that are equal are the same provider: an address alone does not tell functions apart, which
     /// take up no room.
     fn id(&self) -> (TypeId, usize);
@@ -175,6 +226,10 @@ trait AnyProvider: Send + Sync {
 impl<P: Provider> AnyProvider for P {
     fn fetch<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Secret, Error>> {
         Box::pin(Provider::fetch(self, target))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        Provider::check(self)
     }
 
     fn id(&self) -> (TypeId, usize) {

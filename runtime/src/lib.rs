@@ -58,7 +58,8 @@
 //! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, `&mut SqliteTransaction<'_>`, with SQLite compiled in |
 //! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
 //! | `scf` | | [`run`] on Tencent Cloud Functions |
-//! | `tls-rustls`, `tls-native-tls` | | encrypted sessions with SQL databases |
+//! | `tls-rustls` | yes | TLS to SQL databases by rustls, with the public authorities compiled in |
+//! | `tls-native-tls` | | TLS to SQL databases by the system's library, which is used where both features are on |
 //! | `rds-iam` | | logging in to RDS and Aurora with IAM tokens |
 //! | `secrets-manager` | | user and password from AWS Secrets Manager |
 //! | `anyhow` | | handlers that return `anyhow::Error` |
@@ -82,6 +83,8 @@ mod fake;
 mod host;
 mod invocation;
 mod lifecycle;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
+mod local_host;
 mod lock;
 mod platform;
 mod registry;

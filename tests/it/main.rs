@@ -10,6 +10,7 @@ mod invocations;
 mod lambda;
 mod lint_parity;
 mod local_mode;
+mod logging_in;
 mod mongodb;
 mod pgbouncer;
 mod pressure;

@@ -8,10 +8,12 @@ use std::{
 };
 
 /// Environment variables with a common prefix: `PREFIX_PASSWORD`, and where they are set
-/// `PREFIX_USER`, `PREFIX_HOST`, `PREFIX_PORT` and `PREFIX_DATABASE`.
+/// `PREFIX_USER` (or `PREFIX_USERNAME`), `PREFIX_HOST`, `PREFIX_PORT` and `PREFIX_DATABASE` (or
+/// `PREFIX_NAME`).
 ///
-/// These are the names of Tencent's SDK for databases, too (there the prefix is `DB_{REF}`). They are
-/// read whenever a connection is opened.
+/// The first ones are the names of Tencent's SDK for databases, too (there the prefix is `DB_{REF}`). They are
+/// read whenever a connection is opened; where there is no password, [`run`](crate::run) says so before the first
+/// event.
 ///
 /// ```
 /// use db_handler::credentials::Environment;
@@ -25,15 +27,21 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Variables that begin with `prefix` and an underscore.
+    /// Variables that begin with `prefix` and an underscore, which may be written as a part of the prefix:
+    /// `"DB"` and `"DB_"` are the same.
     #[must_use]
     pub const fn prefix(prefix: &'static str) -> Self {
         Self { prefix }
     }
 
+    fn variable(&self, field: &str) -> String {
+        let prefix = self.prefix.strip_suffix('_').unwrap_or(self.prefix);
+        format!("{prefix}_{field}")
+    }
+
     fn secret(&self, read: impl Fn(&str) -> Result<String, VarError>) -> Result<Secret, Error> {
         let value = |field: &str| {
-            let variable = format!("{}_{field}", self.prefix);
+            let variable = self.variable(field);
             match read(&variable) {
                 Ok(value) if !value.is_empty() => Ok(Some(value)),
                 Ok(_) | Err(VarError::NotPresent) => Ok(None),
@@ -42,21 +50,25 @@ impl Environment {
                 ))),
             }
         };
+        let first_of = |one, other| match value(one)? {
+            Some(value) => Ok(Some(value)),
+            None => value(other),
+        };
         let password = value("PASSWORD")?.ok_or_else(|| {
             unavailable(format_args!(
-                "the environment variable {}_PASSWORD is not set, or empty",
-                self.prefix
+                "the environment variable {} is not set, or empty",
+                self.variable("PASSWORD")
             ))
         })?;
         let mut secret = Secret::new(password);
-        secret.user = value("USER")?;
+        secret.user = first_of("USER", "USERNAME")?;
         secret.host = value("HOST")?;
-        secret.database = value("DATABASE")?;
+        secret.database = first_of("DATABASE", "NAME")?;
         if let Some(port) = value("PORT")? {
             let port: NonZero<u16> = port.parse().map_err(|_| {
                 unavailable(format_args!(
-                    "the environment variable {}_PORT is no number between 1 and 65535",
-                    self.prefix
+                    "the environment variable {} is no number between 1 and 65535",
+                    self.variable("PORT")
                 ))
             })?;
             secret.port = Some(port.get());
@@ -69,6 +81,10 @@ impl Provider for Environment {
     async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
         self.secret(|variable| env::var(variable))
     }
+
+    fn check(&self) -> Result<(), Error> {
+        self.secret(|variable| env::var(variable)).map(drop)
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +92,11 @@ mod tests {
     use super::*;
 
     fn read(set: &[(&str, &str)]) -> Result<Secret, Error> {
-        Environment::prefix("DB").secret(|variable| {
+        read_with(Environment::prefix("DB"), set)
+    }
+
+    fn read_with(environment: Environment, set: &[(&str, &str)]) -> Result<Secret, Error> {
+        environment.secret(|variable| {
             set.iter()
                 .find(|(name, _)| *name == variable)
                 .map(|(_, value)| (*value).to_owned())
@@ -96,6 +116,34 @@ mod tests {
         assert_eq!(secret.password(), "hunter2");
         assert_eq!(secret.user.as_deref(), Some("app"));
         assert_eq!((secret.host, secret.port), (None, Some(5_433)));
+    }
+
+    #[test]
+    fn an_underscore_at_the_end_of_a_prefix_is_the_one_that_follows_it() {
+        let set = [("DB_PASSWORD", "hunter2")];
+        for prefix in ["DB", "DB_"] {
+            let secret = read_with(Environment::prefix(prefix), &set).expect("complete");
+            assert_eq!(secret.password(), "hunter2");
+        }
+        let error = read_with(Environment::prefix("DB_"), &[]).expect_err("no password");
+        assert!(error.to_string().contains(" DB_PASSWORD "), "{error}");
+    }
+
+    #[test]
+    fn other_names_for_user_and_database_are_known() {
+        let others = [
+            ("DB_PASSWORD", "hunter2"),
+            ("DB_USERNAME", "app"),
+            ("DB_NAME", "shop"),
+        ];
+        let secret = read(&others).expect("complete");
+        assert_eq!(secret.user.as_deref(), Some("app"));
+        assert_eq!(secret.database.as_deref(), Some("shop"));
+
+        let first = [("DB_USER", "first"), ("DB_DATABASE", "first")];
+        let secret = read(&[others.as_slice(), &first].concat()).expect("complete");
+        assert_eq!(secret.user.as_deref(), Some("first"));
+        assert_eq!(secret.database.as_deref(), Some("first"));
     }
 
     #[test]

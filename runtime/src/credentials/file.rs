@@ -1,6 +1,6 @@
 //! A secret in a file, as orchestrators mount them.
 
-use super::{Provider, Secret, Target, unavailable};
+use super::{Provider, Secret, Target, secret::not_in_a_password, unavailable};
 use crate::error::Error;
 use std::{fs, io};
 
@@ -58,9 +58,14 @@ impl Provider for SecretFile {
             read.map_err(|error| unavailable(format_args!("cannot read {path}: {error}")))?;
         match self.format {
             Format::Password => {
-                let password = text.trim_end_matches(['\r', '\n']);
+                let password = without_mark(&text).trim_end_matches(['\r', '\n']);
                 if password.is_empty() {
                     return Err(unavailable(format_args!("{path} is empty")));
+                }
+                if let Some(what) = not_in_a_password(password) {
+                    return Err(unavailable(format_args!(
+                        "the password in {path} contains {what}"
+                    )));
                 }
                 Ok(Secret::new(password))
             }
@@ -68,6 +73,11 @@ impl Provider for SecretFile {
                 .map_err(|error| unavailable(format_args!("{path}: {}", detail(&error)))),
         }
     }
+}
+
+/// Without the byte order mark that some editors write.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// What `error` says after "credentials: ".
@@ -82,6 +92,21 @@ mod tests {
 
     async fn fetch(file: SecretFile) -> Result<Secret, Error> {
         file.fetch(&Target::of_tests("host")).await
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_password() {
+        assert_eq!(without_mark("\u{feff}hunter2"), "hunter2");
+        assert_eq!(without_mark("hunter2"), "hunter2");
+    }
+
+    #[tokio::test]
+    async fn a_file_with_two_lines_is_named() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let error = fetch(SecretFile::password(file)).await.expect_err("lines");
+        let text = error.to_string();
+        let expected = format!("the password in {file} contains a line break");
+        assert!(text.contains(&expected), "{text}");
     }
 
     #[tokio::test]

@@ -23,10 +23,11 @@ use std::{env, fmt, time::SystemTime};
 /// (PostgreSQL) or the plugin `AWSAuthenticationPlugin` (MySQL), the function's role the permission
 /// `rds-db:connect`.
 ///
-/// The token is worth as much as a password: unless the URL says otherwise (`sslmode=..`), the server's
-/// certificate **and name are verified**. RDS is signed by authorities of its own: add
-/// `sslrootcert=/var/task/global-bundle.pem` to the URL (`ssl-ca` for MySQL), or compile the bundle in
-/// with [`root_certificate`](Self::root_certificate).
+/// The token is worth as much as a password, and is sent only over TLS, to a server whose certificate **and
+/// name are verified**: `sslmode=require` in the URL (MySQL: `ssl-mode=REQUIRED`) means `verify-full`
+/// (`VERIFY_IDENTITY`) here, as no `sslmode` does, and what allows plain text is an error. RDS is signed by
+/// authorities of its own: add `sslrootcert=/var/task/global-bundle.pem` to the URL (`ssl-ca` for MySQL), or compile
+/// the bundle in with [`root_certificate`](Self::root_certificate).
 ///
 /// ```
 /// use db_handler::credentials::RdsIam;
@@ -44,6 +45,7 @@ use std::{env, fmt, time::SystemTime};
 pub struct RdsIam {
     region: Option<&'static str>,
     root_certificate: Option<&'static [u8]>,
+    any_server: bool,
     credentials: Option<SharedCredentialsProvider>,
 }
 
@@ -54,6 +56,7 @@ impl RdsIam {
         Self {
             region: None,
             root_certificate: None,
+            any_server: false,
             credentials: None,
         }
     }
@@ -65,11 +68,20 @@ impl RdsIam {
         self
     }
 
-    /// The certificates, in PEM, that the server's has to be signed by:
+    /// The certificates, in PEM, that the server's may be signed by, beside the public ones:
     /// `include_bytes!("global-bundle.pem")`, from AWS's page "Certificate bundles".
     #[must_use]
     pub const fn root_certificate(mut self, pem: &'static [u8]) -> Self {
         self.root_certificate = Some(pem);
+        self
+    }
+
+    /// Sends the token to any server that the URL leads to, as the URL says: with `sslmode=disable` in
+    /// plain text. For tests with a server that has no certificate; whoever is on the way to the server can
+    /// log in with the token for 15 minutes.
+    #[must_use]
+    pub const fn danger_accept_any_server(mut self) -> Self {
+        self.any_server = true;
         self
     }
 
@@ -144,6 +156,7 @@ impl Provider for RdsIam {
             .fresh_for(IAM_TOKEN_FRESH)
             .expires_at(end);
         secret.is_token = true;
+        secret.goes_to_any_server = self.any_server;
         secret.root_certificate = self.root_certificate.map(Into::into);
         Ok(secret)
     }
@@ -153,6 +166,7 @@ impl fmt::Debug for RdsIam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RdsIam")
             .field("region", &self.region)
+            .field("any_server", &self.any_server)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! The JSON that AWS writes for a secret of RDS, Aurora or Redshift.
 
 use super::{
+    file::without_mark,
     secret::{Engine, Secret},
     unavailable,
 };
@@ -25,6 +26,7 @@ impl Secret {
     /// [`ErrorKind::Credentials`](crate::ErrorKind::Credentials), which names the field that is missing or
     /// malformed and never shows a value.
     pub fn from_rds_json(json: &str) -> Result<Self, Error> {
+        let json = without_mark(json);
         // serde's own text may quote what it found.
         let value: Value = serde_json::from_str(json).map_err(|error| {
             unavailable(format_args!(
@@ -80,8 +82,9 @@ fn port(fields: &Map<String, Value>) -> Result<Option<u16>, Error> {
 }
 
 fn engine(name: &str) -> Engine {
-    match name {
-        "postgres" | "postgresql" | "aurora-postgresql" => Engine::Postgres,
+    match name.to_ascii_lowercase().as_str() {
+        // Redshift speaks PostgreSQL's protocol.
+        "postgres" | "postgresql" | "aurora-postgresql" | "redshift" => Engine::Postgres,
         "mysql" | "mariadb" | "aurora" | "aurora-mysql" => Engine::MySql,
         _ => Engine::Other,
     }
@@ -104,6 +107,26 @@ mod tests {
         assert_eq!(secret.port, Some(5_433));
         assert_eq!(secret.database.as_deref(), Some("shop"));
         assert_eq!(secret.engine, Some(Engine::Postgres));
+    }
+
+    #[test]
+    fn engines_are_known_in_any_case() {
+        for (name, engine) in [
+            ("Postgres", Engine::Postgres),
+            ("redshift", Engine::Postgres),
+            ("Aurora-MySQL", Engine::MySql),
+            ("oracle-ee", Engine::Other),
+        ] {
+            let json = format!(r#"{{"engine":"{name}","username":"app","password":"x"}}"#);
+            let secret = Secret::from_rds_json(&json).expect("complete");
+            assert_eq!(secret.engine, Some(engine), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let json = "\u{feff}{\"username\":\"app\",\"password\":\"x\"}";
+        assert!(Secret::from_rds_json(json).is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The secret for a connection that is about to be opened: remembered while it is fresh, fetched by
 //! one caller at a time.
 
-use super::{Secret, Source, Target, secret::Engine, unavailable};
+use super::{Secret, Source, Target, not_in_a_password, secret::Engine, unavailable};
 use crate::{
     clock::Stamp,
     config::ROTATION,
@@ -78,7 +78,7 @@ pub(crate) async fn resolve(
     target: &Target,
 ) -> Result<Resolved, Error> {
     let resolving = known_or_fetched(source, target, |known| known.is_fresh(Stamp::now()));
-    bounded(acquire, resolving).await
+    bounded(acquire, source, resolving).await
 }
 
 /// A secret that is newer than `failed`, with which the server did not let us in.
@@ -94,7 +94,7 @@ pub(crate) async fn refresh(
     target: &Target,
     failed: &Resolved,
 ) -> Result<Resolved, Error> {
-    bounded(acquire, async {
+    bounded(acquire, source, async {
         let newer = known_or_fetched(source, target, |known| known.number > failed.number).await?;
         if !newer.secret.is_same(&failed.secret) || acquire.left() <= ROTATION {
             return Ok(newer);
@@ -130,7 +130,7 @@ async fn fetch(
 ) -> Result<Resolved, Error> {
     // Stamped before: what takes long to arrive is older when it does.
     let fetched = Stamp::now();
-    let secret = source.0.fetch(target).await?;
+    let secret = source.fetch(target).await?;
     check(&secret, target)?;
     let resolved = Resolved {
         secret: Arc::new(secret),
@@ -142,6 +142,9 @@ async fn fetch(
 }
 
 fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
+    if let Some(what) = not_in_a_password(secret.password()) {
+        return Err(unavailable(format_args!("the password contains {what}")));
+    }
     if let Some(end) = secret.expires_at
         && let Ok(ago) = SystemTime::now().duration_since(end)
     {
@@ -173,14 +176,21 @@ fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
 
 async fn bounded(
     acquire: &Acquire,
+    source: Source,
     work: impl Future<Output = Result<Resolved, Error>>,
 ) -> Result<Resolved, Error> {
-    match timeout_at(acquire.until(), work).await {
-        Ok(done) => done,
-        Err(_) => Err(unavailable(format_args!(
-            "fetching the secret took longer than {} ms",
+    let too_slow = || {
+        unavailable(format_args!(
+            "the provider `{source:?}` took longer than {} ms",
             acquire.within().as_millis()
-        ))),
+        ))
+    };
+    match timeout_at(acquire.until(), work).await {
+        // A provider that blocks its thread is not interrupted: what comes next would be blamed for the
+        // time that it took.
+        Ok(Ok(_)) if acquire.left().is_zero() => Err(too_slow()),
+        Ok(done) => done,
+        Err(_) => Err(too_slow()),
     }
     .map_err(|error| error.at(Stage::Acquire).in_handler(acquire.handler()))
 }

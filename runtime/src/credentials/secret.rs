@@ -29,6 +29,8 @@ pub struct Secret {
     pub(super) engine: Option<Engine>,
     pub(crate) root_certificate: Option<Arc<[u8]>>,
     pub(crate) is_token: bool,
+    /// Even a token may be sent to a server that has proved nothing.
+    pub(crate) goes_to_any_server: bool,
     pub(super) fresh_for: Duration,
     pub(super) expires_at: Option<SystemTime>,
 }
@@ -54,6 +56,7 @@ impl Secret {
             engine: None,
             root_certificate: None,
             is_token: false,
+            goes_to_any_server: false,
             fresh_for: Duration::ZERO,
             expires_at: None,
         }
@@ -83,7 +86,8 @@ impl Secret {
         self
     }
 
-    /// The certificates, in PEM, that the server's has to be signed by, instead of the public ones.
+    /// The certificates, in PEM, that the server's may be signed by, beside the public ones. They are looked at
+    /// where the server is verified: `sslmode=verify-full`, MySQL's `ssl-mode=VERIFY_IDENTITY`.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into().into());
         self
@@ -116,6 +120,16 @@ impl Secret {
     }
 }
 
+/// What is in `password` that a server cannot be told, or that nobody has meant.
+pub(crate) fn not_in_a_password(password: &str) -> Option<&'static str> {
+    let control = password.chars().find(|character| character.is_control())?;
+    Some(match control {
+        '\n' | '\r' => "a line break",
+        '\0' => "a NUL character",
+        _ => "a control character",
+    })
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(password")?;
@@ -136,6 +150,20 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_no_password_is_named() {
+        for (password, named) in [
+            ("one\ntwo", Some("a line break")),
+            ("one\r\ntwo", Some("a line break")),
+            ("one\0two", Some("a NUL character")),
+            ("one\ttwo", Some("a control character")),
+            ("p\u{e4}\u{df} w\u{f6}rd \u{1f511}", None),
+            ("", None),
+        ] {
+            assert_eq!(not_in_a_password(password), named, "{password:?}");
+        }
+    }
 
     #[test]
     fn debug_shows_no_value() {

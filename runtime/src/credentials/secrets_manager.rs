@@ -10,6 +10,8 @@ use aws_sdk_secretsmanager::{
 };
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use std::{
+    borrow::Cow,
+    env::{self, VarError},
     error::Error as StdError,
     fmt::{self, Write},
     time::Duration,
@@ -33,15 +35,58 @@ use tokio::sync::OnceCell;
 /// Region and credentials come from the AWS SDK's default chain (`AWS_REGION` and what Lambda puts into
 /// the environment); [`client`](Self::client) takes a client of your own.
 pub struct SecretsManager {
-    id: &'static str,
+    id: Id,
     fresh_for: Duration,
     client: OnceCell<Client>,
+}
+
+/// Name or ARN of a secret.
+#[derive(Debug)]
+enum Id {
+    Written(&'static str),
+    /// In the environment variable of this name.
+    Variable(&'static str),
+}
+
+impl Id {
+    fn read(&self) -> Result<Cow<'static, str>, Error> {
+        match self {
+            Self::Written(id) => Ok(Cow::Borrowed(id)),
+            Self::Variable(variable) => match env::var(variable) {
+                Ok(id) if !id.trim().is_empty() => Ok(Cow::Owned(id.trim().to_owned())),
+                Ok(_) | Err(VarError::NotPresent) => Err(unavailable(format_args!(
+                    "the environment variable {variable} is not set, or empty: set it to the name or ARN of a secret in AWS Secrets Manager"
+                ))),
+                Err(VarError::NotUnicode(_)) => Err(unavailable(format_args!(
+                    "the environment variable {variable} is not valid Unicode"
+                ))),
+            },
+        }
+    }
 }
 
 impl SecretsManager {
     /// The secret of this name or ARN, in its current version.
     #[must_use]
     pub const fn secret(id: &'static str) -> Self {
+        Self::of(Id::Written(id))
+    }
+
+    /// The secret whose name or ARN is in the environment variable `variable`, in its current version.
+    /// Where that is not set, [`run`](crate::run) says so before the first event.
+    ///
+    /// ```
+    /// use db_handler::credentials::SecretsManager;
+    ///
+    /// static DB_SECRET: SecretsManager = SecretsManager::from_env("DB_SECRET_ARN");
+    /// # let _ = &DB_SECRET;
+    /// ```
+    #[must_use]
+    pub const fn from_env(variable: &'static str) -> Self {
+        Self::of(Id::Variable(variable))
+    }
+
+    const fn of(id: Id) -> Self {
         Self {
             id,
             fresh_for: SECRET_FRESH,
@@ -70,17 +115,17 @@ impl SecretsManager {
                 "AWS Secrets Manager needs a region: AWS_REGION is not set",
             ));
         }
-        let answer = client.get_secret_value().secret_id(self.id).send().await;
-        let answer = answer.map_err(|error| self.refused(error))?;
+        let id = self.id.read()?;
+        let answer = client.get_secret_value().secret_id(&*id).send().await;
+        let answer = answer.map_err(|error| Self::refused(&id, error))?;
         answer.secret_string.ok_or_else(|| {
             unavailable(format_args!(
-                "the secret {} in AWS Secrets Manager is binary, and has no text",
-                self.id
+                "the secret {id} in AWS Secrets Manager is binary, and has no text"
             ))
         })
     }
 
-    fn refused(&self, error: SdkError<GetSecretValueError>) -> Error {
+    fn refused(id: &str, error: SdkError<GetSecretValueError>) -> Error {
         let said = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
@@ -90,8 +135,7 @@ impl SecretsManager {
             },
         };
         let refused = unavailable(format_args!(
-            "AWS Secrets Manager does not hand over {}: {said}",
-            self.id
+            "AWS Secrets Manager does not hand over {id}: {said}"
         ));
         // Without the answer itself, which may have the secret in it.
         match error.into_source() {
@@ -130,6 +174,10 @@ impl Provider for SecretsManager {
         let json = self.ask().await?;
         Ok(Secret::from_rds_json(&json)?.fresh_for(self.fresh_for))
     }
+
+    fn check(&self) -> Result<(), Error> {
+        self.id.read().map(drop)
+    }
 }
 
 impl fmt::Debug for SecretsManager {
@@ -148,7 +196,7 @@ async fn default_client() -> Client {
         .build_https();
     let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
     // Asking the instance's metadata for a region takes seconds where there is none.
-    if let Some(region) = region(|variable| std::env::var(variable).ok()) {
+    if let Some(region) = region(|variable| env::var(variable).ok()) {
         config = config.region(Region::new(region));
     }
     Client::new(&config.load().await)

@@ -109,6 +109,11 @@ pub(super) async fn prepare<R: Resource>(
         resource::url(settings.env)
             .map_err(|error| error.at(Stage::Init).in_handler(site.name()))?;
     }
+    if let Some(source) = settings.credentials {
+        source
+            .check()
+            .map_err(|error| error.at(Stage::Init).in_handler(site.name()))?;
+    }
     if settings.connect == Connect::Lazy {
         return Ok(());
     }

@@ -21,6 +21,7 @@ mod set;
 mod silent;
 mod tag;
 mod thaw;
+mod tls;
 mod transaction;
 mod url;
 

@@ -55,11 +55,21 @@ impl From<io::Error> for RunError {
 }
 
 /// A sandbox and a plan.
-#[derive(Debug)]
 pub struct Fleet {
     sandbox: Sandbox,
     plan: Plan,
     observe: Option<String>,
+}
+
+/// Without the URL of the server, which has a password in it.
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet")
+            .field("sandbox", &self.sandbox)
+            .field("plan", &self.plan)
+            .field("is_observed", &self.observe.is_some())
+            .finish()
+    }
 }
 
 /// What one environment brings home.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io,
+    fmt, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -11,11 +11,23 @@ use bytes::Bytes;
 use serde_json::Value;
 
 /// A program that speaks the Lambda Runtime API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Function {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
+}
+
+/// Without the variables' values, among which are passwords.
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Function")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .field("env", &variables)
+            .finish()
+    }
 }
 
 impl Function {

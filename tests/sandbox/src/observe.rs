@@ -52,7 +52,6 @@ enum State {
 pub(crate) type Ports = Arc<dyn Fn() -> HashSet<u16> + Send + Sync>;
 
 /// Looks at the server at short intervals until it is dropped.
-#[derive(Debug)]
 pub(crate) struct Observer {
     samples: Arc<Mutex<Vec<Sample>>>,
     task: JoinHandle<()>,

@@ -1,7 +1,7 @@
 //! The configuration from which environments are made.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -45,10 +45,20 @@ pub struct Sandbox {
 }
 
 /// A database that the function reaches through a proxy of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Database {
     variable: String,
     url: Url,
+}
+
+/// Without the URL, which has a password in it.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("variable", &self.variable)
+            .field("target", &target(&self.url).unwrap_or_default())
+            .finish()
+    }
 }
 
 impl Sandbox {
@@ -302,4 +312,27 @@ fn proxied(url: &Url, proxy: &Proxy) -> String {
     }
     let _ = url.set_port(Some(proxy.addr().port()));
     url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fleet::Fleet, plan::Plan};
+
+    #[test]
+    fn no_debug_shows_a_password() {
+        let url = "postgres://app:hunter2@db.internal:5432/shop";
+        let function = Function::new("orders").env("DB_PASSWORD", "hunter2");
+        let sandbox = Sandbox::new(function)
+            .database("DATABASE_URL", url)
+            .expect("a URL");
+        let shown = format!("{sandbox:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        for told in ["DATABASE_URL", "db.internal:5432", "DB_PASSWORD"] {
+            assert!(shown.contains(told), "{shown}");
+        }
+        let fleet = Fleet::new(sandbox, Plan::new(1, 1)).observe(url);
+        let shown = format!("{fleet:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
 }

@@ -123,12 +123,14 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
         ),
         ErrorKind::Tls => (
             "offered no encrypted session that holds",
-            format!("check `tls` and `tlsCAFile` in {variable}, and the server's certificate"),
+            format!(
+                "check `tlsCAFile` in {variable}, and the server's certificate, or add `tls=false` if this network is trusted"
+            ),
         ),
         ErrorKind::ConnectionLost => (
             "ended the connection",
             format!(
-                "has it room for another one, and does {variable} say `tls=true` where it must?"
+                "has it room for another one, and does it want TLS (`tls=true` in {variable}, and the default with a password and to another machine), or none (`tls=false`)?"
             ),
         ),
         _ => (

@@ -2,11 +2,12 @@
 
 use crate::{
     error::{Error, ErrorKind, Stage},
+    local_host::is_local_host,
     resource::Acquire,
 };
 use ::mongodb::{
     bson::oid::ObjectId,
-    options::{ClientOptions, DriverInfo, ServerMonitoringMode},
+    options::{ClientOptions, DriverInfo, ServerAddress, ServerMonitoringMode, Tls, TlsOptions},
 };
 use std::{env, time::Duration};
 
@@ -31,8 +32,24 @@ pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
     let mut options = ClientOptions::parse(&url)
         .await
         .map_err(|error| not_resolved(acquire, &error))?;
+    encrypt(&mut options);
     bound(&mut options, acquire);
     Ok(options)
+}
+
+/// To another machine a password does not go in plain text because nobody has written anything: `tls=false`
+/// has to be written.
+fn encrypt(options: &mut ClientOptions) {
+    let is_local = |address: &ServerAddress| match address {
+        ServerAddress::Tcp { host, .. } => is_local_host(host),
+        #[cfg(unix)]
+        ServerAddress::Unix { .. } => true,
+        _ => false,
+    };
+    let crosses_a_network = !options.hosts.iter().all(is_local);
+    if options.tls.is_none() && options.credential.is_some() && crosses_a_network {
+        options.tls = Some(Tls::Enabled(TlsOptions::default()));
+    }
 }
 
 fn bound(options: &mut ClientOptions, acquire: &Acquire) {
@@ -207,4 +224,32 @@ pub(super) fn no_database(acquire: &Acquire) -> Error {
 
 fn variable(acquire: &Acquire) -> &'static str {
     acquire.settings().env.unwrap_or("the URL's variable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn tls(url: &str) -> Option<bool> {
+        let mut options = ClientOptions::parse(url).await.expect("a URL");
+        encrypt(&mut options);
+        options.tls.map(|tls| matches!(tls, Tls::Enabled(_)))
+    }
+
+    #[tokio::test]
+    async fn a_password_goes_to_another_machine_over_tls_unless_the_url_says_otherwise() {
+        assert_eq!(tls("mongodb://app:x@db.internal/shop").await, Some(true));
+        assert_eq!(
+            tls("mongodb://app:x@127.0.0.1,10.0.0.1/shop").await,
+            Some(true)
+        );
+        let plain = "mongodb://app:x@db.internal/shop?tls=false";
+        assert_eq!(tls(plain).await, Some(false));
+        for as_the_driver_has_it in [
+            "mongodb://app:x@127.0.0.1,localhost/shop",
+            "mongodb://db.internal/shop",
+        ] {
+            assert_eq!(tls(as_the_driver_has_it).await, None);
+        }
+    }
 }

@@ -16,6 +16,8 @@ pub(super) enum Advice {
     TokenForEachInvocation,
     /// Whoever is between us and the server may read along, or be the server.
     UnverifiedServer,
+    /// Parameters of the URL say nothing to sqlx.
+    UnknownParameters,
     /// All instances together may want more connections than there are.
     OverTheLimit,
 }
@@ -33,6 +35,14 @@ pub(super) fn give(acquire: &Acquire, is_token: bool, is_unverified: bool) {
         if is_news(acquire.handler(), advice) {
             tracing::warn!(handler = acquire.handler(), "{}", advice.text());
         }
+    }
+}
+
+/// Says which parameters of the URL in `variable` are ignored, by their names: a value may be a password.
+pub(super) fn ignoring_parameters(acquire: &Acquire, variable: &str, parameters: &str) {
+    let (handler, advice) = (acquire.handler(), Advice::UnknownParameters);
+    if is_news(handler, advice) {
+        tracing::warn!(handler, variable, parameters, "{}", advice.text());
     }
 }
 
@@ -92,23 +102,13 @@ impl Advice {
                 "the server's certificate is not verified on the way to a remote host: write `sslmode=verify-full` \
                  (MySQL: `ssl-mode=VERIFY_IDENTITY`) and the certificate's authority into the URL"
             }
+            Self::UnknownParameters => "parameters of the URL that are not known here are ignored",
             Self::OverTheLimit => {
                 "`max` times the budget's instances is more than the server has room for: lower `max` or the function's \
                  concurrency, or write the server's own limit into `budget(connections = ..)`"
             }
         }
     }
-}
-
-/// Whether `host` is this machine, which nobody else can be taken for.
-#[cfg(any(feature = "postgres", feature = "mysql", test))]
-pub(super) fn is_here(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.starts_with('/')
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -121,15 +121,5 @@ mod tests {
         assert!(!is_news("tests::one", Advice::UnverifiedServer));
         assert!(is_news("tests::one", Advice::TokenForEachInvocation));
         assert!(is_news("tests::two", Advice::UnverifiedServer));
-    }
-
-    #[test]
-    fn this_machine_needs_no_certificate() {
-        for host in ["localhost", "127.0.0.1", "[::1]", "/run/postgresql"] {
-            assert!(is_here(host), "{host}");
-        }
-        for host in ["10.0.0.1", "db.internal", "localhost.example"] {
-            assert!(!is_here(host), "{host}");
-        }
     }
 }

@@ -35,6 +35,15 @@ pub trait Driver:
     /// A URL as it should look.
     const EXAMPLE: &'static str;
 
+    /// The parameters in the query of its URLs, except for those that TLS has.
+    const PARAMETERS: &'static [&'static str];
+
+    /// Whether `key` is one of the parameters that are more than a word.
+    fn is_parameter(key: &str) -> bool {
+        let _ = key;
+        false
+    }
+
     /// Reads a URL.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! What sqlx's errors mean. sqlx itself tells few of them apart.
 
-use super::driver::Driver;
+use super::{driver::Driver, tls};
 use crate::{
+    credentials::Secret,
     error::{Error, ErrorKind, Stage},
     lifecycle,
     resource::{Acquire, Symptom},
@@ -70,6 +71,7 @@ impl From<sqlx::Error> for Error {
             ErrorKind::AllInUse => format!(
                 "{error}: no connection came free in time, or none could be opened (more is known in the handler's own task, of a pool that it was lent)"
             ),
+            _ if tls::is_declined(&error) => format!("{error}; {}", tls::AFTER_DECLINED),
             _ => error.to_string(),
         };
         Self::new(kind, message).at(stage).caused_by(error)
@@ -115,8 +117,47 @@ fn database_kind(error: &dyn sqlx::error::DatabaseError) -> Option<ErrorKind> {
     None
 }
 
+/// Where host and database of a connection were said.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SaidBy<'a> {
+    Url,
+    /// In the secret, as far as it says anything, otherwise in the URL.
+    Secret(&'a Secret),
+    /// In one of the two.
+    Either,
+}
+
+impl SaidBy<'_> {
+    /// Where to look for what the secret says if it `has` it.
+    fn place(self, variable: &str, has: fn(&Secret) -> bool) -> String {
+        match self {
+            Self::Secret(secret) if has(secret) => "what `credentials` provides".to_owned(),
+            Self::Url | Self::Secret(_) => variable.to_owned(),
+            Self::Either => format!("{variable}, or in what `credentials` provides"),
+        }
+    }
+
+    fn is_token(self) -> bool {
+        matches!(self, Self::Secret(secret) if secret.is_token)
+    }
+}
+
 /// The error of a connection that could not be opened, with the place it should have led to.
 pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sqlx::Error) -> Error {
+    let said_by = match acquire.settings().credentials {
+        Some(_) => SaidBy::Either,
+        None => SaidBy::Url,
+    };
+    connecting_as::<DB>(acquire, said_by, target, error)
+}
+
+/// The same, where it is known what was `said_by` whom.
+pub(super) fn connecting_as<DB: Driver>(
+    acquire: &Acquire,
+    said_by: SaidBy<'_>,
+    target: &str,
+    error: sqlx::Error,
+) -> Error {
     let kind = match &error {
         sqlx::Error::Database(database) => DB::kind(&**database),
         sqlx::Error::Io(io) => Some(io_kind(io)),
@@ -129,7 +170,8 @@ pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sql
     let advice = match kind {
         ErrorKind::Refused => "is the server running and listening there?".to_owned(),
         ErrorKind::Unreachable => {
-            format!("is the host in {variable} right, and reachable from here?")
+            let place = said_by.place(variable, |secret| secret.host.is_some());
+            format!("is the host in {place} right, and reachable from here?")
         }
         ErrorKind::TooManyConnections => format!(
             "the server has no connection to spare: lower `max` (now {}) or the function's concurrency, or raise the server's limit",
@@ -139,7 +181,13 @@ pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sql
             "check the user, and what `credentials` provides".to_owned()
         }
         ErrorKind::Authentication => format!("check user and password in {variable}"),
-        ErrorKind::NoSuchDatabase => format!("check the database's name in {variable}"),
+        ErrorKind::NoSuchDatabase => {
+            let place = said_by.place(variable, |secret| secret.database.is_some());
+            format!("check the database's name in {place}")
+        }
+        ErrorKind::Tls if tls::is_declined(&error) => {
+            tls::after_declined::<DB::Options>(variable, said_by.is_token())
+        }
         ErrorKind::Tls => "check `sslmode` and the server's certificate".to_owned(),
         _ => "the server is not ready to serve".to_owned(),
     };

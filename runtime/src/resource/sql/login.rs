@@ -1,7 +1,13 @@
 //! As whom, and where, a connection is opened: what the URL says, what the credentials say over it, and
 //! a second try with fresh ones.
 
-use super::{advice, driver::Driver, fault, url};
+use super::{
+    advice,
+    driver::Driver,
+    fault::{self, SaidBy},
+    tls::{self, TlsMode, TlsWords, WrittenTls},
+    url::{self, Written},
+};
 use crate::{
     clock::Stamp,
     credentials::{self, Engine, Resolved, Secret, Source, Target},
@@ -9,29 +15,39 @@ use crate::{
     resource::Acquire,
 };
 use futures_util::future::BoxFuture;
-use std::env;
-use tokio::time::timeout_at;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// How the connect options of one database take what is not in the URL.
 pub trait Identify: Sized {
+    /// What its URLs call the parts of TLS.
+    const TLS: &'static TlsWords;
+
     /// What the URL said about the way to the server.
     fn target(&self, variable: &'static str, written: &Written) -> Target;
 
-    /// Puts what `secret` holds over what the URL said; with `verify`, the server has to prove its name.
-    fn identified_by(self, secret: &Secret, verify: bool) -> Self;
+    /// Puts what `secret` holds over what the URL said.
+    fn identified_by(self, secret: &Secret) -> Self;
+
+    /// Whether the server is on this machine.
+    fn is_local(&self) -> bool;
+
+    /// How strictly the connection is encrypted.
+    fn tls_mode(&self) -> TlsMode;
+
+    /// The same, encrypted as `mode` says, which is [`TlsMode::Require`] at least.
+    fn with_tls_mode(self, mode: TlsMode) -> Self;
+
+    /// The same, letting the server ask for the password itself, as it does for what it cannot compare
+    /// with a hash.
+    fn revealing_password(self) -> Self {
+        self
+    }
 
     /// Whether another server could pass for the one that is meant.
-    fn trusts_anybody(&self) -> bool;
-}
-
-/// Which parts are there in a URL, whatever defaults sqlx has for the rest.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a part of its own")]
-pub struct Written {
-    pub(super) host: bool,
-    pub(super) user: bool,
-    pub(super) database: bool,
-    pub(super) tls_mode: bool,
+    fn trusts_anybody(&self) -> bool {
+        self.tls_mode() < TlsMode::VerifyCa && !self.is_local()
+    }
 }
 
 /// See the module.
@@ -41,13 +57,15 @@ pub(super) struct Login<DB: Driver> {
     /// What is said first on a new connection.
     greeting: String,
     credentials: Option<(Source, Target)>,
-    writes_tls_mode: bool,
+    tls: WrittenTls,
 }
 
 /// The options for one try, and the secret in them.
 pub(super) struct Attempt<DB: Driver> {
     pub(super) options: DB::Options,
     resolved: Option<Resolved>,
+    /// How long it took to get the secret.
+    fetching: Duration,
 }
 
 impl<DB: Driver> Login<DB> {
@@ -58,11 +76,8 @@ impl<DB: Driver> Login<DB> {
             Err(error) if source.is_some() && error.kind() == ErrorKind::MissingUrl => None,
             url => Some(url?),
         };
-        let written = text.as_deref().map(Written::in_url).unwrap_or_default();
-        let (options, greeting) = match text {
-            Some(text) => url::options_of::<DB>(acquire, &text)?,
-            None => url::options_of::<DB>(acquire, &format!("{}:///", DB::SCHEMES[0]))?,
-        };
+        let text = text.unwrap_or_else(|| format!("{}:///", DB::SCHEMES[0]));
+        let (options, greeting, written) = url::options_of::<DB>(acquire, &text)?;
         let variable = acquire.settings().env.unwrap_or("the URL");
         let credentials = match source {
             Some(source) => Some((source, targeted::<DB>(&options, variable, &written)?)),
@@ -72,7 +87,7 @@ impl<DB: Driver> Login<DB> {
             options,
             greeting,
             credentials,
-            writes_tls_mode: written.tls_mode,
+            tls: written.tls,
         })
     }
 
@@ -88,15 +103,12 @@ impl<DB: Driver> Login<DB> {
 
     /// The options for the next try, with a secret that is fresh.
     pub(super) async fn attempt(&self, acquire: &Acquire) -> Result<Attempt<DB>, Error> {
-        let Some((source, target)) = &self.credentials else {
-            advice::give(acquire, false, self.options.trusts_anybody());
-            return Ok(Attempt {
-                options: self.options.clone(),
-                resolved: None,
-            });
+        let from = Instant::now();
+        let resolved = match &self.credentials {
+            Some((source, target)) => Some(credentials::resolve(acquire, *source, target).await?),
+            None => None,
         };
-        let resolved = credentials::resolve(acquire, *source, target).await?;
-        let attempt = self.with(resolved);
+        let attempt = self.with(acquire, resolved, from.elapsed()).await?;
         let is_token = attempt.resolved.as_ref().is_some_and(Resolved::is_token);
         advice::give(acquire, is_token, attempt.options.trusts_anybody());
         Ok(attempt)
@@ -116,8 +128,11 @@ impl<DB: Driver> Login<DB> {
             handler = acquire.handler(),
             "the server did not let us in: the credentials are fetched afresh"
         );
+        let from = Instant::now();
         let resolved = credentials::refresh(acquire, *source, target, failed).await?;
-        Ok(Some(self.with(resolved)))
+        self.with(acquire, Some(resolved), from.elapsed())
+            .await
+            .map(Some)
     }
 
     /// Connects by `dial`, and where the server does not let us in, once more with fresh credentials.
@@ -151,14 +166,27 @@ impl<DB: Driver> Login<DB> {
         self.credentials.is_some()
     }
 
-    fn with(&self, resolved: Resolved) -> Attempt<DB> {
-        let secret = &resolved.secret;
-        // What a token may do is too much to be shown to a server that has not proved who it is.
-        let verify = secret.is_token && !self.writes_tls_mode;
-        Attempt {
-            options: self.options.clone().identified_by(secret, verify),
-            resolved: Some(resolved),
-        }
+    async fn with(
+        &self,
+        acquire: &Acquire,
+        resolved: Option<Resolved>,
+        fetching: Duration,
+    ) -> Result<Attempt<DB>, Error> {
+        let secret = resolved.as_ref().map(|resolved| &*resolved.secret);
+        let options = match secret {
+            Some(secret) => self.options.clone().identified_by(secret),
+            None => self.options.clone(),
+        };
+        let options = tls::secured(options, &self.tls, secret)
+            .map_err(|why| acquire.failed(ErrorKind::Tls, why))?;
+        tls::look_at_files(&self.tls, options.tls_mode())
+            .await
+            .map_err(|why| acquire.failed(ErrorKind::InvalidUrl, why))?;
+        Ok(Attempt {
+            options,
+            resolved,
+            fetching,
+        })
     }
 }
 
@@ -189,11 +217,28 @@ async fn dial_once<'d, DB: Driver, T>(
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             let for_lack_of_room = error.as_database_error().is_some_and(DB::has_no_room);
+            let said_by = match &attempt.resolved {
+                Some(resolved) => SaidBy::Secret(&resolved.secret),
+                None => SaidBy::Url,
+            };
             Err(Denied {
-                why: fault::connecting::<DB>(acquire, &place(), error),
+                why: fault::connecting_as::<DB>(acquire, said_by, &place(), error),
                 for_lack_of_room,
             })
         }
+        // Then it is not the network that has to be looked at.
+        Err(_) if attempt.fetching > acquire.within() / 2 => Err(acquire
+            .failed(
+                ErrorKind::ConnectTimeout,
+                format!(
+                    "getting what `credentials` provides took {} ms of the {} ms that connecting to {} at {} may take, and the rest was not enough",
+                    attempt.fetching.as_millis(),
+                    acquire.within().as_millis(),
+                    DB::NAME,
+                    place(),
+                ),
+            )
+            .into()),
         Err(_) => Err(fault::connect_timed_out::<DB>(acquire, &place()).into()),
     }
 }
@@ -212,99 +257,4 @@ fn targeted<DB: Driver>(
         .at(Stage::Acquire));
     }
     Ok(target)
-}
-
-impl Written {
-    fn in_url(url: &str) -> Self {
-        let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
-        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let has = |names: &[&str]| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .any(|(name, _)| names.contains(&name))
-        };
-        // sqlx reads PostgreSQL's variables, too.
-        let set = |name| url.starts_with("postgres") && env::var_os(name).is_some();
-        Self {
-            host: !host.is_empty() || has(&["host", "hostaddr", "socket"]) || set("PGHOST"),
-            user: !user.is_empty() && !user.starts_with(':') || has(&["user"]) || set("PGUSER"),
-            database: !path.is_empty() || has(&["dbname"]) || set("PGDATABASE"),
-            tls_mode: has(&["sslmode", "ssl-mode"]) || set("PGSSLMODE"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(feature = "postgres")]
-    #[test]
-    fn a_token_is_for_a_server_that_proves_its_name_unless_the_url_says_otherwise() {
-        use crate::config::{Config, Defaults, Settings};
-        use sqlx::postgres::{PgConnectOptions, PgSslMode};
-        use std::str::FromStr;
-
-        async fn token() -> Result<Secret, Error> {
-            let mut secret = Secret::new("token");
-            secret.is_token = true;
-            Ok(secret)
-        }
-        async fn password() -> Result<Secret, Error> {
-            Ok(Secret::new("password"))
-        }
-        let mode = |source, url: &str| {
-            let written = Written::in_url(url);
-            let options = PgConnectOptions::from_str(url).expect("a URL");
-            let target = options.target("DATABASE_URL", &written);
-            let login = Login::<sqlx::Postgres> {
-                options,
-                greeting: String::new(),
-                credentials: Some((source, target)),
-                writes_tls_mode: written.tls_mode,
-            };
-            let settings = Settings::new(&Config::new(), &Defaults::SQL);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async {
-                let acquire = Acquire::new("tests::tls", settings, None);
-                let attempt = login.attempt(&acquire).await.expect("provided");
-                attempt.options.get_ssl_mode()
-            })
-        };
-        let modes = [
-            mode(Source::new(&token), "postgres://app@db.internal/shop"),
-            mode(
-                Source::new(&token),
-                "postgres://app@db.internal/shop?sslmode=require",
-            ),
-            mode(Source::new(&password), "postgres://app@db.internal/shop"),
-        ];
-        assert!(matches!(
-            modes,
-            [PgSslMode::VerifyFull, PgSslMode::Require, PgSslMode::Prefer]
-        ));
-    }
-
-    #[test]
-    fn what_a_url_says_is_told_from_defaults() {
-        let full = Written::in_url("postgres://app:x@host:5432/shop?sslmode=require");
-        let all = Written {
-            host: true,
-            user: true,
-            database: true,
-            tls_mode: true,
-        };
-        assert_eq!(full, all);
-        assert_eq!(
-            Written::in_url("postgres:///?host=h&user=u&dbname=d&ssl-mode=disable"),
-            all
-        );
-        assert_eq!(Written::in_url("mysql://:x@/"), Written::default());
-    }
 }

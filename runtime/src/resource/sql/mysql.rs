@@ -4,19 +4,21 @@ mod session;
 
 use self::session::MySqlSession;
 use super::{
-    advice::is_here,
     db::lend_connection,
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
-    login::{Identify, Written},
+    login::Identify,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
+    tls::{TlsMode, TlsWords},
+    url::Written,
 };
 use crate::{
     config::{Proxy, WAIT_TIMEOUT},
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    local_host::is_local_host,
     resource::Fitness,
 };
 use futures_util::future::BoxFuture;
@@ -64,6 +66,14 @@ impl Driver for MySql {
     const HANDLE: &'static str = "MySQL";
     const SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
     const EXAMPLE: &'static str = "mysql://user:password@host:3306/database";
+    const PARAMETERS: &'static [&'static str] = &[
+        "charset",
+        "collation",
+        "socket",
+        "timezone",
+        "time-zone",
+        "statement-cache-capacity",
+    ];
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         // What sqlx would say first on a new connection is said in `introduce` instead, where a question
@@ -82,7 +92,11 @@ impl Driver for MySql {
             .query_pairs()
             .filter(|(key, _)| matches!(&**key, "timezone" | "time-zone"))
             .last()
-            .map_or_else(|| "+00:00".into(), |(_, value)| value.replace('\'', "''"));
+            .map_or_else(|| "+00:00".into(), |(_, value)| value.into_owned());
+        // They stand in a statement, and what ends a literal depends on the server's mode.
+        is_plain("timezone", &time_zone, "+-:/_")?;
+        is_plain("charset", options.get_charset(), "_")?;
+        is_plain("collation", options.get_collation().unwrap_or("_"), "_")?;
         let collate = options
             .get_collation()
             .map_or_else(String::new, |collation| format!(" COLLATE {collation}"));
@@ -204,6 +218,22 @@ impl Driver for MySql {
 }
 
 impl Identify for MySqlConnectOptions {
+    const TLS: &'static TlsWords = &TlsWords {
+        mode: &["ssl-mode", "sslmode"],
+        modes: &[
+            "DISABLED",
+            "PREFERRED",
+            "REQUIRED",
+            "VERIFY_CA",
+            "VERIFY_IDENTITY",
+        ],
+        disable: "DISABLED",
+        verify: "VERIFY_IDENTITY",
+        verify_ca: "VERIFY_CA",
+        root: &["ssl-ca", "sslca"],
+        client: &["ssl-cert", "sslcert", "ssl-key", "sslkey"],
+    };
+
     fn target(&self, variable: &'static str, written: &Written) -> Target {
         Target {
             variable,
@@ -215,7 +245,7 @@ impl Identify for MySqlConnectOptions {
         }
     }
 
-    fn identified_by(self, secret: &Secret, verify: bool) -> Self {
+    fn identified_by(self, secret: &Secret) -> Self {
         let mut options = self.password(secret.password());
         if let Some(user) = &secret.user {
             options = options.username(user);
@@ -232,22 +262,35 @@ impl Identify for MySqlConnectOptions {
         if let Some(pem) = &secret.root_certificate {
             options = options.ssl_ca_from_pem(pem.to_vec());
         }
-        if secret.is_token {
-            // The server cannot compare a token with a hash: it has to see it.
-            options = options.enable_cleartext_plugin(true);
-        }
-        if verify {
-            options = options.ssl_mode(MySqlSslMode::VerifyIdentity);
-        }
         options
     }
 
-    fn trusts_anybody(&self) -> bool {
-        let verifies = matches!(
-            self.get_ssl_mode(),
-            MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity
-        );
-        !verifies && self.get_socket().is_none() && !is_here(self.get_host())
+    fn is_local(&self) -> bool {
+        self.get_socket().is_some() || is_local_host(self.get_host())
+    }
+
+    fn tls_mode(&self) -> TlsMode {
+        match self.get_ssl_mode() {
+            MySqlSslMode::Disabled => TlsMode::Disable,
+            MySqlSslMode::Preferred => TlsMode::Prefer,
+            MySqlSslMode::Required => TlsMode::Require,
+            MySqlSslMode::VerifyCa => TlsMode::VerifyCa,
+            MySqlSslMode::VerifyIdentity => TlsMode::VerifyFull,
+        }
+    }
+
+    fn with_tls_mode(self, mode: TlsMode) -> Self {
+        self.ssl_mode(match mode {
+            TlsMode::Disable => MySqlSslMode::Disabled,
+            TlsMode::Prefer => MySqlSslMode::Preferred,
+            TlsMode::Require => MySqlSslMode::Required,
+            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+            TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+        })
+    }
+
+    fn revealing_password(self) -> Self {
+        self.enable_cleartext_plugin(true)
     }
 }
 
@@ -276,11 +319,46 @@ fn wait_timeout(silence: Duration) -> String {
     format!("wait_timeout=LEAST(@@wait_timeout,{seconds})")
 }
 
+/// Refuses a `value` of letters, digits and `others` that has anything else in it.
+fn is_plain(parameter: &str, value: &str, others: &str) -> Result<(), sqlx::Error> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || others.as_bytes().contains(&byte);
+    if !value.is_empty() && value.bytes().all(is_plain) {
+        return Ok(());
+    }
+    let text = format!("{parameter} has a character that none has, or is empty");
+    Err(sqlx::Error::Configuration(text.into()))
+}
+
 lend_connection!(MySqlConnection, MySql);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_a_url_ends_the_literal_or_the_statement_that_it_stands_in() {
+        let greeting = |query| MySql::greeting(&format!("mysql://app@host/shop?{query}"), None);
+        for query in [
+            r"timezone=\',sql_mode=''%23",
+            "time-zone='",
+            "timezone=",
+            "charset=utf8mb4;drop",
+            "collation=utf8mb4_bin,@a:=1",
+        ] {
+            let error = greeting(query).expect_err(query).to_string();
+            assert!(error.contains("a character that none has"), "{error}");
+        }
+        for query in [
+            "timezone=SYSTEM",
+            "timezone=%2B02:00",
+            "timezone=-03:00",
+            "timezone=America/Port-au-Prince",
+            "timezone=Etc/GMT%2B5",
+            "collation=utf8mb4_unicode_520_ci&charset=utf8mb4",
+        ] {
+            assert!(greeting(query).is_ok(), "{query}");
+        }
+    }
 
     #[test]
     fn behind_a_proxy_no_variable_of_the_users_own_is_set() {

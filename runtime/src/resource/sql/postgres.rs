@@ -5,19 +5,21 @@ mod session;
 
 use self::session::{Backend, PgSession};
 use super::{
-    advice::is_here,
     db::lend_connection,
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
-    login::{Identify, Written},
+    login::Identify,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
+    tls::{TlsMode, TlsWords},
+    url::Written,
 };
 use crate::{
     config::STOP_AGAIN,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
+    local_host::is_local_host,
     resource::Fitness,
 };
 use futures_util::future::{BoxFuture, ready};
@@ -66,6 +68,21 @@ impl Driver for Postgres {
     const HANDLE: &'static str = "PostgreSQL";
     const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
     const EXAMPLE: &'static str = "postgres://user:password@host:5432/database";
+    const PARAMETERS: &'static [&'static str] = &[
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+        "statement-cache-capacity",
+    ];
+
+    fn is_parameter(key: &str) -> bool {
+        key.starts_with("options[") && key.ends_with(']')
+    }
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         PgConnectOptions::from_str(url)
@@ -88,7 +105,8 @@ impl Driver for Postgres {
     fn behind_a_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
         if options.get_options().is_some() {
             return Err(
-                "a proxy lets no startup `options` through: take `options=..` out of it (or unset PGOPTIONS), and                  write `ALTER ROLE .. SET ..` on the server, or `SET LOCAL ..` in the transaction",
+                "a proxy lets no startup `options` through: take `options=..` out of it (or unset PGOPTIONS), and \
+                 write `ALTER ROLE .. SET ..` on the server, or `SET LOCAL ..` in the transaction",
             );
         }
         // PgBouncer turns away whoever sends a startup parameter that it does not track.
@@ -172,7 +190,8 @@ impl Driver for Postgres {
         // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
         // long as it runs, and the pooler gives its connection to nobody else.
         let cancel = format!(
-            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END              FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END \
+             FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
             names.join(", ")
         );
         Box::pin(silently(async move {
@@ -248,6 +267,23 @@ impl Driver for Postgres {
 }
 
 impl Identify for PgConnectOptions {
+    const TLS: &'static TlsWords = &TlsWords {
+        mode: &["sslmode", "ssl-mode"],
+        modes: &[
+            "disable",
+            "allow",
+            "prefer",
+            "require",
+            "verify-ca",
+            "verify-full",
+        ],
+        disable: "disable",
+        verify: "verify-full",
+        verify_ca: "verify-ca",
+        root: &["sslrootcert", "ssl-root-cert", "ssl-ca"],
+        client: &["sslcert", "ssl-cert", "sslkey", "ssl-key"],
+    };
+
     fn target(&self, variable: &'static str, written: &Written) -> Target {
         Target {
             variable,
@@ -259,7 +295,7 @@ impl Identify for PgConnectOptions {
         }
     }
 
-    fn identified_by(self, secret: &Secret, verify: bool) -> Self {
+    fn identified_by(self, secret: &Secret) -> Self {
         let mut options = self.password(secret.password());
         if let Some(user) = &secret.user {
             options = options.username(user);
@@ -276,18 +312,32 @@ impl Identify for PgConnectOptions {
         if let Some(pem) = &secret.root_certificate {
             options = options.ssl_root_cert_from_pem(pem.to_vec());
         }
-        if verify {
-            options = options.ssl_mode(PgSslMode::VerifyFull);
-        }
         options
     }
 
-    fn trusts_anybody(&self) -> bool {
-        let verifies = matches!(
-            self.get_ssl_mode(),
-            PgSslMode::VerifyCa | PgSslMode::VerifyFull
-        );
-        !verifies && self.get_socket().is_none() && !is_here(self.get_host())
+    fn is_local(&self) -> bool {
+        self.get_socket().is_some() || is_local_host(self.get_host())
+    }
+
+    fn tls_mode(&self) -> TlsMode {
+        match self.get_ssl_mode() {
+            // sqlx never tries TLS for `allow`.
+            PgSslMode::Disable | PgSslMode::Allow => TlsMode::Disable,
+            PgSslMode::Prefer => TlsMode::Prefer,
+            PgSslMode::Require => TlsMode::Require,
+            PgSslMode::VerifyCa => TlsMode::VerifyCa,
+            PgSslMode::VerifyFull => TlsMode::VerifyFull,
+        }
+    }
+
+    fn with_tls_mode(self, mode: TlsMode) -> Self {
+        self.ssl_mode(match mode {
+            TlsMode::Disable => PgSslMode::Disable,
+            TlsMode::Prefer => PgSslMode::Prefer,
+            TlsMode::Require => PgSslMode::Require,
+            TlsMode::VerifyCa => PgSslMode::VerifyCa,
+            TlsMode::VerifyFull => PgSslMode::VerifyFull,
+        })
     }
 }
 

@@ -3,10 +3,12 @@
 use super::{
     db::lend_connection,
     driver::{Cancelled, Driver, sealed::Sealed},
-    login::{Identify, Written},
+    login::Identify,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
+    tls::{TlsMode, TlsWords},
+    url::Written,
 };
 use crate::{
     config::STEPS_BETWEEN_LOOKS,
@@ -54,6 +56,7 @@ impl Driver for Sqlite {
     const SCHEMES: &'static [&'static str] = &["sqlite"];
     const IN_PROCESS: bool = true;
     const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
+    const PARAMETERS: &'static [&'static str] = &["mode", "cache", "immutable", "vfs"];
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         SqliteConnectOptions::from_str(url)
@@ -158,6 +161,8 @@ impl Driver for Sqlite {
 }
 
 impl Identify for SqliteConnectOptions {
+    const TLS: &'static TlsWords = &TlsWords::NONE;
+
     fn target(&self, variable: &'static str, _: &Written) -> Target {
         Target {
             variable,
@@ -169,12 +174,20 @@ impl Identify for SqliteConnectOptions {
         }
     }
 
-    fn identified_by(self, _: &Secret, _: bool) -> Self {
+    fn identified_by(self, _: &Secret) -> Self {
         self
     }
 
-    fn trusts_anybody(&self) -> bool {
-        false
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn tls_mode(&self) -> TlsMode {
+        TlsMode::Disable
+    }
+
+    fn with_tls_mode(self, _: TlsMode) -> Self {
+        self
     }
 }
 
