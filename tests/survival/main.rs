@@ -3,8 +3,11 @@
 
 mod burst;
 mod handle;
+mod lost_writes;
 mod nodelay;
+mod recognized;
 mod reset;
+mod residue;
 mod silence;
 mod stopped;
 mod thaw;

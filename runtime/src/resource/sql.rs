@@ -11,6 +11,8 @@ mod label;
 mod link;
 mod login;
 mod nodelay;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod nonce;
 mod pool;
 #[cfg(feature = "postgres")]
 mod pooled;

@@ -2,6 +2,7 @@
 
 mod executor;
 mod guard;
+mod text;
 
 pub use guard::{DbConnection, DbTransaction};
 

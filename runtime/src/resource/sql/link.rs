@@ -73,6 +73,10 @@ impl<DB: Driver> Link<DB> {
         answers::<DB>(self, longest).await
     }
 
+    pub(super) async fn recognized(&mut self, longest: Duration) -> bool {
+        recognized::<DB>(self, longest).await
+    }
+
     pub(super) async fn reset(&mut self, longest: Duration) -> bool {
         match &mut self.raw {
             Some(raw) if self.resets => reset::<DB>(raw, &mut self.memory, longest).await,
@@ -117,6 +121,20 @@ pub(super) async fn answers<DB: Driver>(
 ) -> bool {
     let pinging = AssertUnwindSafe(connection.ping()).catch_unwind();
     matches!(timeout(longest, pinging).await, Ok(Ok(Ok(()))))
+}
+
+/// Whether the server's reply to a question of ours is recognized within `longest`: then nothing of an earlier
+/// statement is on its way any more, and no transaction is open.
+pub(super) async fn recognized<DB: Driver>(
+    connection: &mut DB::Connection,
+    longest: Duration,
+) -> bool {
+    if connection.is_in_transaction() {
+        // A transaction that was leaked: sqlx would go on counting from there.
+        return false;
+    }
+    let recognizing = AssertUnwindSafe(DB::recognize(connection)).catch_unwind();
+    matches!(timeout(longest, recognizing).await, Ok(Ok(Ok(true))))
 }
 
 /// Whether the session is as good as new within `longest`, after what it was used for has been undone.

@@ -327,7 +327,12 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             let mut memory = DB::Memory::default();
             if !link::reset::<DB>(&mut connection, &mut memory, longest).await {
                 self.state.one_less();
-                drop(connection.detach());
+                if DB::IN_PROCESS {
+                    // Dropped, it would come to its end at some later time.
+                    let _ = connection.close().await;
+                } else {
+                    drop(connection.detach());
+                }
             }
         });
         join_all(resetting).await;

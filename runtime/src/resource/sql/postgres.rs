@@ -6,6 +6,7 @@ use super::{
     driver::{Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::{Identify, Written},
+    nonce::Nonce,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
@@ -18,7 +19,7 @@ use crate::{
 };
 use futures_util::future::{BoxFuture, ready};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgTransaction, Postgres, Row,
+    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgRow, PgSslMode},
     raw_sql,
@@ -36,17 +37,19 @@ pub struct Knowledge {
     pub(super) types: bool,
 }
 
-/// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
-/// goes on using. It begins with what an aborted transaction would refuse everything else for.
+/// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using. It begins with what
+/// an aborted transaction would refuse everything else for.
 const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/// PostgreSQL answers a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
+/// What a `PREPARE` in SQL has left, as the statements that take it away. sqlx's own are prepared by the
+/// protocol, and not by SQL.
+const DEALLOCATE: &str = "(SELECT string_agg('DEALLOCATE ' || quote_ident(name), '; ') \
+     FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// PostgreSQL replies to a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
 /// is refused then.
 pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
-
-/// sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
-const COMMIT_AND_BEGIN: &str = "SELECT 1; COMMIT; BEGIN";
 
 impl Sealed for Postgres {}
 
@@ -172,19 +175,36 @@ impl Driver for Postgres {
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         // Where no transaction is open, the server says so in a warning, which sqlx would log.
         Box::pin(silently(async move {
-            raw_sql(RESET).execute(connection).await?;
-            Ok(Fitness::Fit)
+            let Some(last) = recognized(connection, RESET, &[DEALLOCATE], "").await? else {
+                return Ok(Fitness::Unfit);
+            };
+            let Some(deallocate) = last.try_get::<Option<String>, _>(1)? else {
+                return Ok(Fitness::Fit);
+            };
+            // The server has quoted the names itself.
+            let done = recognized(connection, &deallocate, &[], "").await?;
+            Ok(match done {
+                Some(_) => Fitness::Fit,
+                None => Fitness::Unfit,
+            })
         }))
     }
 
-    fn commit(
-        mut transaction: PgTransaction<'static>,
-    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+    fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(silently(async move {
+            let last = recognized(connection, "ROLLBACK", &[], "").await?;
+            Ok(last.is_some())
+        }))
+    }
+
+    fn commit_on(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            raw_sql(COMMIT_AND_BEGIN)
-                .execute(&mut *transaction)
-                .await
-                .map(drop)
+            // An aborted transaction refuses the nonce. What sqlx still counts as open is to be there when it
+            // is rolled back, or the server would warn of it in its log.
+            match recognized(connection, "", &[], "COMMIT; BEGIN").await? {
+                Some(_) => Ok(()),
+                None => Err(Nonce::missing::<Postgres>()),
+            }
         })
     }
 
@@ -283,6 +303,36 @@ impl Pressured for Postgres {
             room: number(1)?,
         }))
     }
+}
+
+/// Runs `before`, a question for a nonce and for `columns`, and `after`, in one message; returns the last row of
+/// the reply if that has the nonce. Where more is to be known of a session, it is one more column.
+async fn recognized(
+    connection: &mut PgConnection,
+    before: &str,
+    columns: &[&str],
+    after: &str,
+) -> Result<Option<PgRow>, sqlx::Error> {
+    let nonce = Nonce::fresh();
+    let mut ask = format!("SELECT {}", nonce.literal());
+    for column in columns {
+        ask.push_str(", ");
+        ask.push_str(column);
+    }
+    let statements = [before, &ask, after];
+    let message = statements
+        .into_iter()
+        .filter(|statement| !statement.is_empty())
+        .collect::<Vec<&str>>()
+        .join("; ");
+    // Texts of ours, and names that the server has quoted.
+    let rows: Vec<PgRow> = raw_sql(AssertSqlSafe(message))
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .next_back()
+        .filter(|last| nonce.marks(last)))
 }
 
 /// A string in SQL, whatever `standard_conforming_strings` says.

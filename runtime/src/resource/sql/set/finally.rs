@@ -1,6 +1,6 @@
 //! What becomes of the connections when the handler has ended: put back, settled, refreshed, closed.
 
-use super::{Idle, Lent, Phase, Set};
+use super::{Idle, Lent, Phase, Set, lent::Given};
 use crate::{
     config::{Close, QUIET},
     resource::{
@@ -76,7 +76,7 @@ impl<DB: Driver> Set<DB> {
 
     /// Compares the budget with the server, if there is a connection to ask.
     async fn look_at_limit(self: &Arc<Self>) {
-        let Some(mut lent) = self.lend_idle() else {
+        let Some(mut lent) = self.lend_idle().await else {
             return;
         };
         if self.is_within_limit(&mut lent).await == Fitness::Fit {
@@ -136,7 +136,7 @@ impl<DB: Driver> Set<DB> {
                 "the handler has ended, but a task that it left behind still uses its database: that is stopped; spawn such work through `&Background`"
             );
         }
-        let mut idle = self.pop_idle();
+        let mut idle = self.pop_recognized();
         let via = idle.as_mut().map(|idle| &mut *idle.link);
         let acquire = self.acquire_now();
         let stopped = self.address.cancel(&acquire, sessions, via, until).await;
@@ -164,7 +164,7 @@ impl<DB: Driver> Set<DB> {
         let resetting = used.into_iter().map(async |mut lent: Lent<DB>| {
             let Some(link) = &mut lent.link else { return };
             if link.reset(self.settings.ping).await {
-                lent.give_back_as(false, false);
+                lent.give_back_as(Given::Reset);
             } else {
                 self.let_go(lent.into_link());
             }
@@ -180,7 +180,7 @@ impl<DB: Driver> Set<DB> {
 
     /// Whether the server has room for what is to be kept.
     async fn ask_for_room(self: &Arc<Self>) -> Fitness {
-        let Some(mut lent) = self.lend_idle() else {
+        let Some(mut lent) = self.lend_idle().await else {
             return Fitness::Fit;
         };
         let (place, share) = (self.address.target(), self.settings.share);
@@ -195,9 +195,15 @@ impl<DB: Driver> Set<DB> {
     }
 
     /// An idle connection, for a question of our own.
-    fn lend_idle(self: &Arc<Self>) -> Option<Lent<DB>> {
+    async fn lend_idle(self: &Arc<Self>) -> Option<Lent<DB>> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(self.lend(self.pop_idle()?.link, permit))
+        let idle = self.pop_idle()?;
+        let link = if idle.unrecognized {
+            self.recognized(idle.link, QUIET).await?
+        } else {
+            idle.link
+        };
+        Some(self.lend(link, permit))
     }
 
     pub(in crate::resource::sql) async fn close(&self) {
