@@ -78,11 +78,6 @@ const SQLITE: &[Mark] = &[
         Some("0"),
     ),
     (
-        "PRAGMA wal_autocheckpoint = 7",
-        "SELECT CAST(wal_autocheckpoint AS TEXT) FROM pragma_wal_autocheckpoint",
-        Some("1000"),
-    ),
-    (
         "PRAGMA analysis_limit = 7",
         "SELECT CAST(analysis_limit AS TEXT) FROM pragma_analysis_limit",
         Some("0"),
@@ -90,11 +85,6 @@ const SQLITE: &[Mark] = &[
     (
         "PRAGMA cell_size_check = 1",
         "SELECT CAST(cell_size_check AS TEXT) FROM pragma_cell_size_check",
-        Some("0"),
-    ),
-    (
-        "PRAGMA mmap_size = 8192",
-        "SELECT CAST(mmap_size AS TEXT) FROM pragma_mmap_size",
         Some("0"),
     ),
     (

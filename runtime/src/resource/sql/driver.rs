@@ -126,7 +126,10 @@ pub trait Driver:
 
     /// Undoes what an invocation has done to its session: open transaction, `SET`, locks, temporary
     /// tables, cursors. sqlx's own prepared statements stay valid. What cannot be undone, or not be
-    /// proved, makes it unfit, and so does a reply that is not recognized.
+    /// proved, makes it unfit.
+    ///
+    /// # Errors
+    /// When the reply does not come, or is not recognized.
     fn reset<'c>(
         connection: &'c mut Self::Connection,
         memory: &'c mut Self::Memory,

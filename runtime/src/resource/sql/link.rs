@@ -77,10 +77,15 @@ impl<DB: Driver> Link<DB> {
         recognized::<DB>(self, longest).await
     }
 
-    pub(super) async fn reset(&mut self, longest: Duration) -> bool {
+    /// Whether the session is this connection's alone, and not a pooler's.
+    pub(super) fn owns_session(&self) -> bool {
+        self.resets
+    }
+
+    pub(super) async fn reset(&mut self, longest: Duration) -> Reset {
         match &mut self.raw {
             Some(raw) if self.resets => reset::<DB>(raw, &mut self.memory, longest).await,
-            _ => false,
+            _ => Reset::Unfit,
         }
     }
 
@@ -137,18 +142,33 @@ pub(super) async fn recognized<DB: Driver>(
     matches!(timeout(longest, recognizing).await, Ok(Ok(Ok(true))))
 }
 
-/// Whether the session is as good as new within `longest`, after what it was used for has been undone.
+/// What came of a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// The session is as good as new, and the server's reply that says so was recognized.
+    Clean,
+    /// Something is left in the session, or may be.
+    Unfit,
+    /// No reply that was recognized: something may still run.
+    Lost,
+}
+
+/// Undoes within `longest` what the session was used for.
 pub(super) async fn reset<DB: Driver>(
     connection: &mut DB::Connection,
     memory: &mut DB::Memory,
     longest: Duration,
-) -> bool {
+) -> Reset {
     if connection.is_in_transaction() {
         // A transaction that was leaked: sqlx would go on counting from there.
-        return false;
+        return Reset::Unfit;
     }
     let resetting = AssertUnwindSafe(DB::reset(connection, memory)).catch_unwind();
-    matches!(timeout(longest, resetting).await, Ok(Ok(Ok(Fitness::Fit))))
+    match timeout(longest, resetting).await {
+        Ok(Ok(Ok(Fitness::Fit))) => Reset::Clean,
+        Ok(Ok(Ok(_))) => Reset::Unfit,
+        _ => Reset::Lost,
+    }
 }
 
 impl<DB: Driver> Drop for Link<DB> {

@@ -1,4 +1,8 @@
 //! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
+//!
+//! A session is reused only if it is proved that the invocation left nothing in it that another one could read: by
+//! the server's own count of the session's statements, and by its list of the session's variables. What that
+//! takes is in the docs of [`Db`](super::Db).
 
 use super::{
     advice::is_here,
@@ -205,7 +209,7 @@ impl Driver for MySql {
                 .await?;
             let Some((last, counted)) = rows.split_last().filter(|(last, _)| nonce.marks(*last))
             else {
-                return Ok(Fitness::Unfit);
+                return Err(Nonce::missing::<MySql>());
             };
             let mut counters = BTreeMap::new();
             for row in counted {
@@ -228,7 +232,7 @@ impl Driver for MySql {
             let nonce = Nonce::fresh();
             // Without `autocommit`, the next statement would begin a transaction that nobody commits.
             let message = format!(
-                "ROLLBACK; UNLOCK TABLES; SELECT {}, CAST(@@autocommit AS CHAR)",
+                "ROLLBACK; UNLOCK TABLES; SELECT {}, CAST(@@autocommit + 0 AS CHAR)",
                 nonce.literal()
             );
             let rows = raw_sql(AssertSqlSafe(message))

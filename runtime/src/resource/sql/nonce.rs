@@ -31,11 +31,10 @@ impl Nonce {
             .is_ok_and(|first| first == self.0)
     }
 
-    /// The error of a commit whose reply does not have it.
+    /// The error of a reply that does not have it.
     pub(super) fn missing<DB: Database>() -> sqlx::Error {
         sqlx::Error::Protocol(format!(
-            "sqlx has lost its place in the protocol of {}: the reply to COMMIT was not recognized (was a `COPY` or a \
-             statement dropped half-way in this transaction?)",
+            "the reply was not recognized: sqlx is out of step with {} (was a `COPY` or a statement dropped half-way?)",
             DB::NAME
         ))
     }

@@ -37,9 +37,8 @@ pub struct Knowledge {
     pub(super) types: bool,
 }
 
-/// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using. It begins with what
-/// an aborted transaction would refuse everything else for.
-const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+/// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using.
+const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// What a `PREPARE` in SQL has left, as the statements that take it away. sqlx's own are prepared by the
@@ -173,27 +172,21 @@ impl Driver for Postgres {
         connection: &'c mut PgConnection,
         _: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
-        // Where no transaction is open, the server says so in a warning, which sqlx would log.
+        // Where a transaction is open, the server warns of the `BEGIN`, which sqlx would log.
         Box::pin(silently(async move {
-            let Some(last) = recognized(connection, RESET, &[DEALLOCATE], "").await? else {
-                return Ok(Fitness::Unfit);
-            };
-            let Some(deallocate) = last.try_get::<Option<String>, _>(1)? else {
-                return Ok(Fitness::Fit);
-            };
-            // The server has quoted the names itself.
-            let done = recognized(connection, &deallocate, &[], "").await?;
-            Ok(match done {
-                Some(_) => Fitness::Fit,
-                None => Fitness::Unfit,
-            })
+            let last = recognized_outside(connection, RESET, &[DEALLOCATE]).await?;
+            if let Some(deallocate) = last.try_get::<Option<String>, _>(1)? {
+                // The server has quoted the names itself.
+                recognized(connection, &deallocate, &[], "").await?;
+            }
+            Ok(Fitness::Fit)
         }))
     }
 
     fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
         Box::pin(silently(async move {
-            let last = recognized(connection, "ROLLBACK", &[], "").await?;
-            Ok(last.is_some())
+            recognized_outside(connection, "", &[]).await?;
+            Ok(true)
         }))
     }
 
@@ -201,10 +194,8 @@ impl Driver for Postgres {
         Box::pin(async move {
             // An aborted transaction refuses the nonce. What sqlx still counts as open is to be there when it
             // is rolled back, or the server would warn of it in its log.
-            match recognized(connection, "", &[], "COMMIT; BEGIN").await? {
-                Some(_) => Ok(()),
-                None => Err(Nonce::missing::<Postgres>()),
-            }
+            recognized(connection, "", &[], "COMMIT; BEGIN").await?;
+            Ok(())
         })
     }
 
@@ -306,20 +297,20 @@ impl Pressured for Postgres {
 }
 
 /// Runs `before`, a question for a nonce and for `columns`, and `after`, in one message; returns the last row of
-/// the reply if that has the nonce. Where more is to be known of a session, it is one more column.
+/// the reply, which has the nonce in column 0. Where more is to be known of a session, it is one more column.
 async fn recognized(
     connection: &mut PgConnection,
     before: &str,
     columns: &[&str],
     after: &str,
-) -> Result<Option<PgRow>, sqlx::Error> {
+) -> Result<PgRow, sqlx::Error> {
     let nonce = Nonce::fresh();
     let mut ask = format!("SELECT {}", nonce.literal());
     for column in columns {
         ask.push_str(", ");
         ask.push_str(column);
     }
-    let statements = [before, &ask, after];
+    let statements = [before.trim_end_matches("; "), &ask, after];
     let message = statements
         .into_iter()
         .filter(|statement| !statement.is_empty())
@@ -329,10 +320,34 @@ async fn recognized(
     let rows: Vec<PgRow> = raw_sql(AssertSqlSafe(message))
         .fetch_all(connection)
         .await?;
-    Ok(rows
-        .into_iter()
+    rows.into_iter()
         .next_back()
-        .filter(|last| nonce.marks(last)))
+        .filter(|last| nonce.marks(last))
+        .ok_or_else(Nonce::missing::<Postgres>)
+}
+
+/// The same outside of any transaction: an open one is rolled back.
+async fn recognized_outside(
+    connection: &mut PgConnection,
+    before: &str,
+    columns: &[&str],
+) -> Result<PgRow, sqlx::Error> {
+    // Of a `ROLLBACK` alone the server would warn in its log, each time that nothing is open.
+    let ending = format!("BEGIN; ROLLBACK; {before}");
+    match recognized(connection, &ending, columns, "").await {
+        Err(error) if is_aborted(&error) => {
+            let ending = format!("ROLLBACK; {before}");
+            recognized(connection, &ending, columns, "").await
+        }
+        done => done,
+    }
+}
+
+/// In an aborted transaction nothing can be begun: `in_failed_sql_transaction`.
+fn is_aborted(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some("25P02"))
 }
 
 /// A string in SQL, whatever `standard_conforming_strings` says.

@@ -94,9 +94,13 @@ impl<DB: Driver> DbTransaction<DB> {
         let Some(mut lent) = self.end() else {
             return Ok(());
         };
-        DB::commit_on(&mut lent)
-            .await
-            .map_err(fault::not_committed::<DB>)?;
+        if let Err(error) = DB::commit_on(&mut lent).await {
+            if !fault::ends_the_connection(&error) {
+                Manager::<DB>::start_rollback(&mut lent);
+                lent.in_hand();
+            }
+            return Err(fault::not_committed::<DB>(error));
+        }
         if lent.is_in_transaction() {
             // To sqlx it is still open. What that sends changes nothing, and nobody waits for it here.
             Manager::<DB>::start_rollback(&mut lent);

@@ -43,7 +43,7 @@ impl<DB: Driver> Set<DB> {
 
 /// What is known of a connection that is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Given {
+enum Given {
     /// Every reply has been read, and the session has been reset.
     Reset,
     /// Every reply has been read.
@@ -77,7 +77,7 @@ impl<DB: Driver> Lent<DB> {
         self.give_back_as(Given::InHand);
     }
 
-    pub(super) fn give_back_as(mut self, given: Given) {
+    fn give_back_as(mut self, given: Given) {
         let Some(mut link) = self.link.take() else {
             return;
         };
