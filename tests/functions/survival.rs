@@ -1,11 +1,14 @@
 //! A function for the tests of survival: its event is a list of steps, its variable `HANDLER` says
 //! which database, which kind of parameter and which `close` it has: `postgres/db/never`.
 
+mod hands;
+
 use db_handler::{
     Context, Db, Error, LambdaEvent, db_handler,
     sqlx::{self, AssertSqlSafe, Connection, MySql, Postgres, Sqlite},
 };
 use futures_util::{TryStreamExt, future::try_join_all};
+use hands::Hand;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{env, fs::File, sync::Mutex, time::Duration};
@@ -35,6 +38,8 @@ enum Step {
     GuardGivesUp { sql: String, ms: u64 },
     /// The first row of many.
     FirstRow(String),
+    /// A connection of one's own, with which the deed of this name is done, and which is given back.
+    Hand(String),
     /// A transaction around `sql`, which ends as it is told.
     Transaction { sql: String, end: End },
     /// A clone goes on in a task of its own, `ms` later.
@@ -63,6 +68,10 @@ enum End {
     Fail,
     /// Another one inside, which is rolled back, and the outer one committed.
     Nested,
+    /// Another one inside, whose guard is never dropped, and the outer one committed.
+    Leaked,
+    /// A statement fails, nobody minds, and it is committed.
+    Careless,
 }
 
 /// A query that was given up by its handler says so.
@@ -155,6 +164,11 @@ macro_rules! shared {
                         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(db);
                         json!(rows.try_next().await?.is_some())
                     }
+                    Step::Hand(deed) => {
+                        let mut guard = db.acquire().await?;
+                        (*guard).leave(&deed).await;
+                        Value::Null
+                    }
                     Step::Transaction { sql, end } => {
                         let mut transaction = db.begin().await?;
                         sqlx::raw_sql(AssertSqlSafe(sql.clone()))
@@ -172,6 +186,16 @@ macro_rules! shared {
                                     .execute(&mut *inner)
                                     .await?;
                                 inner.rollback().await?;
+                                transaction.commit().await?;
+                            }
+                            End::Leaked => {
+                                std::mem::forget((*transaction).begin().await?);
+                                transaction.commit().await?;
+                            }
+                            End::Careless => {
+                                let _ = sqlx::raw_sql("SELECT no_such_column")
+                                    .execute(&mut *transaction)
+                                    .await;
                                 transaction.commit().await?;
                             }
                         }
@@ -231,6 +255,10 @@ macro_rules! database {
                             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *db);
                             json!(rows.try_next().await?.is_some())
                         }
+                        Step::Hand(deed) => {
+                            db.leave(&deed).await;
+                            Value::Null
+                        }
                         Step::Transaction { sql, end } => {
                             let mut transaction = db.begin().await?;
                             sqlx::raw_sql(AssertSqlSafe(sql))
@@ -241,7 +269,7 @@ macro_rules! database {
                                 End::Rollback => transaction.rollback().await?,
                                 End::Drop => drop(transaction),
                                 End::Forget => std::mem::forget(transaction),
-                                End::Fail | End::Nested => return Err(failed()),
+                                _ => return Err(failed()),
                             }
                             Value::Null
                         }
@@ -325,6 +353,44 @@ database!(postgres: Postgres, PgPool, PgConnection);
 database!(mariadb: MySql, MySqlPool, MySqlConnection);
 database!(sqlite: Sqlite, SqlitePool, SqliteConnection);
 
+/// `&mut PgTransaction`, for the whole invocation.
+mod transaction {
+    use super::*;
+    use db_handler::sqlx::PgTransaction;
+
+    #[db_handler(close = "never", pool(acquire_ms = 1_500))]
+    async fn never(
+        event: LambdaEvent<Vec<Step>>,
+        db: &mut PgTransaction<'_>,
+    ) -> Result<Value, Error> {
+        let mut answers = Vec::new();
+        for step in event.payload {
+            answers.push(match step {
+                Step::Ask(sql) => {
+                    let answer: Option<String> = sqlx::query_scalar(AssertSqlSafe(sql))
+                        .fetch_one(&mut **db)
+                        .await?;
+                    json!(answer)
+                }
+                Step::Run(sql) => {
+                    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **db).await?;
+                    Value::Null
+                }
+                Step::Hand(deed) => {
+                    (**db).leave(&deed).await;
+                    Value::Null
+                }
+                other => common(other).await?,
+            });
+        }
+        Ok(json!(answers))
+    }
+
+    pub(super) async fn run() -> Result<(), Error> {
+        db_handler::run(never).await
+    }
+}
+
 /// Everything that anybody logs goes into the file `LOG`.
 fn log() -> Result<(), Error> {
     if let Some(path) = env::var_os("LOG") {
@@ -344,6 +410,7 @@ pub(crate) async fn main() -> Result<(), Error> {
     let handler = env::var("HANDLER").map_err(Error::other)?;
     let parts: Vec<&str> = handler.split('/').collect();
     match parts.as_slice() {
+        ["postgres", "transaction", "never"] => transaction::run().await,
         ["postgres", kind, close] => postgres::run(kind, close).await,
         ["mariadb", kind, close] => mariadb::run(kind, close).await,
         ["sqlite", kind, close] => sqlite::run(kind, close).await,

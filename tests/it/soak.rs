@@ -195,12 +195,14 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
         let mut shaken_by_us = false;
         let scene = Scene::draw(&mut random, product, kind);
         befall(&world, &running, scene.incident).await;
-        let invocation = running.invoke(scene.steps(product)).await;
+        let invocation = running.invoke(scene.steps(product, kind)).await;
         if matches!(scene.incident, Incident::Refused | Incident::Silence) {
             running.heal().await;
         }
         shaken &= !scene.incident.is_long();
-        let mut wrong = scene.judge(close, shaken, &invocation.outcome);
+        let mut wrong = scene
+            .judge(close, shaken, &invocation.outcome)
+            .or_else(|| scene.mixed_up(kind, &invocation.json()?));
         if scene.inspect && wrong.is_none() {
             wrong = inspect(&world, close, scene).await;
             // On a crowded machine the reserve may be too short for one more connection. Then the

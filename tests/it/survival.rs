@@ -4,8 +4,11 @@
 mod burst;
 mod cancelled;
 mod handle;
+mod lost_writes;
 mod nodelay;
+mod recognized;
 mod reset;
+mod residue;
 mod silence;
 mod stopped;
 mod thaw;

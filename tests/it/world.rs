@@ -110,22 +110,32 @@ impl World {
 
     /// A platform for a handler: `kind` is `db`, `pool` or `single`.
     pub(crate) fn sandbox(&self, kind: &str, close: &str) -> Sandbox {
+        match &self.database {
+            Some(database) => self
+                .sandbox_with(kind, close, |function| function)
+                .database("DATABASE_URL", database.url())
+                .expect("a URL with a host"),
+            None => self.sandbox_with(kind, close, |function| {
+                function.env("DATABASE_URL", self.sqlite_url())
+            }),
+        }
+    }
+
+    /// The same, whose environment is completed by `add`.
+    pub(crate) fn sandbox_with(
+        &self,
+        kind: &str,
+        close: &str,
+        add: impl FnOnce(Function) -> Function,
+    ) -> Sandbox {
         let handler = format!("{}/{kind}/{close}", self.product.name());
         let function = Function::new(FUNCTION)
             .env("FUNCTION", "survival")
             .env("HANDLER", &handler)
             .env("LOG", self.log_file());
-        let sandbox = |function| {
-            Sandbox::new(function)
-                .name(handler.as_str())
-                .timeout(Duration::from_secs(10))
-        };
-        match &self.database {
-            Some(database) => sandbox(function)
-                .database("DATABASE_URL", database.url())
-                .expect("a URL with a host"),
-            None => sandbox(function.env("DATABASE_URL", self.sqlite_url())),
-        }
+        Sandbox::new(add(function))
+            .name(handler.as_str())
+            .timeout(Duration::from_secs(10))
     }
 
     pub(crate) fn sqlite_url(&self) -> String {

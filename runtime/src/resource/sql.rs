@@ -12,6 +12,8 @@ mod link;
 mod login;
 mod monitoring;
 mod nodelay;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod nonce;
 mod pool;
 #[cfg(feature = "postgres")]
 mod pooled;

@@ -30,6 +30,8 @@ pub(crate) enum Deed {
     OneTooMany,
     BeyondTheDeadline,
     HoldBeyondTheDeadline,
+    /// Something is done to a connection itself, and dropped half-way.
+    Hand(&'static str),
 }
 
 use Deed::*;
@@ -57,6 +59,38 @@ const DEEDS: &[(Deed, u64)] = &[
     (OneTooMany, 1),
     (BeyondTheDeadline, 1),
     (HoldBeyondTheDeadline, 1),
+    (Hand("copy_in"), 1),
+    (Hand("copy_in_and_go_on"), 1),
+    (Hand("copy_in_begun"), 1),
+    (Hand("copy_out"), 1),
+    (Hand("copy_out_large"), 1),
+    (Hand("copy_out_endless"), 1),
+    (Hand("copy_out_refused"), 1),
+    (Hand("copy_out_begun"), 1),
+    (Hand("copy_as_a_query"), 1),
+    (Hand("cursor"), 1),
+    (Hand("prepare"), 2),
+    (Hand("statements"), 2),
+    (Hand("begin"), 2),
+];
+
+/// Which of the deeds with a connection in hand a database knows.
+fn knows(product: Product, deed: &str) -> bool {
+    match product {
+        Product::Postgres => true,
+        Product::MariaDb => matches!(deed, "prepare" | "statements" | "begin"),
+        Product::Sqlite => matches!(deed, "statements" | "begin"),
+    }
+}
+
+/// What a query returns that is told apart from others by its row alone.
+const WORDS: &[(&str, u64)] = &[
+    ("tea", 1),
+    ("cups", 1),
+    ("milk", 1),
+    ("sugar", 1),
+    ("spoons", 1),
+    ("water", 1),
 ];
 
 /// What happens while the function stands still.
@@ -118,6 +152,8 @@ impl Incident {
 pub(crate) struct Scene {
     pub(crate) deed: Deed,
     pub(crate) incident: Incident,
+    /// What the handler asks for, and has to get.
+    word: &'static str,
     /// Whether anybody looks at the server afterwards.
     pub(crate) inspect: bool,
 }
@@ -126,7 +162,7 @@ impl Scene {
     pub(crate) fn draw(random: &mut Random, product: Product, kind: &str) -> Self {
         let deed = loop {
             let deed = random.pick(DEEDS);
-            if possible(deed, kind) {
+            if possible(deed, product, kind) {
                 break deed;
             }
         };
@@ -136,14 +172,16 @@ impl Scene {
             incident => incident,
         };
         let inspect = random.chance(5);
+        let word = random.pick(WORDS);
         Self {
             deed,
             incident,
+            word,
             inspect,
         }
     }
 
-    pub(crate) fn steps(self, product: Product) -> Value {
+    pub(crate) fn steps(self, product: Product, kind: &str) -> Value {
         let session = product.session();
         let endless = product.endless();
         let ask = json!({ "ask": session });
@@ -186,10 +224,33 @@ impl Scene {
             OneTooMany => vec![json!({ "guards": { "count": 3, "sql": session } })],
             BeyondTheDeadline => vec![json!({ "ask": endless })],
             HoldBeyondTheDeadline => vec![hold],
+            Hand(deed) => vec![json!({ "hand": deed })],
         };
-        let mut steps = vec![ask];
+        let word = json!({ "ask": format!("SELECT '{}'", self.word) });
+        let mut steps = vec![word.clone(), ask];
         steps.extend(after_asking);
+        // What a handler does to its only connection is its own affair until the invocation ends.
+        if matches!(self.deed, Hand(_)) && kind != "single" {
+            steps.extend([word.clone(), word]);
+        }
         json!(steps)
+    }
+
+    /// The row of another query came back.
+    pub(crate) fn mixed_up(self, kind: &str, answers: &Value) -> Option<String> {
+        if self.deed == GivenUpByItsCaller {
+            return None;
+        }
+        let answers = answers.as_array()?;
+        let after = match self.deed {
+            Hand(_) if kind != "single" => answers.len().saturating_sub(2)..answers.len(),
+            _ => 0..0,
+        };
+        let of_ours = answers.first().into_iter().chain(&answers[after]);
+        let mut others = of_ours.filter(|answer| **answer != json!(self.word));
+        others
+            .next()
+            .map(|other| format!("{other} came instead of {:?}", self.word))
     }
 
     /// How the invocation ends when nothing comes in between; `None` is an answer.
@@ -246,7 +307,10 @@ const NETWORK: &[&str] = &[
 ];
 
 /// One connection can do less than several.
-fn possible(deed: Deed, kind: &str) -> bool {
+fn possible(deed: Deed, product: Product, kind: &str) -> bool {
+    if let Hand(deed) = deed {
+        return knows(product, deed);
+    }
     let needs_several = matches!(
         deed,
         SideBySide | Guards | EscapeLater | EscapeInTheMiddle | Twin | OneTooMany

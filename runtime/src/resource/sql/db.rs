@@ -2,6 +2,7 @@
 
 mod executor;
 mod guard;
+mod text;
 
 pub use guard::{DbConnection, DbTransaction};
 
@@ -22,6 +23,12 @@ use std::{fmt, sync::Arc, time::Duration};
 ///   has been answered, so queries in a row share one connection.
 /// * A connection whose query was given up (by `select!`, a timeout, a stream dropped half-way) is
 ///   discarded, and the query is stopped on the server when the handler has ended.
+/// * A connection that came through [`acquire`](Self::acquire) or [`begin`](Self::begin) is used again only
+///   after a round trip whose reply was recognized. sqlx may be out of step with the server after a `COPY` or
+///   a statement that was dropped half-way, and would return the rows of one query for the next. Queries on
+///   the handle itself cost no such round trip.
+/// * Each statement on the handle is on its own. A transaction that one of them leaves open (a raw `BEGIN`) is
+///   rolled back before the next statement: use [`begin`](Self::begin).
 /// * It is closed within a bound, whatever the server does.
 /// * Its errors say what kept a connection from being had.
 ///
@@ -39,12 +46,31 @@ use std::{fmt, sync::Arc, time::Duration};
 /// ```
 ///
 /// Clones lead to the same connections. A clone that is used when the invocation is over gets an error.
+///
+/// # What is reused
+///
+/// Where `close` is not `"always"`, a connection goes to the next invocation after its session has been reset and
+/// the server's reply to that was recognized. Otherwise it is closed.
+///
+/// * **PostgreSQL**: undone is what `DISCARD ALL` undoes, except for the statements that sqlx itself has prepared.
+/// * **MariaDB**: open transactions, locks and `LAST_INSERT_ID()` are undone. A session with anything else in it is
+///   closed: a setting, a user variable, another database, a temporary table or sequence, a statement prepared in
+///   SQL. That takes the list in `information_schema.USER_VARIABLES`, which is there by default. Not seen are the
+///   last values of permanent sequences (`LASTVAL(s)`).
+/// * **MySQL**: the same. The list is in the performance schema, which has to be on, from MySQL 8.0.16 and Aurora
+///   MySQL 3 on: `GRANT SELECT ON performance_schema.user_variables_by_thread TO ..`. Without it, every connection
+///   that was used is closed. This was run on MariaDB only.
+/// * **SQLite**: a connection to a file is closed after each invocation that used it. A database in memory lives as
+///   long as its connection: that is reused, its most common pragmas set back, and everything else as it was left.
+///
+/// The same holds for sqlx's pools and for `&mut` connections.
 pub struct Db<DB: Driver> {
     set: Arc<Set<DB>>,
 }
 
 impl<DB: Driver> Db<DB> {
-    /// Takes a connection for oneself, until the guard is dropped.
+    /// Takes a connection for oneself, until the guard is dropped. A transaction that it is in by then is rolled
+    /// back.
     ///
     /// # Errors
     /// When none is free within `acquire_ms`, or a new one cannot be opened.
@@ -53,7 +79,8 @@ impl<DB: Driver> Db<DB> {
         Ok(DbConnection::new(self.set.take(&acquire).await?))
     }
 
-    /// Begins a transaction, which is rolled back if its guard is dropped.
+    /// Begins a transaction, which is rolled back if its guard is dropped without
+    /// [`commit`](DbTransaction::commit).
     ///
     /// # Errors
     /// As for [`acquire`](Self::acquire), and when the database refuses.

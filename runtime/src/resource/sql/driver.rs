@@ -162,18 +162,35 @@ pub trait Driver:
         Box::pin(ready(Ok(())))
     }
 
+    /// Ends a transaction that a user of the connection may have left open, and tells whether the reply
+    /// to that was recognized: sqlx may have lost its place in the protocol, and then takes the reply to
+    /// an earlier statement for the one to the next.
+    fn recognize(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
+
     /// Undoes what an invocation has done to its session: open transaction, `SET`, locks, temporary
-    /// tables, cursors. Prepared statements stay valid. What cannot be undone makes it unfit.
+    /// tables, cursors. sqlx's own prepared statements stay valid. What cannot be undone, or not be
+    /// proved, makes it unfit.
+    ///
+    /// # Errors
+    /// When the reply does not come, or is not recognized.
     fn reset<'c>(
         connection: &'c mut Self::Connection,
         memory: &'c mut Self::Memory,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
 
+    /// Commits the transaction that sqlx has begun on `connection`, however many savepoints were leaked in
+    /// it, and recognizes the reply. sqlx may still count it as open afterwards: its rollback does nothing.
+    ///
+    /// # Errors
+    /// When the database refuses, also because a statement had failed before; when the reply is not
+    /// recognized, or never comes: then it is not known whether it was committed.
+    fn commit_on(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
+
     /// Commits, and says so if there was nothing to commit because a statement had failed.
     fn commit(
-        transaction: Transaction<'static, Self>,
+        mut transaction: Transaction<'static, Self>,
     ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
-        Box::pin(transaction.commit())
+        Box::pin(async move { Self::commit_on(&mut transaction).await })
     }
 
     /// What the database's own error code says about a connection that could not be had; `None` for

@@ -73,16 +73,25 @@ impl<DB: Driver> Link<DB> {
         answers::<DB>(self, longest).await
     }
 
-    pub(super) async fn reset(&mut self, longest: Duration) -> bool {
+    pub(super) async fn recognized(&mut self, longest: Duration) -> bool {
+        recognized::<DB>(self, longest).await
+    }
+
+    /// Whether the session is this connection's alone, and not a pooler's.
+    pub(super) fn owns_session(&self) -> bool {
+        self.resets
+    }
+
+    pub(super) async fn reset(&mut self, longest: Duration) -> Reset {
         match &mut self.raw {
             Some(raw) if self.resets => {
-                let clean = reset::<DB>(raw, &mut self.memory, longest).await;
+                let reset = reset::<DB>(raw, &mut self.memory, longest).await;
                 if let Some(session) = DB::identified(&self.session, &self.memory) {
                     self.session = session;
                 }
-                clean
+                reset
             }
-            _ => false,
+            _ => Reset::Unfit,
         }
     }
 
@@ -125,18 +134,47 @@ pub(super) async fn answers<DB: Driver>(
     matches!(timeout(longest, pinging).await, Ok(Ok(Ok(()))))
 }
 
-/// Whether the session is as good as new within `longest`, after what it was used for has been undone.
-pub(super) async fn reset<DB: Driver>(
+/// Whether the server's reply to a question of ours is recognized within `longest`: then nothing of an earlier
+/// statement is on its way any more, and no transaction is open.
+pub(super) async fn recognized<DB: Driver>(
     connection: &mut DB::Connection,
-    memory: &mut DB::Memory,
     longest: Duration,
 ) -> bool {
     if connection.is_in_transaction() {
         // A transaction that was leaked: sqlx would go on counting from there.
         return false;
     }
+    let recognizing = AssertUnwindSafe(DB::recognize(connection)).catch_unwind();
+    matches!(timeout(longest, recognizing).await, Ok(Ok(Ok(true))))
+}
+
+/// What came of a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// The session is as good as new, and the server's reply that says so was recognized.
+    Clean,
+    /// Something is left in the session, or may be.
+    Unfit,
+    /// No reply that was recognized: something may still run.
+    Lost,
+}
+
+/// Undoes within `longest` what the session was used for.
+pub(super) async fn reset<DB: Driver>(
+    connection: &mut DB::Connection,
+    memory: &mut DB::Memory,
+    longest: Duration,
+) -> Reset {
+    if connection.is_in_transaction() {
+        // A transaction that was leaked: sqlx would go on counting from there.
+        return Reset::Unfit;
+    }
     let resetting = AssertUnwindSafe(DB::reset(connection, memory)).catch_unwind();
-    matches!(timeout(longest, resetting).await, Ok(Ok(Ok(Fitness::Fit))))
+    match timeout(longest, resetting).await {
+        Ok(Ok(Ok(Fitness::Fit))) => Reset::Clean,
+        Ok(Ok(Ok(_))) => Reset::Unfit,
+        _ => Reset::Lost,
+    }
 }
 
 impl<DB: Driver> Drop for Link<DB> {

@@ -1,4 +1,8 @@
 //! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
+//!
+//! A session is reused only if it is proved that the invocation left nothing in it that another one could read: by
+//! the server's own count of the session's statements, and by its list of the session's variables. What that
+//! takes is in the docs of [`Db`](super::Db).
 
 mod session;
 
@@ -8,6 +12,7 @@ use super::{
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::Identify,
+    nonce::Nonce,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
@@ -23,19 +28,36 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    ConnectOptions, Connection, MySql, MySqlConnection, Row,
+    AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row,
     error::DatabaseError,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode},
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
     raw_sql,
 };
 use sqlx_core::Url;
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
-/// Ends what can be ended, and tells what cannot: MySQL has no `RESET ALL` that leaves prepared
-/// statements alone, but it counts what each session has done.
-const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(); SHOW SESSION STATUS WHERE Variable_name IN (\
-     'Com_set_option', 'Com_change_db', 'Com_create_table', 'Com_create_temporary_table', \
-     'Com_ha_open', 'Com_xa_start', 'Com_set_role')";
+/// Ends what can be ended: MySQL has no `RESET ALL` that leaves prepared statements alone, and sqlx no
+/// `COM_RESET_CONNECTION`.
+const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(), LAST_INSERT_ID(0)";
+
+/// The server counts, for each session, the statements that leave something behind which cannot be ended: settings,
+/// another database, temporary tables and sequences, prepared statements, handlers, roles.
+const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
+     'Com_set_option', 'Com_change_db', 'Com_create_table', 'Com_create_temporary_table', 'Com_create_sequence', \
+     'Com_prepare_sql', 'Com_ha_open', 'Com_xa_start', 'Com_set_role', 'Com_set_resource_group', \
+     'Com_backup', 'Com_backup_lock', 'Com_lock_instance')";
+
+/// How many variables the session's user has, and how many of them are the one of [`greeting`](Driver::greeting). A
+/// server that keeps no such list, or does not let this user read it, has none of either: it proves nothing.
+/// MariaDB reads the one comment, MySQL the other.
+fn variables() -> String {
+    format!(
+        "CAST(COUNT(*) AS CHAR), CAST(COALESCE(SUM(VARIABLE_NAME = 'db_handler' AND VARIABLE_VALUE = '{}'), 0) AS CHAR) \
+         FROM /*M!100200 information_schema.USER_VARIABLES */\
+         /*!80016 performance_schema.user_variables_by_thread WHERE THREAD_ID = PS_CURRENT_THREAD_ID() */",
+        label()
+    )
+}
 
 /// How often a session has done what cannot be undone, by the name of the counter.
 #[derive(Debug)]
@@ -51,6 +73,12 @@ impl Default for Counters {
 impl Counters {
     fn count(&self, name: &str) -> &str {
         self.0.get(name).map_or("0", String::as_str)
+    }
+
+    fn is_as_in(&self, other: &Self) -> bool {
+        self.0
+            .keys()
+            .all(|name| self.count(name) == other.count(name))
     }
 }
 
@@ -165,25 +193,63 @@ impl Driver for MySql {
         memory: &'c mut Counters,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         Box::pin(silently(async move {
-            let rows: Vec<MySqlRow> = raw_sql(RESET).fetch_all(connection).await?;
+            let nonce = Nonce::fresh();
+            let (nonce_literal, variables) = (nonce.literal(), variables());
+            let message = format!("{RESET}; {COUNTERS}; SELECT {nonce_literal}, {variables}");
+            // Texts of ours, and a label without a quote.
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            let Some((last, counted)) = rows.split_last().filter(|(last, _)| nonce.marks(*last))
+            else {
+                return Err(Nonce::missing::<MySql>());
+            };
             let mut counters = BTreeMap::new();
-            for row in rows {
+            for row in counted {
                 counters.insert(row.try_get(0)?, row.try_get(1)?);
             }
             let now = Counters(counters);
-            // An answer without them is somebody else's: sqlx has lost its place.
-            let is_ours = !now.0.is_empty();
-            let untouched = now
-                .0
-                .keys()
-                .all(|name| now.count(name) == memory.count(name));
+            let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
+            let is_clean = !now.0.is_empty() && now.is_as_in(memory) && all == "1" && ours == "1";
             *memory = now;
-            Ok(if is_ours && untouched {
+            Ok(if is_clean {
                 Fitness::Fit
             } else {
                 Fitness::Unfit
             })
         }))
+    }
+
+    fn recognize(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(silently(async move {
+            let nonce = Nonce::fresh();
+            // Without `autocommit`, the next statement would begin a transaction that nobody commits.
+            let message = format!(
+                "ROLLBACK; UNLOCK TABLES; SELECT {}, CAST(@@autocommit + 0 AS CHAR)",
+                nonce.literal()
+            );
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            let Some(last) = rows.last().filter(|last| nonce.marks(*last)) else {
+                return Ok(false);
+            };
+            Ok(last.try_get::<String, _>(1)? == "1")
+        }))
+    }
+
+    fn commit_on(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            let nonce = Nonce::fresh();
+            let message = format!("COMMIT; SELECT {}", nonce.literal());
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            match rows.last() {
+                Some(last) if nonce.marks(last) => Ok(()),
+                _ => Err(Nonce::missing::<MySql>()),
+            }
+        })
     }
 
     /// The numbers are those of the MySQL 8 and MariaDB error references.

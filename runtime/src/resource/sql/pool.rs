@@ -19,7 +19,8 @@ use super::{
     address::Address,
     advice,
     driver::Driver,
-    fault, link,
+    fault,
+    link::{self, Reset},
     login::{Attempt, Login},
     pressure,
 };
@@ -330,14 +331,20 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let longest = self.state.settings.ping;
         let resetting = idle.into_iter().map(async |mut connection| {
             let mut memory = DB::Memory::default();
-            if link::reset::<DB>(&mut connection, &mut memory, longest).await {
+            let reset = link::reset::<DB>(&mut connection, &mut memory, longest).await;
+            if reset == Reset::Clean {
                 let again = self.state.monitor_again(&mut connection);
                 if timeout(longest, again).await.is_ok() {
                     return Some(memory);
                 }
             }
             self.state.one_less();
-            drop(connection.detach());
+            if DB::IN_PROCESS {
+                // Dropped, it would come to its end at some later time.
+                let _ = connection.close().await;
+            } else {
+                drop(connection.detach());
+            }
             None
         });
         let kept = join_all(resetting).await;

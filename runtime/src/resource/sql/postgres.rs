@@ -9,6 +9,7 @@ use super::{
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::Identify,
+    nonce::Nonce,
     pressure::{Load, Pressured},
     silent::silently,
     tag::Tag,
@@ -24,7 +25,7 @@ use crate::{
 };
 use futures_util::future::{BoxFuture, ready};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgTransaction, Postgres, Row,
+    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgRow, PgSslMode},
     raw_sql,
@@ -44,17 +45,18 @@ pub struct Knowledge {
     backend: Option<Backend>,
 }
 
-/// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
-/// goes on using. It begins with what an aborted transaction would refuse everything else for.
-const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+/// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using.
+const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/// PostgreSQL answers a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
+/// What a `PREPARE` in SQL has left, as the statements that take it away. sqlx's own are prepared by the
+/// protocol, and not by SQL.
+const DEALLOCATE: &str = "(SELECT string_agg('DEALLOCATE ' || quote_ident(name), '; ') \
+     FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// PostgreSQL replies to a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
 /// is refused then.
 pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
-
-/// sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
-const COMMIT_AND_BEGIN: &str = "SELECT 1; COMMIT; BEGIN";
 
 impl Sealed for Postgres {}
 
@@ -212,29 +214,36 @@ impl Driver for Postgres {
         connection: &'c mut PgConnection,
         memory: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
-        // Where no transaction is open, the server says so in a warning, which sqlx would log.
+        // Where a transaction is open, the server warns of the `BEGIN`, which sqlx would log.
         Box::pin(silently(async move {
-            if memory.backend.is_some() {
-                raw_sql(RESET).execute(connection).await?;
-            } else {
-                // A session can be renamed, and its name be copied: from now on it is known for what it is.
-                let sql = AssertSqlSafe(format!("{RESET}; SELECT {}", session::BACKEND));
-                let rows = raw_sql(sql).fetch_all(connection).await?;
-                let last = rows.last().ok_or(sqlx::Error::RowNotFound)?;
-                memory.backend = Some(Backend::read(last, 0)?);
+            // A session can be renamed, and its name be copied: from its first reset on it is known for what it is.
+            let backend = memory.backend.is_none().then_some(session::BACKEND);
+            let columns: Vec<&str> = [DEALLOCATE].into_iter().chain(backend).collect();
+            let last = recognized_outside(connection, RESET, &columns).await?;
+            if backend.is_some() {
+                memory.backend = Some(Backend::read(&last, 2)?);
+            }
+            if let Some(deallocate) = last.try_get::<Option<String>, _>(1)? {
+                // The server has quoted the names itself.
+                recognized(connection, &deallocate, &[], "").await?;
             }
             Ok(Fitness::Fit)
         }))
     }
 
-    fn commit(
-        mut transaction: PgTransaction<'static>,
-    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+    fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(silently(async move {
+            recognized_outside(connection, "", &[]).await?;
+            Ok(true)
+        }))
+    }
+
+    fn commit_on(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            raw_sql(COMMIT_AND_BEGIN)
-                .execute(&mut *transaction)
-                .await
-                .map(drop)
+            // An aborted transaction refuses the nonce. What sqlx still counts as open is to be there when it
+            // is rolled back, or the server would warn of it in its log.
+            recognized(connection, "", &[], "COMMIT; BEGIN").await?;
+            Ok(())
         })
     }
 
@@ -364,6 +373,60 @@ impl Pressured for Postgres {
             room: number(1)?,
         }))
     }
+}
+
+/// Runs `before`, a question for a nonce and for `columns`, and `after`, in one message; returns the last row of
+/// the reply, which has the nonce in column 0. Where more is to be known of a session, it is one more column.
+async fn recognized(
+    connection: &mut PgConnection,
+    before: &str,
+    columns: &[&str],
+    after: &str,
+) -> Result<PgRow, sqlx::Error> {
+    let nonce = Nonce::fresh();
+    let mut ask = format!("SELECT {}", nonce.literal());
+    for column in columns {
+        ask.push_str(", ");
+        ask.push_str(column);
+    }
+    let statements = [before.trim_end_matches("; "), &ask, after];
+    let message = statements
+        .into_iter()
+        .filter(|statement| !statement.is_empty())
+        .collect::<Vec<&str>>()
+        .join("; ");
+    // Texts of ours, and names that the server has quoted.
+    let rows: Vec<PgRow> = raw_sql(AssertSqlSafe(message))
+        .fetch_all(connection)
+        .await?;
+    rows.into_iter()
+        .next_back()
+        .filter(|last| nonce.marks(last))
+        .ok_or_else(Nonce::missing::<Postgres>)
+}
+
+/// The same outside of any transaction: an open one is rolled back.
+async fn recognized_outside(
+    connection: &mut PgConnection,
+    before: &str,
+    columns: &[&str],
+) -> Result<PgRow, sqlx::Error> {
+    // Of a `ROLLBACK` alone the server would warn in its log, each time that nothing is open.
+    let ending = format!("BEGIN; ROLLBACK; {before}");
+    match recognized(connection, &ending, columns, "").await {
+        Err(error) if is_aborted(&error) => {
+            let ending = format!("ROLLBACK; {before}");
+            recognized(connection, &ending, columns, "").await
+        }
+        done => done,
+    }
+}
+
+/// In an aborted transaction nothing can be begun: `in_failed_sql_transaction`.
+fn is_aborted(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some("25P02"))
 }
 
 /// A string in SQL, whatever `standard_conforming_strings` says.

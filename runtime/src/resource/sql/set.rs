@@ -98,6 +98,9 @@ struct Idle<DB: Driver> {
     since: Stamp,
     /// Something may still be on its way: a rollback, or the rest of an answer.
     unsettled: bool,
+    /// A user had the connection itself, and may have left sqlx out of step with the server: the server has
+    /// to be asked before the next statement.
+    unrecognized: bool,
     /// Its session has been used since it was last reset.
     used: bool,
 }
@@ -249,6 +252,24 @@ impl<DB: Driver> Set<DB> {
         if quiet { unsettled.link.take() } else { None }
     }
 
+    /// The same after its user had it in hand: the server's reply has to be recognized, too, and what
+    /// transaction it may be in is rolled back.
+    async fn recognized(&self, link: Link<DB>, longest: Duration) -> Option<Link<DB>> {
+        let mut unsettled = Unsettled {
+            set: self,
+            link: Some(link),
+        };
+        let recognized = unsettled.link.as_mut()?.recognized(longest).await;
+        if recognized {
+            return unsettled.link.take();
+        }
+        tracing::debug!(
+            handler = self.handler,
+            "a connection's reply was not recognized: discarded"
+        );
+        None
+    }
+
     fn stray(&self, link: &Link<DB>) {
         self.lock().strays.push(link.session().clone());
     }
@@ -269,8 +290,17 @@ impl<DB: Driver> Set<DB> {
         }
     }
 
+    /// An idle connection, rather one that can be used without a question.
     fn pop_idle(&self) -> Option<Idle<DB>> {
-        self.lock().idle.pop()
+        self.pop_recognized().or_else(|| self.lock().idle.pop())
+    }
+
+    /// An idle connection on which no earlier reply is on its way.
+    fn pop_recognized(&self) -> Option<Idle<DB>> {
+        let mut state = self.lock();
+        let ready = |idle: &Idle<DB>| !idle.unsettled && !idle.unrecognized;
+        let at = state.idle.iter().rposition(ready)?;
+        Some(state.idle.remove(at))
     }
 
     fn phase(&self) -> Phase {

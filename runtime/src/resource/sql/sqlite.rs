@@ -21,8 +21,9 @@ use sqlx::{
     Connection, Row, Sqlite, SqliteConnection,
     error::DatabaseError,
     raw_sql,
-    sqlite::{SqliteConnectOptions, SqliteRow},
+    sqlite::{SqliteConnectOptions, SqliteRow, SqliteTransactionManager},
 };
+use sqlx_core::transaction::TransactionManager;
 use std::{
     str::FromStr,
     sync::{
@@ -31,6 +32,9 @@ use std::{
     },
     time::Duration,
 };
+
+/// Whether the database is a file: one in memory, or in a temporary file, has no name.
+const FILE: &str = "SELECT file <> '' FROM pragma_database_list WHERE name = 'main'";
 
 /// What outlives a statement: objects in the temporary schema, and attached databases.
 const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
@@ -132,6 +136,13 @@ impl Driver for Sqlite {
         Box::pin(silently(async move {
             // Refused where no transaction is open.
             let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            let row: SqliteRow = raw_sql(FILE).fetch_one(&mut *connection).await?;
+            if row.try_get(0)? {
+                // There is no end to what a session of SQLite remembers: pragmas, hooks, functions, its last row's
+                // id. A new one costs less than a look at all that.
+                return Ok(Fitness::Unfit);
+            }
+            // A database in memory is gone with its connection.
             raw_sql(SETTINGS).execute(&mut *connection).await?;
             let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
             let left_behind: i64 = row.try_get(0)?;
@@ -141,6 +152,25 @@ impl Driver for Sqlite {
                 Fitness::Unfit
             })
         }))
+    }
+
+    fn recognize(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(silently(async move {
+            // Refused where no transaction is open. There is no protocol to lose one's place in.
+            let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            connection.ping().await?;
+            Ok(true)
+        }))
+    }
+
+    fn commit_on(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            // A savepoint that was leaked is released first.
+            while connection.is_in_transaction() {
+                SqliteTransactionManager::commit(connection).await?;
+            }
+            Ok(())
+        })
     }
 
     /// The codes are SQLite's primary result codes; an extended one has its primary in the low byte.

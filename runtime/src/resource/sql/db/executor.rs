@@ -1,6 +1,6 @@
 //! sqlx's queries on a [`Db`] by shared reference.
 
-use super::Db;
+use super::{Db, text};
 use crate::resource::sql::{Driver, fault};
 use futures_util::{TryStreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr};
@@ -22,8 +22,9 @@ where
     {
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
+            let (query, text) = text::watch(query);
             let result = (&mut *lent).execute(query).await;
-            lent.after(&result);
+            lent.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -39,6 +40,7 @@ where
         Box::pin(async_stream::try_stream! {
             let mut lent = self.for_statement().await?;
             let mut failure = None;
+            let (query, text) = text::watch(query);
             {
                 let mut steps = (&mut *lent).fetch_many(query);
                 loop {
@@ -53,7 +55,7 @@ where
                 }
             }
             let result = failure.map_or(Ok(()), Err);
-            lent.after(&result);
+            lent.after(&result, text.may_leave_a_transaction());
             result?;
         })
     }
@@ -65,8 +67,9 @@ where
     {
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
+            let (query, text) = text::watch(query);
             let result = (&mut *lent).fetch_all(query).await;
-            lent.after(&result);
+            lent.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -81,8 +84,9 @@ where
     {
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
+            let (query, text) = text::watch(query);
             let result = (&mut *lent).fetch_optional(query).await;
-            lent.after(&result);
+            lent.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -98,7 +102,7 @@ where
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
             let result = (&mut *lent).prepare_with(sql, parameters).await;
-            lent.after(&result);
+            lent.after(&result, false);
             result
         })
     }
@@ -111,20 +115,22 @@ where
         Box::pin(async move {
             let mut lent = self.for_statement().await?;
             let result = (&mut *lent).describe(sql).await;
-            lent.after(&result);
+            lent.after(&result, false);
             result
         })
     }
 }
 
 impl<DB: Driver> crate::resource::sql::Lent<DB> {
-    /// Back at once, unless the error says that the connection is of no more use.
-    fn after<T>(self, result: &Result<T, sqlx::Error>) {
+    /// Back at once, unless the error says that the connection is of no more use. What the reply cannot tell,
+    /// the next user has to ask first: a transaction that `may_be_open`, or a reply that sqlx gave up on.
+    fn after<T>(self, result: &Result<T, sqlx::Error>, may_be_open: bool) {
         match result {
-            Ok(_) => self.answered(),
             Err(error) if fault::ends_the_connection(error) => drop(self),
-            // The rest of the answer may still be on its way.
-            Err(_) => self.unsure(),
+            _ if may_be_open => self.in_hand(),
+            Ok(_) => self.answered(),
+            Err(sqlx::Error::Database(_)) => self.refused(),
+            Err(_) => self.in_hand(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! A connection for oneself, and a transaction: guards that give back what they hold.
 
-use crate::resource::sql::{Driver, Lent};
-use sqlx::Database;
+use crate::{
+    error::Error,
+    resource::sql::{Driver, Lent, fault, link},
+};
+use sqlx::{Connection, Database};
 use sqlx_core::transaction::TransactionManager;
 use std::{
     fmt,
@@ -9,6 +12,11 @@ use std::{
 };
 
 /// A connection of a [`Db`](super::Db) for oneself. Dropping it gives it back.
+///
+/// What was done with it is not known, so the next statement on it is preceded by one round trip: a
+/// transaction that it is still in is rolled back, and a connection whose reply is not the expected one (a
+/// `COPY` was dropped half-way) is replaced. What was set in its session (`SET`, temporary tables) stays
+/// until the invocation has ended.
 #[must_use = "dropping it gives the connection back"]
 pub struct DbConnection<DB: Driver> {
     /// Empty only when it is given back.
@@ -24,7 +32,7 @@ impl<DB: Driver> DbConnection<DB> {
 impl<DB: Driver> Drop for DbConnection<DB> {
     fn drop(&mut self) {
         if let Some(lent) = self.lent.take() {
-            lent.unsure();
+            lent.in_hand();
         }
     }
 }
@@ -78,12 +86,30 @@ impl<DB: Driver> DbTransaction<DB> {
     /// Commits.
     ///
     /// # Errors
-    /// When the database refuses, or the connection is lost: whether it was committed is then unknown.
-    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+    /// [`CommitFailed`](crate::ErrorKind::CommitFailed) when nothing was committed: the database refused, or, in
+    /// PostgreSQL, a statement had failed before and the handler went on.
+    /// [`CommitUnknown`](crate::ErrorKind::CommitUnknown) when the connection was lost, or the reply was not
+    /// recognized.
+    pub async fn commit(mut self) -> Result<(), Error> {
         let Some(mut lent) = self.end() else {
             return Ok(());
         };
-        Manager::<DB>::commit(&mut lent).await?;
+        if let Err(error) = DB::commit_on(&mut lent).await {
+            if !fault::ends_the_connection(&error) {
+                Manager::<DB>::start_rollback(&mut lent);
+                lent.in_hand();
+            }
+            return Err(fault::not_committed::<DB>(error));
+        }
+        if lent.is_in_transaction() {
+            // To sqlx it is still open. What that sends changes nothing, and nobody waits for it here.
+            Manager::<DB>::start_rollback(&mut lent);
+            link::is_quiet::<DB>(&mut lent);
+        }
+        if lent.is_in_transaction() {
+            // A savepoint was leaked, and sqlx goes on counting it.
+            return Ok(());
+        }
         lent.answered();
         Ok(())
     }
@@ -92,12 +118,13 @@ impl<DB: Driver> DbTransaction<DB> {
     ///
     /// # Errors
     /// When the connection is lost; then the server rolls back by itself.
-    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+    pub async fn rollback(mut self) -> Result<(), Error> {
         let Some(mut lent) = self.end() else {
             return Ok(());
         };
         Manager::<DB>::rollback(&mut lent).await?;
-        lent.answered();
+        // What the handler did with the connection is not known.
+        lent.in_hand();
         Ok(())
     }
 

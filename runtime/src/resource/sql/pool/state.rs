@@ -10,7 +10,7 @@ use crate::{
             Driver,
             address::Address,
             fault,
-            link::{answers, becomes_quiet, is_quiet},
+            link::{answers, becomes_quiet, is_quiet, recognized},
             login::Attempt,
             nodelay,
             tag::Tag,
@@ -383,18 +383,26 @@ impl<DB: Driver> State<DB> {
 
     /// Before the pool takes a connection back: it would ping it, and wait for a query that was given
     /// up. `false` makes it say goodbye instead, an error makes it drop the connection.
+    ///
+    /// The pool's own ping does not do. It takes the first end of a reply that comes for its own; after a `COPY`
+    /// that was dropped half-way that is the end of the `COPY`, and every later query gets the reply to the one
+    /// before. Whoever had the connection may have done that.
     pub(super) async fn may_return(
         &self,
         connection: &mut DB::Connection,
     ) -> Result<bool, sqlx::Error> {
         // What is not going to be used again need not come to an end by itself.
         let abandoned = self.abandoned.load(Ordering::Acquire);
-        let quiet = is_quiet::<DB>(connection)
+        let mut usable = is_quiet::<DB>(connection)
             || !abandoned && becomes_quiet::<DB>(connection, QUIET).await;
-        if !quiet {
+        let closing = self.closing.load(Ordering::Acquire);
+        if usable && !abandoned && !closing {
+            usable = recognized::<DB>(connection, self.settings.ping).await;
+        }
+        if !usable {
             self.strayed.store(true, Ordering::Release);
         }
-        let verdict = if !quiet || abandoned || self.abandoned.load(Ordering::Acquire) {
+        let verdict = if !usable || abandoned || self.abandoned.load(Ordering::Acquire) {
             Err(gone())
         } else {
             Ok(!self.closing.load(Ordering::Acquire))

@@ -2,11 +2,16 @@
 
 use super::{Idle, Lent, Phase, Set};
 use crate::{
-    config::{Close, QUIET},
+    config::{Close, POOL_QUIET, QUIET},
     lifecycle::time_left,
     resource::{
         Fate, Fitness,
-        sql::{advice, driver::Driver, link::Link, pressure},
+        sql::{
+            advice,
+            driver::Driver,
+            link::{Link, Reset},
+            pressure,
+        },
     },
 };
 use futures_util::future::join_all;
@@ -25,24 +30,30 @@ impl<DB: Driver> Set<DB> {
             self.lock().lost = true;
             return;
         }
-        match fate {
-            Fate::Kept if self.phase() != Phase::Ended => {
-                if link.reset(self.settings.ping).await {
-                    lent.give_back();
-                } else {
-                    // What did not come to its end was ours: there is nothing to be stopped.
-                    self.let_go(lent.into_link());
-                }
+        if fate == Fate::Kept && self.phase() != Phase::Ended {
+            match link.reset(self.settings.ping).await {
+                Reset::Clean => lent.give_back(),
+                // What did not come to its end was ours: there is nothing to be stopped.
+                Reset::Unfit => self.let_go(lent.into_link()),
+                Reset::Lost => self.discard_half_way(lent),
             }
-            Fate::Discarded => self.let_go(lent.into_link()),
-            Fate::Kept | Fate::Closed => {
-                if self.is_within_limit(&mut lent).await == Fitness::Fit {
-                    lent.into_link().close().await;
-                } else {
-                    self.let_go(lent.into_link());
-                }
-            }
+            return;
         }
+        // A `COPY` may still run on a connection that seems quiet.
+        if link.owns_session() && !link.recognized(POOL_QUIET).await {
+            self.discard_half_way(lent);
+        } else if discarded || self.is_within_limit(&mut lent).await != Fitness::Fit {
+            self.let_go(lent.into_link());
+        } else {
+            lent.into_link().close().await;
+        }
+    }
+
+    /// Discards a connection on which something may still run, which is then stopped.
+    fn discard_half_way(&self, lent: Lent<DB>) {
+        let link = lent.into_link();
+        self.stray(&link);
+        self.let_go(link);
     }
 
     /// Waits until every connection is back, and stops on the server what is not.
@@ -102,21 +113,29 @@ impl<DB: Driver> Set<DB> {
         let _ = self.permits.acquire_many(self.settings.max).await;
     }
 
-    /// Lets what idles come to an end with what is still on its way.
+    /// Lets what idles come to an end with what is still on its way, as far as that is known; what a user had
+    /// in hand is asked.
     async fn quieten_idle(&self, longest: Duration) {
         let unsettled: Vec<Idle<DB>> = self
             .lock()
             .idle
-            .extract_if(.., |idle| idle.unsettled)
+            .extract_if(.., |idle| idle.unsettled || idle.unrecognized)
             .collect();
         let settling = unsettled.into_iter().map(async |idle: Idle<DB>| {
-            if let Some(link) = self.quietened(idle.link, longest).await {
-                self.lock().idle.push(Idle {
-                    link,
-                    unsettled: false,
-                    ..idle
-                });
+            let mut link = Some(idle.link);
+            if idle.unsettled {
+                link = self.quietened(link.take()?, longest).await;
             }
+            if idle.unrecognized {
+                link = self.recognized(link.take()?, longest * 2).await;
+            }
+            self.lock().idle.push(Idle {
+                link: link?,
+                unsettled: false,
+                unrecognized: false,
+                ..idle
+            });
+            Some(())
         });
         join_all(settling).await;
     }
@@ -141,7 +160,7 @@ impl<DB: Driver> Set<DB> {
                 "the handler has ended, but a task that it left behind still uses its database: that is stopped; spawn such work through `&Background`"
             );
         }
-        let mut idle = self.pop_idle();
+        let mut idle = self.pop_recognized();
         let via = idle.as_mut().map(|idle| &mut *idle.link);
         let acquire = self.acquire_now();
         let stopped = self.address.cancel(&acquire, sessions, via, until).await;
@@ -168,8 +187,8 @@ impl<DB: Driver> Set<DB> {
         }
         let resetting = used.into_iter().map(async |mut lent: Lent<DB>| {
             let Some(link) = &mut lent.link else { return };
-            if link.reset(self.settings.ping).await {
-                lent.give_back_as(false, false);
+            if link.reset(self.settings.ping).await == Reset::Clean {
+                lent.give_back();
             } else {
                 self.let_go(lent.into_link());
             }
@@ -202,7 +221,7 @@ impl<DB: Driver> Set<DB> {
     /// An idle connection, for a question of our own.
     fn lend_idle(self: &Arc<Self>) -> Option<Lent<DB>> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(self.lend(self.pop_idle()?.link, permit))
+        Some(self.lend(self.pop_recognized()?.link, permit))
     }
 
     pub(in crate::resource::sql) async fn close(&self) {

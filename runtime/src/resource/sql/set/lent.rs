@@ -41,30 +41,58 @@ impl<DB: Driver> Set<DB> {
     }
 }
 
+/// What is known of a connection that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// Every reply has been read, and the session has been reset.
+    Reset,
+    /// Every reply has been read.
+    Read,
+    /// The rest of a reply may still be on its way.
+    Unsettled,
+    /// Its user had the connection itself.
+    InHand,
+}
+
 impl<DB: Driver> Lent<DB> {
     /// Back for the next user: every statement has been answered.
     pub(in crate::resource::sql) fn give_back(self) {
-        self.give_back_as(false, false);
+        self.give_back_as(Given::Reset);
     }
 
     /// Back for the next user of the same invocation, after a statement that has been answered.
     pub(in crate::resource::sql) fn answered(self) {
-        self.give_back_as(false, true);
+        self.give_back_as(Given::Read);
     }
 
-    /// Back from a user who may have left something on its way.
-    pub(in crate::resource::sql) fn unsure(mut self) {
+    /// Back after a statement that the server has refused: the rest of the reply may still be on its way.
+    pub(in crate::resource::sql) fn refused(mut self) {
         let quiet = self.link.as_mut().is_some_and(Link::is_quiet);
-        self.give_back_as(!quiet, true);
+        self.give_back_as(if quiet { Given::Read } else { Given::Unsettled });
     }
 
-    pub(super) fn give_back_as(mut self, unsettled: bool, used: bool) {
-        let Some(link) = self.link.take() else { return };
+    /// Back from a user who had the connection itself: it is used again only after a reply has been
+    /// recognized.
+    pub(in crate::resource::sql) fn in_hand(self) {
+        self.give_back_as(Given::InHand);
+    }
+
+    fn give_back_as(mut self, given: Given) {
+        let Some(mut link) = self.link.take() else {
+            return;
+        };
+        // A rollback that a dropped transaction has queued goes out now.
+        let unsettled = match given {
+            Given::Reset | Given::Read => false,
+            Given::Unsettled => true,
+            Given::InHand => !link.is_quiet(),
+        };
         let idle = Idle {
             link,
             since: Stamp::now(),
             unsettled,
-            used,
+            unrecognized: given == Given::InHand,
+            used: given != Given::Reset,
         };
         let mut state = self.set.lock();
         state.out.retain(|out| out.number != self.number);

@@ -83,7 +83,12 @@ impl<DB: Driver> Set<DB> {
         let now = Stamp::now();
         let idle_for = now.since(idle.since);
         let mut link = idle.link;
-        if idle.unsettled {
+        if idle.unrecognized {
+            let Some(recognized) = self.recognized(link, self.settings.ping).await else {
+                return Looked::Gone;
+            };
+            link = recognized;
+        } else if idle.unsettled {
             let Some(quiet) = self.quietened(link, self.settings.ping).await else {
                 return Looked::Gone;
             };
@@ -147,6 +152,7 @@ impl<DB: Driver> Set<DB> {
                 link,
                 since: Stamp::now(),
                 unsettled: false,
+                unrecognized: false,
                 used: false,
             });
         }

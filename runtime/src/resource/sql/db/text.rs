@@ -1,0 +1,101 @@
+//! Whether a statement may leave a transaction open, by its text: sqlx knows, and does not tell.
+
+use sqlx::{Database, Execute, SqlStr};
+use sqlx_core::error::BoxDynError;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// The words without which no statement leaves one open. A procedure may begin one, and so may a text that is
+/// put together on the server. A word too many costs a round trip, a word too few a write.
+const WORDS: &[&str] = &[
+    "begin",
+    "transaction",
+    "savepoint",
+    "chain",
+    "autocommit",
+    "completion_type",
+    "call",
+    "execute",
+];
+
+/// `query` itself, and its text as soon as sqlx has asked for it.
+pub(super) fn watch<Q>(query: Q) -> (Watched<Q>, Text) {
+    let found = Arc::new(AtomicBool::new(false));
+    let text = Text(Arc::clone(&found));
+    (Watched { query, found }, text)
+}
+
+pub(super) struct Text(Arc<AtomicBool>);
+
+impl Text {
+    pub(super) fn may_leave_a_transaction(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) struct Watched<Q> {
+    query: Q,
+    found: Arc<AtomicBool>,
+}
+
+impl<'q, DB: Database, Q: Execute<'q, DB>> Execute<'q, DB> for Watched<Q> {
+    fn sql(self) -> SqlStr {
+        let sql = self.query.sql();
+        if begins(sql.as_str()) {
+            self.found.store(true, Ordering::Relaxed);
+        }
+        sql
+    }
+
+    fn statement(&self) -> Option<&DB::Statement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<DB::Arguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.query.persistent()
+    }
+}
+
+fn begins(sql: &str) -> bool {
+    sql.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'))
+        .any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins;
+
+    #[test]
+    fn transaction_words_are_found_in_any_form() {
+        for sql in [
+            "BEGIN",
+            "insert into a values (1);begin;insert into a values (2)",
+            "START/**/TRANSACTION",
+            "/*!40000 begin*/",
+            "SET @@autocommit=0",
+            "savepoint a",
+            "COMMIT AND CHAIN",
+            "CALL book(1)",
+        ] {
+            assert!(begins(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn ordinary_statements_are_not_suspected() {
+        for sql in [
+            "SELECT begin_at, started FROM calls",
+            "INSERT INTO transactions VALUES ($1)",
+            "COMMIT",
+            "",
+        ] {
+            assert!(!begins(sql), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A connection that somebody had in hand is used again only after a reply on it has been recognized: what is
+//! dropped half-way never makes a query return the row of another one.
+
+use crate::world::{Product, Running, World};
+use serde_json::json;
+
+/// What leaves sqlx out of step with PostgreSQL, or might.
+const POSTGRES: &[&str] = &[
+    "copy_in",
+    "copy_in_and_go_on",
+    "copy_in_begun",
+    "copy_in_refused",
+    "copy_out",
+    "copy_out_large",
+    "copy_out_endless",
+    "copy_out_refused",
+    "copy_out_begun",
+    "copy_as_a_query",
+    "cursor",
+    "statements",
+    "prepare",
+];
+const MARIADB: &[&str] = &["statements", "prepare"];
+const SQLITE: &[&str] = &["statements"];
+
+fn deeds(product: Product) -> &'static [&'static str] {
+    match product {
+        Product::Postgres => POSTGRES,
+        Product::MariaDb => MARIADB,
+        Product::Sqlite => SQLITE,
+    }
+}
+
+/// Statements that sqlx has prepared before: their rows are told apart by nothing but their order.
+const WORDS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+
+fn questions() -> Vec<serde_json::Value> {
+    let ask = |word: &&str| json!({ "ask": format!("SELECT '{word}'") });
+    WORDS.iter().map(ask).collect()
+}
+
+/// Every query gets its own row.
+async fn rows_are_right(running: &Running, place: &str) {
+    let questions = json!(questions());
+    let answers = running.succeed(questions).await;
+    assert_eq!(answers, WORDS.map(|word| json!(word)), "{place}");
+}
+
+async fn every_deed(product: Product, kind: &str, goes_on: bool) {
+    let world = World::new(product).await;
+    world.prepare("CREATE TABLE orders (id INT)").await;
+    for deed in deeds(product) {
+        let place = format!("{product:?}/{kind}: {deed}");
+        let running = world.start(kind, "never").await;
+        rows_are_right(&running, &place).await;
+        let mut steps = vec![json!({ "hand": deed })];
+        if goes_on {
+            steps.extend(questions());
+        }
+        let answers = running.succeed(json!(steps)).await;
+        if goes_on {
+            assert_eq!(answers[1..], WORDS.map(|word| json!(word)), "{place}");
+        }
+        world.nothing_runs(&place).await;
+        rows_are_right(&running, &place).await;
+        rows_are_right(&running, &place).await;
+        running.end().await;
+    }
+}
+
+#[tokio::test]
+async fn handle_returns_no_row_of_an_earlier_query() {
+    for product in crate::world::PRODUCTS {
+        every_deed(product, "db", true).await;
+    }
+}
+
+#[tokio::test]
+async fn pool_returns_no_row_of_an_earlier_query() {
+    for product in crate::world::PRODUCTS {
+        every_deed(product, "pool", true).await;
+    }
+}
+
+#[tokio::test]
+async fn single_connection_returns_no_row_of_an_earlier_invocation() {
+    for product in crate::world::PRODUCTS {
+        // In the same invocation it is sqlx's own, and nobody stands between.
+        every_deed(product, "single", false).await;
+    }
+}
+
+#[tokio::test]
+async fn transaction_is_replaced_after_a_dropped_copy() {
+    let world = World::new(Product::Postgres).await;
+    world.prepare("CREATE TABLE orders (id INT)").await;
+    for deed in POSTGRES {
+        let place = format!("transaction: {deed}");
+        let running = world.start("transaction", "never").await;
+        rows_are_right(&running, &place).await;
+        // Whether it can be committed depends on what was dropped; it never takes the next one with it.
+        let insert = json!({ "run": "INSERT INTO orders VALUES (1)" });
+        let _ = running.invoke(json!([insert, { "hand": deed }])).await;
+        world.nothing_runs(&place).await;
+        rows_are_right(&running, &place).await;
+        rows_are_right(&running, &place).await;
+        running.end().await;
+    }
+}
+
+/// A guard that did nothing unusual costs no connection.
+#[tokio::test]
+async fn guard_is_reused_after_completed_statements() {
+    for product in crate::world::SERVERS {
+        let world = World::new(product).await;
+        for kind in ["db", "pool"] {
+            let place = format!("{product:?}/{kind}");
+            let running = world.start(kind, "never").await;
+            let guard = json!({ "guards": { "count": 1, "sql": product.session() } });
+            for _ in 0..3 {
+                running.succeed(json!([guard, guard, guard])).await;
+            }
+            assert!(running.opened() <= 2, "{place}: {}", running.opened());
+            running.end().await;
+        }
+    }
+}
