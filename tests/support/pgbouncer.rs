@@ -17,6 +17,8 @@ pub enum Pooler {
     Plain,
     /// The one of Debian 13, 1.24, with `max_prepared_statements`.
     Tracking,
+    /// The one of Debian 12, which pools statements, and allows no transaction.
+    Statements,
 }
 
 const PLAIN: Programs = Programs {
@@ -29,7 +31,7 @@ const TRACKING: &str = concat!(
     "/../target/pgbouncer-13/bin/pgbouncer"
 );
 
-/// A PgBouncer on a loopback port that pools transactions. It ends when it is dropped.
+/// A PgBouncer on a loopback port. It ends when it is dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
     /// Empty only while it is down.
@@ -102,7 +104,7 @@ impl Start {
             clients,
         } = self;
         let (program, tracking) = match pooler {
-            Pooler::Plain => {
+            Pooler::Plain | Pooler::Statements => {
                 let [program] = PLAIN.find();
                 (program, "")
             }
@@ -115,6 +117,10 @@ impl Start {
                 (TRACKING.into(), "max_prepared_statements = 200\n")
             }
         };
+        let mode = match pooler {
+            Pooler::Statements => "statement",
+            Pooler::Plain | Pooler::Tracking => "transaction",
+        };
         let workplace = Workplace::create("pgbouncer");
         let folder = workplace.path().to_path_buf();
         let (user, password) = (Postgres::USER, Postgres::PASSWORD);
@@ -123,7 +129,7 @@ impl Start {
         let settings = folder.join("settings");
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n\
+             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = {mode}\n\
              default_pool_size = {servers}\nmax_client_conn = {clients}\nlog_connections = 0\nlog_disconnections = 0\n\
              {tracking}",
             users = users.display(),

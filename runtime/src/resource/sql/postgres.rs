@@ -32,8 +32,9 @@ const LONGEST_NAME: usize = 63;
 /// What is known about the session of a connection.
 #[derive(Debug, Default)]
 pub struct Knowledge {
-    /// sqlx has asked for the database's own types.
-    pub(super) types: bool,
+    /// The newest of the database's own types when sqlx was last made to ask for them; see
+    /// [`PooledTransaction`](super::PooledTransaction).
+    pub(super) newest_type: Option<i64>,
 }
 
 /// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
@@ -42,10 +43,7 @@ const RESET: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLO
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// PostgreSQL answers a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
-/// is refused then.
-pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
-
-/// sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
+/// is refused then. sqlx has to be left something to roll back: of a `COMMIT` that is not its own it knows nothing.
 const COMMIT_AND_BEGIN: &str = "SELECT 1; COMMIT; BEGIN";
 
 impl Sealed for Postgres {}
@@ -149,7 +147,8 @@ impl Driver for Postgres {
         // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
         // long as it runs, and the pooler gives its connection to nobody else.
         let cancel = format!(
-            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END              FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND usename = session_user AND application_name IN ({})",
             names.join(", ")
         );
         Box::pin(silently(async move {
