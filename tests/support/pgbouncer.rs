@@ -19,6 +19,8 @@ pub enum Pooler {
     Tracking,
     /// The one of Debian 12, which pools sessions, for clients that know nothing of it.
     Session,
+    /// The one of Debian 12, which pools statements, and allows no transaction.
+    Statements,
 }
 
 const PLAIN: Programs = Programs {
@@ -31,7 +33,7 @@ const TRACKING: &str = concat!(
     "/../target/pgbouncer-13/bin/pgbouncer"
 );
 
-/// A PgBouncer on a loopback port that pools transactions. It ends when it is dropped.
+/// A PgBouncer on a loopback port. It ends when it is dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
     /// Empty only while it is down.
@@ -107,6 +109,10 @@ impl Start {
             Pooler::Plain => {
                 let [program] = PLAIN.find();
                 (program, "pool_mode = transaction\n")
+            }
+            Pooler::Statements => {
+                let [program] = PLAIN.find();
+                (program, "pool_mode = statement\n")
             }
             Pooler::Session => {
                 let [program] = PLAIN.find();

@@ -100,6 +100,10 @@ pub const LOCAL_STOP: Duration = Duration::from_millis(2_000);
 /// transaction may have been between two statements.
 #[cfg(feature = "postgres")]
 pub const STOP_AGAIN: Duration = Duration::from_millis(10);
+/// How often a transaction behind a pooler is begun anew because the database has got a new type since its
+/// connection asked for them.
+#[cfg(feature = "postgres")]
+pub const TYPE_LOOKS: u32 = 3;
 /// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
 /// well below a millisecond, and no measurable cost.
 pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;

@@ -1,34 +1,24 @@
 //! One transaction on a connection through a pooler, for as long as an invocation needs the database.
 
+mod executor;
+mod lexer;
+mod session;
 mod statement;
+mod types;
 
-use super::{
-    Db, Lent,
-    driver::Driver,
-    fault,
-    link::becomes_quiet,
-    postgres::{COMMIT, literal},
-    silent::silently,
+use self::{
+    executor::Watch,
+    session::{Begun, Committed, RolledBack, Undo},
 };
+use super::{Db, Lent, driver::Driver, fault, link::becomes_quiet};
 use crate::{
-    config::{Proxy, QUIET},
-    error::Error,
+    clock::Stamp,
+    config::{Proxy, QUIET, TYPE_LOOKS},
+    error::{Error, ErrorKind},
     resource::{Acquire, Exclusive, Fate, Outcome},
 };
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, ready},
-    stream::{self, BoxStream},
-};
-use sqlx::{
-    AssertSqlSafe, Connection, Either, Execute, Executor, PgConnection, Postgres, Row, SqlSafeStr,
-    SqlStr,
-    error::BoxDynError,
-    postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
-    raw_sql,
-};
-use sqlx_core::describe::Describe;
-use std::fmt;
+use sqlx::{Connection, PgConnection, Postgres};
+use std::{fmt, time::Duration};
 use tokio::time::{timeout, timeout_at};
 
 /// A transaction for the whole invocation in which every statement is unnamed: what is right behind a PgBouncer
@@ -56,26 +46,57 @@ use tokio::time::{timeout, timeout_at};
 /// }
 /// ```
 ///
-/// Refused before it is sent is a statement that would end the transaction (`COMMIT`, `ROLLBACK` ..), because
-/// whatever followed it would be outside, and one that would outlive it in a session which the next client gets
-/// (`SET` without `LOCAL`, `RESET`, `DISCARD`, `LISTEN`, `PREPARE`, `DEALLOCATE`, `LOAD`). `SAVEPOINT`, `ROLLBACK TO`
-/// and `SET LOCAL` are fine. What cannot be told from a statement's first words is up to you: no session locks
-/// (`pg_advisory_xact_lock` instead of `pg_advisory_lock`), no `set_config(.., false)`, temporary tables with
-/// `ON COMMIT DROP`, no cursor `WITH HOLD`.
+/// # The end of the transaction
 ///
-/// Behind RDS Proxy, a kept connection is closed after an invocation for one of whose statements the proxy pins a session (`SET
-/// LOCAL`, `nextval`, locks, temporary tables, cursors, a text above 16 KB), so that nothing stays pinned.
+/// A statement that would end the transaction (`COMMIT`, `END`, `ROLLBACK`, `ABORT`, `PREPARE TRANSACTION`) is refused
+/// before it is sent. `SAVEPOINT` and `ROLLBACK TO` are fine. Texts are read as PostgreSQL reads them, with either
+/// value of `standard_conforming_strings`, and as UTF-8: do not change `client_encoding`.
+///
+/// The commit succeeds in the transaction that was begun, and in no other. If that was ended from inside after
+/// all, the invocation fails with [`ErrorKind::CommitUnknown`], and the connection is closed.
+///
+/// A connection that was found dead before `COMMIT` was sent makes the invocation fail with
+/// [`ErrorKind::CommitFailed`]: nothing was committed. That is the case when a statement met it, when the server said
+/// so, or when the transaction had been silent for longer than `check(trust_ms = ..)`, after which a ping comes
+/// first.
+///
+/// # What does not reach the next client
+///
+/// Behind PgBouncer, the message that commits or rolls back also undoes what PostgreSQL keeps in a session beyond a
+/// transaction, however it came about: settings and the role (`SET`, `set_config`), temporary tables, advisory
+/// locks, `LISTEN`, cursors `WITH HOLD`. SQL's own `PREPARE` is undone if that word is in the text of a statement; hidden in
+/// a function of the database, it is not. These are not undone either: a library (`LOAD`), `setseed`, what
+/// `currval` and `lastval` return, and what an extension or a language keeps for itself (`dblink`'s connections, PL/Perl's
+/// `%_SHARED`).
+///
+/// To undo settings is `RESET ALL`: it also takes away what PgBouncer's `connect_query` has `SET`. Write such settings into
+/// `ALTER ROLE .. SET` or `ALTER DATABASE .. SET`.
+///
+/// The transaction's `application_name` is by what a query is found that has to be stopped on the server: a handler that
+/// changes it keeps its query running.
+///
+/// Behind RDS Proxy, nothing is undone, because that would pin a session. A kept connection is closed after
+/// an invocation for one of whose statements the proxy pins a session (`SET`, `nextval`, locks, temporary tables, cursors, a
+/// text above 16 KB, and also `DO` and `CALL`, which may hide them), so that nothing stays pinned.
+///
+/// # Types of the database's own
 ///
 /// For each connection, sqlx is made to ask for the database's own types (enums, domains, composites) before the
 /// first transaction: one round trip in a database without such types, otherwise a few. It would ask in the
-/// middle of a statement, which then fails.
+/// middle of a statement, which then fails. The beginning of each transaction compares the newest enum and range type; a newer
+/// one makes sqlx ask again. A composite, domain or extension that was created or replaced since fails one
+/// invocation of each connection at most.
 pub struct PooledTransaction {
     /// Empty only when it is put back.
     lent: Option<Lent<Postgres>>,
     progress: Progress,
+    begun: Begun,
+    watch: Watch,
     proxy: Option<Proxy>,
     /// RDS Proxy may keep the session for this connection alone until that is closed.
     pinned: bool,
+    /// For how long a silent connection is taken to be alive.
+    trust: Duration,
 }
 
 /// How far a transaction is.
@@ -83,7 +104,7 @@ pub struct PooledTransaction {
 enum Progress {
     /// Nobody has begun to end it.
     Open,
-    /// Its end was sent, and has not been answered.
+    /// Its end was sent, and has not been answered; or the connection is of no more use.
     Ending,
     Ended,
 }
@@ -95,15 +116,18 @@ impl Exclusive for PooledTransaction {
     async fn take(db: &Db<Postgres>, acquire: &Acquire) -> Result<Box<Self>, Error> {
         loop {
             let mut lent = db.lend(acquire).await?;
-            let was_kept = lent.memory().types;
+            let was_kept = lent.memory().newest_type.is_some();
             let proxy = acquire.settings().proxy;
             let error = match timeout_at(acquire.until(), begin(&mut lent, proxy)).await {
-                Ok(Ok(())) => {
+                Ok(Ok(begun)) => {
                     return Ok(Box::new(Self {
                         lent: Some(lent),
                         progress: Progress::Open,
+                        begun,
+                        watch: Watch::new(),
                         proxy,
                         pinned: false,
+                        trust: acquire.settings().trust,
                     }));
                 }
                 Ok(Err(error)) => error,
@@ -115,6 +139,10 @@ impl Exclusive for PooledTransaction {
                 }
             };
             lent.leave();
+            if pools_statements(&error) {
+                let what = "PgBouncer is in statement pooling mode, which allows no transaction: set `pool_mode = transaction`";
+                return Err(acquire.failed(ErrorKind::Query, what).caused_by(error));
+            }
             // A kept connection whose other end has gone: nothing has happened on it yet.
             if !(was_kept && fault::ends_the_connection(&error)) {
                 return Err(fault::connecting::<Postgres>(acquire, db.target(), error));
@@ -124,10 +152,7 @@ impl Exclusive for PooledTransaction {
 
     async fn conclude(loan: &mut Box<Self>, outcome: Outcome) -> Result<(), Error> {
         match outcome {
-            Outcome::Succeeded => loan
-                .commit()
-                .await
-                .map_err(fault::not_committed::<Postgres>),
+            Outcome::Succeeded => loan.commit().await,
             Outcome::Failed => {
                 loan.roll_back().await;
                 Ok(())
@@ -139,11 +164,18 @@ impl Exclusive for PooledTransaction {
         if fate != Fate::Discarded {
             loan.roll_back().await;
         }
-        let Some(lent) = loan.lent.take() else { return };
+        let Some(mut lent) = loan.lent.take() else {
+            return;
+        };
+        if loan.watch.types_outdated {
+            lent.memory().newest_type = None;
+        }
         match (loan.progress, fate) {
             // The pooler may already have given the server's side to somebody else.
             (Progress::Ending, _) => lent.leave(),
-            (Progress::Ended, Fate::Kept) if loan.pinned => db.put_back(lent, Fate::Closed).await,
+            (Progress::Ended, Fate::Kept) if loan.pinned => {
+                db.put_back(lent, Fate::Closed).await;
+            }
             // Nothing is left in the session that could be undone, and it is not ours any more.
             (Progress::Ended, Fate::Kept) if loan.proxy.is_some() => lent.give_back(),
             _ => db.put_back(lent, fate).await,
@@ -152,48 +184,123 @@ impl Exclusive for PooledTransaction {
 }
 
 impl PooledTransaction {
-    async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        // A query that was given up half-way comes to its end first.
-        Postgres::drain(self.connection()).await?;
+    async fn commit(&mut self) -> Result<(), Error> {
+        self.check_before_commit().await?;
         self.progress = Progress::Ending;
-        let committed = raw_sql(COMMIT).execute(self.connection()).await;
-        match committed {
-            Ok(_) => self.progress = Progress::Ended,
-            Err(error) => {
-                if !fault::ends_the_connection(&error) {
-                    self.progress = Progress::Open;
-                }
-                return Err(error);
+        let undo = self.undo();
+        let connection = connection(&mut self.lent);
+        match self.begun.commit(connection, undo).await {
+            Committed::Yes => {
+                self.progress = Progress::Ended;
+                Ok(())
             }
+            Committed::YesWithoutUndo(error) => {
+                tracing::warn!(
+                    %error,
+                    "committed, but what the transaction left in its session could not be undone: the connection is closed"
+                );
+                Ok(())
+            }
+            Committed::No(error) => {
+                self.progress = Progress::Open;
+                Err(fault::not_committed::<Postgres>(error))
+            }
+            Committed::Lost(error) => Err(lost_before_commit(&error.to_string()).caused_by(error)),
+            Committed::EndedBefore(error) => {
+                Err(Error::new(ErrorKind::CommitUnknown, ENDED_INSIDE).caused_by(error))
+            }
+            Committed::Unknown(error) => Err(fault::not_committed::<Postgres>(error)),
+        }
+    }
+
+    /// An error means that nothing is committed: `COMMIT` is not sent.
+    async fn check_before_commit(&mut self) -> Result<(), Error> {
+        if let Some(why) = self.watch.lost.take() {
+            self.progress = Progress::Ending;
+            return Err(lost_before_commit(&why));
+        }
+        let connection = connection(&mut self.lent);
+        match timeout(QUIET, Postgres::drain(connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.not_sent(error)),
+            // It stays in the middle of that statement, which is stopped when the connection is dropped.
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::CommitFailed,
+                    "a query that the handler had dropped was still running when it returned: its transaction was rolled back",
+                ));
+            }
+        }
+        if Stamp::now().since(self.watch.heard) > self.trust
+            && let Err(error) = connection.ping().await
+        {
+            return Err(self.not_sent(error));
         }
         Ok(())
     }
 
+    fn not_sent(&mut self, error: sqlx::Error) -> Error {
+        if !fault::ends_the_connection(&error) {
+            return fault::not_committed::<Postgres>(error);
+        }
+        self.progress = Progress::Ending;
+        lost_before_commit(&error.to_string()).caused_by(error)
+    }
+
     /// Rolls back, unless something is still running: that has to be stopped on the server.
     async fn roll_back(&mut self) {
-        if self.progress != Progress::Open
-            || !becomes_quiet::<Postgres>(self.connection(), QUIET).await
-        {
+        let undo = self.undo();
+        let connection = connection(&mut self.lent);
+        if self.progress != Progress::Open || !becomes_quiet::<Postgres>(connection, QUIET).await {
             return;
         }
         self.progress = Progress::Ending;
-        // After a commit that failed there is none to roll back, and the server says so in a warning.
-        let rolling_back = silently(raw_sql("ROLLBACK").execute(self.connection()));
-        if let Ok(Ok(_)) = timeout(QUIET, rolling_back).await {
-            self.progress = Progress::Ended;
+        let failed = self.watch.failed;
+        let rolling_back = self.begun.roll_back(connection, failed, undo);
+        match timeout(QUIET, rolling_back).await {
+            Ok(RolledBack::Yes) => self.progress = Progress::Ended,
+            Ok(RolledBack::EndedBefore) => tracing::error!("{ENDED_INSIDE}"),
+            Ok(RolledBack::Unknown) | Err(_) => {}
         }
     }
 
-    fn note(&mut self, sql: &str) {
-        self.pinned |= self.proxy == Some(Proxy::Rds) && statement::may_pin(sql);
-    }
-
-    fn connection(&mut self) -> &mut PgConnection {
-        match &mut self.lent {
-            Some(lent) => lent,
-            None => unreachable!("emptied when it is put back"),
+    fn undo(&self) -> Undo {
+        match self.proxy {
+            Some(Proxy::PgBouncer) => Undo::All {
+                prepared: self.watch.prepares,
+            },
+            _ => Undo::Nothing,
         }
     }
+
+    fn parts(&mut self) -> (&mut PgConnection, &mut Watch) {
+        (connection(&mut self.lent), &mut self.watch)
+    }
+}
+
+fn connection(lent: &mut Option<Lent<Postgres>>) -> &mut PgConnection {
+    match lent {
+        Some(lent) => lent,
+        None => unreachable!("emptied when it is put back"),
+    }
+}
+
+const ENDED_INSIDE: &str = "the transaction was ended inside the handler, although no statement may do that behind a pooler: what came before may be committed, and what followed ran in sessions that other clients use; look before you repeat it";
+
+fn lost_before_commit(why: &str) -> Error {
+    Error::new(
+        ErrorKind::CommitFailed,
+        format!(
+            "the connection to PostgreSQL was lost before its transaction was committed: {why}; nothing of the transaction has happened"
+        ),
+    )
+}
+
+/// Whether this is how PgBouncer refuses a transaction with `pool_mode = statement`.
+fn pools_statements(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.message().contains("statement pooling mode"))
 }
 
 impl Drop for PooledTransaction {
@@ -206,186 +313,31 @@ impl Drop for PooledTransaction {
     }
 }
 
-/// Begins a transaction; behind a PgBouncer it has the name of the connection, which no session there keeps
-/// beyond the transaction.
-async fn begin(lent: &mut Lent<Postgres>, proxy: Option<Proxy>) -> Result<(), sqlx::Error> {
-    if !lent.memory().types {
-        learn_types(lent).await?;
-        lent.memory().types = true;
-    }
-    let begin = match proxy {
-        Some(Proxy::PgBouncer) => {
-            let name = literal(lent.session().name());
-            format!("BEGIN; SET LOCAL application_name ={name}")
+/// Begins a transaction in which sqlx knows the database's own types. Behind a PgBouncer it has the name of the
+/// connection, which no session there keeps beyond the transaction.
+async fn begin(lent: &mut Lent<Postgres>, proxy: Option<Proxy>) -> Result<Begun, sqlx::Error> {
+    let session = lent.session().clone();
+    let name = (proxy == Some(Proxy::PgBouncer)).then_some(session.name());
+    let mut looks = 0;
+    loop {
+        let known = match lent.memory().newest_type {
+            Some(known) => known,
+            None => types::learn(lent).await?,
+        };
+        lent.memory().newest_type = Some(known);
+        let begun = session::begin(lent, name).await?;
+        looks += 1;
+        // Where types come and go all the time, a statement that uses one may fail.
+        if begun.newest_type == known || looks == TYPE_LOOKS {
+            return Ok(begun);
         }
-        _ => "BEGIN".to_owned(),
-    };
-    // The name is ours, and quoted.
-    let begin = raw_sql(AssertSqlSafe(begin));
-    silently(begin.execute(&mut **lent)).await.map(drop)
-}
-
-/// Makes `connection` know the types of its database that are not PostgreSQL's own: enums, domains,
-/// composites, those of extensions. Called once, after connecting.
-///
-/// sqlx asks for a type when it first meets it, between the two steps of a statement, and that question ends
-/// a statement without a name: "unnamed prepared statement does not exist". In a database without such types
-/// this is one round trip; otherwise a few.
-async fn learn_types(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let row = raw_sql(OWN_TYPES).fetch_one(&mut *connection).await?;
-    let Some(columns) = row.try_get::<Option<String>, _>(0)? else {
-        return Ok(());
-    };
-    // The server has written and quoted these names itself.
-    let sql = AssertSqlSafe(format!("select {columns}")).into_sql_str();
-    for tries_left in (0..NAMES_TRIED).rev() {
-        let mut transaction = connection.begin_with("BEGIN").await?;
-        // Only a statement with a name survives the questions; it has to go again in the same transaction.
-        match (&mut *transaction).prepare(sql.clone()).await {
-            Ok(_) => {
-                transaction.clear_cached_statements().await?;
-                return transaction.commit().await;
-            }
-            // Another client has left this name behind: sqlx's next one is another.
-            Err(error) if tries_left > 0 && is_name_taken(&error) => {
-                transaction.rollback().await?;
-            }
-            Err(error) => return Err(error),
-        }
+        begun.roll_back(lent, false, Undo::Nothing).await;
+        lent.memory().newest_type = None;
     }
-    Ok(())
-}
-
-/// How many names, all of them left behind by other clients, are tried.
-const NAMES_TRIED: u32 = 20;
-
-/// A column of each type that is not PostgreSQL's own, and not the row of a table. A `select` cannot have more
-/// than 1664 columns.
-const OWN_TYPES: &str = "
-    select string_agg('null::' || own.oid::regtype, ', ')
-    from (
-        select type.oid
-        from pg_type type
-        left join pg_type element on element.oid = type.typelem and type.typcategory = 'A'
-        left join pg_class rows on rows.oid = coalesce(nullif(element.typrelid, 0), type.typrelid)
-        where type.oid >= 16384 and type.typtype <> 'p' and coalesce(rows.relkind, 'c') = 'c'
-        limit 1600
-    ) own";
-
-fn is_name_taken(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code().map(|code| code == "42P05"))
-        .unwrap_or(false)
 }
 
 impl fmt::Debug for PooledTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PooledTransaction").finish_non_exhaustive()
-    }
-}
-
-/// A query without a name, whatever it was before.
-struct Unnamed {
-    sql: SqlStr,
-    statement: Option<PgStatement>,
-    arguments: Option<Result<Option<PgArguments>, BoxDynError>>,
-}
-
-impl Unnamed {
-    fn new<'q>(mut query: impl Execute<'q, Postgres>) -> Result<Self, sqlx::Error> {
-        let statement = query.statement().cloned();
-        let arguments = Some(query.take_arguments());
-        let sql = query.sql();
-        if let Some(refused) = statement::refused(sql.as_str()) {
-            return Err(sqlx::Error::Protocol(refused.to_string()));
-        }
-        Ok(Self {
-            sql,
-            statement,
-            arguments,
-        })
-    }
-}
-
-impl Execute<'_, Postgres> for Unnamed {
-    fn sql(self) -> SqlStr {
-        self.sql
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        self.statement.as_ref()
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
-        self.arguments.take().unwrap_or(Ok(None))
-    }
-
-    fn persistent(&self) -> bool {
-        false
-    }
-}
-
-impl<'t> Executor<'t> for &'t mut PooledTransaction {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(
-        self,
-        query: E,
-    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
-    where
-        't: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        match Unnamed::new(query) {
-            Ok(query) => {
-                self.note(query.sql.as_str());
-                self.connection().fetch_many(query)
-            }
-            Err(refused) => stream::once(ready(Err(refused))).boxed(),
-        }
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(
-        self,
-        query: E,
-    ) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
-    where
-        't: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        match Unnamed::new(query) {
-            Ok(query) => {
-                self.note(query.sql.as_str());
-                self.connection().fetch_optional(query)
-            }
-            Err(refused) => ready(Err(refused)).boxed(),
-        }
-    }
-
-    fn prepare_with<'e>(
-        self,
-        _: SqlStr,
-        _: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
-    where
-        't: 'e,
-    {
-        let refused = sqlx::Error::Protocol(
-            "a statement cannot be prepared behind a pooler: run the query itself".to_owned(),
-        );
-        ready(Err(refused)).boxed()
-    }
-
-    // Required by sqlx's hidden feature `offline`, which its default features switch on.
-    fn describe<'e>(self, _: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
-    where
-        't: 'e,
-    {
-        let refused = sqlx::Error::Protocol(
-            "a statement cannot be described behind a pooler: sqlx would prepare it by name"
-                .to_owned(),
-        );
-        ready(Err(refused)).boxed()
     }
 }

@@ -39,8 +39,9 @@ const LONGEST_NAME: usize = 63;
 /// What is known about the session of a connection.
 #[derive(Debug, Default)]
 pub struct Knowledge {
-    /// sqlx has asked for the database's own types.
-    pub(super) types: bool,
+    /// The newest of the database's own types when sqlx was last made to ask for them; see
+    /// [`PooledTransaction`](super::PooledTransaction).
+    pub(super) newest_type: Option<i64>,
     /// Which process of the server it is.
     backend: Option<Backend>,
 }
@@ -53,10 +54,6 @@ const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UN
 /// protocol, and not by SQL.
 const DEALLOCATE: &str = "(SELECT string_agg('DEALLOCATE ' || quote_ident(name), '; ') \
      FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
-
-/// PostgreSQL replies to a `COMMIT` after a failed statement with a rollback, and calls that a success: the `SELECT`
-/// is refused then.
-pub(super) const COMMIT: &str = "SELECT 1; COMMIT";
 
 impl Sealed for Postgres {}
 
@@ -192,8 +189,8 @@ impl Driver for Postgres {
         // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
         // long as it runs, and the pooler gives its connection to nobody else.
         let cancel = format!(
-            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END \
-             FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
+            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND usename = session_user AND application_name IN ({})",
             names.join(", ")
         );
         Box::pin(silently(async move {

@@ -1,12 +1,11 @@
-//! Which statements have no place in a transaction behind a pooler, told from their text as PostgreSQL's lexer
-//! splits it.
+//! Which statements have no place in a transaction behind a pooler, told from their text.
 
+use super::lexer::{Backslash, Token, Tokens};
 use std::fmt;
 
-/// The words that a statement which ends a transaction begins with.
-const ENDS: [&str; 4] = ["COMMIT", "END", "ROLLBACK", "ABORT"];
-/// The words that a statement begins with whose effect outlives its transaction, in a session that others get.
-const OUTLIVES: [&str; 8] = [
+/// The first words, other than `SET`, for which RDS Proxy pins a session to its client, or may do so unseen: AWS's
+/// list of "Conditions that cause pinning for RDS for PostgreSQL".
+const PINS_FIRST: [&str; 10] = [
     "SET",
     "RESET",
     "DISCARD",
@@ -15,12 +14,10 @@ const OUTLIVES: [&str; 8] = [
     "PREPARE",
     "DEALLOCATE",
     "LOAD",
+    "DO",
+    "CALL",
 ];
-/// What follows `SET` where it holds for the transaction alone.
-const LOCAL: [&str; 3] = ["LOCAL", "TRANSACTION", "CONSTRAINTS"];
-
-/// The words, other than `SET` in the beginning, for which RDS Proxy pins a session to its client: AWS's list of
-/// "Conditions that cause pinning for RDS for PostgreSQL".
+/// The same for words that stand anywhere.
 const PINS: [&str; 6] = [
     "DECLARE",
     "TEMP",
@@ -34,63 +31,36 @@ const PINS_AND_MORE: [&str; 2] = ["pg_advisory_", "pg_try_advisory_"];
 /// RDS Proxy pins a session for a longer text.
 const LONGEST_UNPINNED: usize = 16 * 1024;
 
-/// Why a statement is not sent.
+/// The word of a statement that would end the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// This word would end the transaction.
-    Ends(&'static str),
-    /// What this word does would be there after the transaction.
-    Outlives(&'static str),
-}
+pub(super) struct Refused(&'static str);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ends(word) => write!(
-                f,
-                "`{word}` would end the one transaction that everything has to be in behind a pooler: leave that to the end of the handler, or undo a part with `SAVEPOINT` and `ROLLBACK TO`"
-            ),
-            Self::Outlives("SET") => f.write_str(
-                "`SET` would outlive the transaction, in a session that another client gets next: write `SET LOCAL`",
-            ),
-            Self::Outlives(word) => write!(
-                f,
-                "`{word}` would change a session that another client gets next: it cannot be used behind a pooler"
-            ),
-        }
+        write!(
+            f,
+            "`{}` would end the one transaction that everything has to be in behind a pooler: leave that to the end of the handler, or undo a part with `SAVEPOINT` and `ROLLBACK TO`",
+            self.0
+        )
     }
 }
 
-/// Why one of the statements in `sql` must not be sent, if that is so.
+/// Why `sql` must not be sent, if one of its statements would end the transaction.
 pub(super) fn refused(sql: &str) -> Option<Refused> {
-    let mut words = Words { rest: sql };
-    let mut statement: Vec<Word<'_>> = Vec::new();
-    loop {
-        let word = words.next();
-        match word {
-            // What a statement is, its first three words say.
-            Some(word) if word != Word::Semicolon => {
-                if statement.len() < 3 {
-                    statement.push(word);
-                }
-            }
-            _ => {
-                if let Some(why) = why_not(&statement) {
-                    return Some(why);
-                }
-                statement.clear();
-            }
-        }
-        word?;
-    }
+    let ends = |backslash| ends_the_transaction(Tokens::new(sql, backslash));
+    let word = ends(Backslash::Itself).or_else(|| {
+        // How the server reads a backslash is a setting, which any function may change.
+        sql.contains('\\').then(|| ends(Backslash::Escapes))?
+    });
+    word.map(Refused)
 }
 
 /// Whether RDS Proxy may pin the session because of `sql`.
 pub(super) fn may_pin(sql: &str) -> bool {
     let mut begins = true;
-    let pinned = Words { rest: sql }.any(|word| {
-        let is_first = std::mem::replace(&mut begins, word == Word::Semicolon);
-        let Word::Plain(word) = word else {
+    let pinned = Tokens::new(sql, Backslash::Itself).any(|token| {
+        let is_first = std::mem::replace(&mut begins, token == Token::Semicolon);
+        let Token::Word(word) = token else {
             return false;
         };
         let is = |other: &&str| word.eq_ignore_ascii_case(other);
@@ -98,138 +68,114 @@ pub(super) fn may_pin(sql: &str) -> bool {
             word.get(..start.len())
                 .is_some_and(|begin| begin.eq_ignore_ascii_case(start))
         };
-        is_first && is(&"SET") || PINS.iter().any(is) || PINS_AND_MORE.iter().any(begins_with)
+        is_first && PINS_FIRST.iter().any(is)
+            || PINS.iter().any(is)
+            || PINS_AND_MORE.iter().any(begins_with)
     });
     pinned || sql.len() > LONGEST_UNPINNED
 }
 
-fn why_not(statement: &[Word<'_>]) -> Option<Refused> {
-    let plain = |index: usize| match statement.get(index) {
-        Some(Word::Plain(word)) => *word,
-        _ => "",
-    };
-    let is = |index, word: &str| plain(index).eq_ignore_ascii_case(word);
-    if is(0, "PREPARE") && is(1, "TRANSACTION") {
-        return Some(Refused::Ends("PREPARE TRANSACTION"));
-    }
-    if let Some(word) = OUTLIVES.iter().find(|word| is(0, word)) {
-        let is_local = *word == "SET" && LOCAL.iter().any(|word| is(1, word));
-        return (!is_local).then_some(Refused::Outlives(word));
-    }
-    let word = *ENDS.iter().find(|word| is(0, word))?;
-    // ROLLBACK [WORK | TRANSACTION] TO: the transaction goes on.
-    let goes_on = word == "ROLLBACK"
-        && (is(1, "TO") || ((is(1, "WORK") || is(1, "TRANSACTION")) && is(2, "TO")));
-    (!goes_on).then_some(Refused::Ends(word))
+/// Whether SQL's own `PREPARE` may be in `sql`, however it is quoted.
+pub(super) fn may_prepare(sql: &str) -> bool {
+    const WORD: &[u8] = b"prepare";
+    let mut windows = sql.as_bytes().windows(WORD.len());
+    windows.any(|window| window.eq_ignore_ascii_case(WORD))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word<'a> {
-    /// A keyword, a name or a number.
-    Plain(&'a str),
-    Semicolon,
-    /// A literal, a quoted name or an operator.
-    Other,
-}
-
-/// The words of a text: comments are none, and what is quoted is one.
-struct Words<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Words<'a> {
-    type Item = Word<'a>;
-
-    fn next(&mut self) -> Option<Word<'a>> {
-        loop {
-            self.rest = self.rest.trim_start();
-            if let Some(comment) = self.rest.strip_prefix("--") {
-                self.rest = comment
-                    .split_once(['\n', '\r'])
-                    .map_or("", |(_, rest)| rest);
-            } else if self.rest.starts_with("/*") {
-                self.rest = after_comment(self.rest);
-            } else {
-                break;
-            }
+/// The first word of a statement in `tokens` that would end the transaction.
+fn ends_the_transaction(tokens: Tokens<'_>) -> Option<&'static str> {
+    let mut statement = Statement::default();
+    for token in tokens {
+        if token != Token::Semicolon {
+            statement.push(token);
+            continue;
         }
-        let first = self.rest.chars().next()?;
-        let (word, length) = match first {
-            ';' => (Word::Semicolon, 1),
-            '\'' => (Word::Other, quoted(self.rest, '\'', false)),
-            '"' => (Word::Other, quoted(self.rest, '"', false)),
-            '$' => (Word::Other, dollar_quoted(self.rest)),
-            'e' | 'E' if self.rest[1..].starts_with('\'') => {
-                (Word::Other, 1 + quoted(&self.rest[1..], '\'', true))
-            }
-            _ if is_of_a_word(first) => {
-                let length = self
-                    .rest
-                    .find(|c| !is_of_a_word(c) && c != '$')
-                    .unwrap_or(self.rest.len());
-                (Word::Plain(&self.rest[..length]), length)
-            }
-            _ => (Word::Other, first.len_utf8()),
+        if let Some(word) = statement.ends() {
+            return Some(word);
+        }
+        statement = Statement {
+            in_body: statement.in_body,
+            ..Statement::default()
         };
-        self.rest = &self.rest[length..];
-        Some(word)
     }
+    statement.ends()
 }
 
-fn is_of_a_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || !c.is_ascii()
+/// What is known of a statement so far.
+#[derive(Default)]
+struct Statement<'a> {
+    /// The first few words; a token that is none counts as an empty one.
+    beginning: [&'a str; 4],
+    count: usize,
+    previous: &'a str,
+    /// How many parentheses are open.
+    depth: usize,
+    /// In the body of a function, which is `BEGIN ATOMIC statement; .. END`: it is stored, not executed, and
+    /// PostgreSQL stores no statement there that would end a transaction.
+    in_body: bool,
 }
 
-/// What follows a comment, which may have others in it.
-fn after_comment(text: &str) -> &str {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text.as_bytes()[at..];
-        if rest.starts_with(b"/*") {
-            depth += 1;
-            at += 2;
-        } else if rest.starts_with(b"*/") {
-            depth -= 1;
-            at += 2;
-            if depth == 0 {
-                return &text[at..];
-            }
+impl<'a> Statement<'a> {
+    fn push(&mut self, token: Token<'a>) {
+        let word = token.word();
+        let begins_body = is(word, "ATOMIC")
+            && is(self.previous, "BEGIN")
+            // Between parentheses, this is a parameter called `begin` of a type called `atomic`.
+            && self.depth == 0
+            && self.creates_routine();
+        if begins_body {
+            *self = Self {
+                in_body: true,
+                ..Self::default()
+            };
+            return;
+        }
+        let ends_body = self.in_body && self.count == 0 && is(word, "END");
+        self.in_body &= !ends_body;
+        match token {
+            Token::Open => self.depth += 1,
+            Token::Close => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+        if let Some(place) = self.beginning.get_mut(self.count) {
+            *place = if ends_body { "" } else { word };
+        }
+        self.count += 1;
+        self.previous = word;
+    }
+
+    fn creates_routine(&self) -> bool {
+        let [create, second, third, fourth] = self.beginning;
+        let kind = if is(second, "OR") && is(third, "REPLACE") {
+            fourth
         } else {
-            at += 1;
-        }
+            second
+        };
+        is(create, "CREATE") && (is(kind, "FUNCTION") || is(kind, "PROCEDURE"))
     }
-    ""
+
+    /// What the transaction would be ended with.
+    fn ends(&self) -> Option<&'static str> {
+        let [first, second, third, _] = self.beginning;
+        if self.in_body {
+            return None;
+        }
+        if is(first, "PREPARE") && is(second, "TRANSACTION") {
+            return Some("PREPARE TRANSACTION");
+        }
+        let has_noise = is(second, "WORK") || is(second, "TRANSACTION");
+        let to_savepoint = is(second, "TO") || has_noise && is(third, "TO");
+        if is(first, "ROLLBACK") && to_savepoint {
+            return None;
+        }
+        ["COMMIT", "END", "ROLLBACK", "ABORT"]
+            .into_iter()
+            .find(|word| is(first, word))
+    }
 }
 
-/// How long the quoted text at the beginning is. Doubled, the quote stands for itself.
-fn quoted(text: &str, quote: char, with_backslashes: bool) -> usize {
-    let mut characters = text.char_indices().skip(1).peekable();
-    while let Some((at, character)) = characters.next() {
-        if with_backslashes && character == '\\' {
-            characters.next();
-        } else if character == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
-            return at + quote.len_utf8();
-        }
-    }
-    text.len()
-}
-
-/// How long the text in `$tag$` at the beginning is, or the parameter `$1`.
-fn dollar_quoted(text: &str) -> usize {
-    let tag_ends = text[1..].find(|c| !is_of_a_word(c));
-    let Some(end) = tag_ends.map(|end| end + 1) else {
-        return text.len();
-    };
-    let is_tag =
-        text[end..].starts_with('$') && !text[1..].starts_with(|c: char| c.is_ascii_digit());
-    if !is_tag {
-        return end;
-    }
-    let tag = &text[..=end];
-    text[tag.len()..]
-        .find(tag)
-        .map_or(text.len(), |at| at + 2 * tag.len())
+fn is(word: &str, keyword: &str) -> bool {
+    word.eq_ignore_ascii_case(keyword)
 }
 
 #[cfg(test)]
@@ -237,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ends_a_transaction_is_found() {
+    fn statements_that_end_the_transaction_are_refused() {
         for (sql, word) in [
             ("COMMIT", "COMMIT"),
             ("  commit and chain;", "COMMIT"),
@@ -251,21 +197,69 @@ mod tests {
             ),
             ("select E'\\''; commit", "COMMIT"),
             ("select 'a\\'; commit; --'", "COMMIT"),
+            ("select E'a'\n'b\\''; commit; --'", "COMMIT"),
+            ("select E'a' -- c\n'b\\''; commit; --'", "COMMIT"),
+            // Where `standard_conforming_strings` is off, the first literal ends later.
+            ("select '\\'', '; commit; --'", "COMMIT"),
+            ("select 'C:\\', '; commit'", "COMMIT"),
             ("select $1; commit", "COMMIT"),
             ("select $x$ ; $x$; commit", "COMMIT"),
             ("prepare transaction 'x'", "PREPARE TRANSACTION"),
             (";;commit", "COMMIT"),
             ("select \"a\"\"; b\"; commit", "COMMIT"),
+            (
+                "create function f() returns int begin atomic select 1; end; commit",
+                "COMMIT",
+            ),
+            (
+                "create function f(begin atomic) returns int language sql as 'select 1'; commit",
+                "COMMIT",
+            ),
+            ("select 1 begin atomic; commit", "COMMIT"),
         ] {
-            assert_eq!(refused(sql), Some(Refused::Ends(word)), "{sql}");
+            assert_eq!(refused(sql), Some(Refused(word)), "{sql}");
         }
     }
 
     #[test]
-    fn what_pins_a_session_is_found() {
+    fn other_statements_are_let_through() {
+        for sql in [
+            "",
+            "select 'commit'",
+            "select 1 as commit",
+            "select '; commit'",
+            "select E'\\'; commit'",
+            "select $$; commit; $$",
+            "create function f() returns int language plpgsql as $f$ begin return 1; end; $f$",
+            "create function f() returns int begin atomic select 1; select 2; end; select 3",
+            "create or replace procedure p(a int) begin atomic end",
+            "create function f() returns int begin atomic select case when true then 1 end; end",
+            "select $1, '; end'",
+            "-- ; commit\nselect 1",
+            "/* ; commit */ select 1",
+            "savepoint a; rollback to a; rollback work to savepoint a",
+            "select \"; commit\"",
+            "select case when true then 1 end",
+            "set local work_mem = 1; set transaction read only; set constraints all deferred",
+            "set search_path to shop; reset all; listen orders; prepare p as select 1",
+            "update t set a = 1",
+            "insert into t values ('C:\\', 'commit; ')",
+            "select '",
+            "/* open",
+            "select $tag$ open",
+            "select \u{e9}$",
+        ] {
+            assert_eq!(refused(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_pin_a_session_are_found() {
         for sql in [
             "set local work_mem = 1",
             "select 1; Set transaction read only",
+            "reset all",
+            "do $$ begin perform set_config('a.b', '1', false); end $$",
             "select nextval('orders_id_seq')",
             "create temp table t (id int) on commit drop",
             "select pg_advisory_xact_lock(1)",
@@ -285,46 +279,8 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_it_is_found() {
-        for (sql, word) in [
-            ("set search_path to shop", "SET"),
-            ("SET SESSION work_mem = 1", "SET"),
-            ("select 1; reset all", "RESET"),
-            ("discard all", "DISCARD"),
-            ("listen orders", "LISTEN"),
-            ("prepare p as select 1", "PREPARE"),
-            ("deallocate all", "DEALLOCATE"),
-            ("load 'auto_explain'", "LOAD"),
-        ] {
-            assert_eq!(refused(sql), Some(Refused::Outlives(word)), "{sql}");
-        }
-    }
-
-    #[test]
-    fn what_does_not_is_let_through() {
-        for sql in [
-            "",
-            "select 'commit'",
-            "select 1 as commit",
-            "select '; commit'",
-            "select E'\\'; commit'",
-            "select $$; commit; $$",
-            "create function f() returns int language plpgsql as $f$ begin return 1; end; $f$",
-            "select $1, '; end'",
-            "-- ; commit\nselect 1",
-            "/* ; commit */ select 1",
-            "savepoint a; rollback to a; rollback work to savepoint a",
-            "select \"; commit\"",
-            "select case when true then 1 end",
-            "set local work_mem = 1; set transaction read only; set constraints all deferred",
-            "update t set a = 1",
-            "select set_config('a.b', '1', true)",
-            "select '",
-            "/* open",
-            "select $tag$ open",
-            "select \u{e9}$",
-        ] {
-            assert_eq!(refused(sql), None, "{sql}");
-        }
+    fn prepare_is_found_in_quotes() {
+        assert!(may_prepare("do $$ begin execute 'Prepare p as ..'; end $$"));
+        assert!(!may_prepare("select 1"));
     }
 }

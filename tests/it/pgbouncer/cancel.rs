@@ -1,0 +1,65 @@
+//! A query that is dropped is cancelled on the server.
+
+use crate::pgbouncer::world::{behind, event_within};
+use db_handler::{
+    Error, ErrorKind, LambdaEvent, db_handler,
+    resource::sql::PooledTransaction,
+    sqlx::{self},
+};
+use futures_util::future::join_all;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use support::{Pooler, wait_for};
+
+behind!(Pooler::Plain, 5, 50);
+
+/// Stopping it needs a connection beside the neighbours', which takes its time on a busy machine.
+#[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
+async fn endless(event: LambdaEvent<f64>, db: &mut PooledTransaction) -> Result<(), Error> {
+    sqlx::query("select pg_sleep($1)")
+        .bind(event.payload)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The same user's, through the same pooler, on the same connections to the server.
+async fn neighbour(stop: &AtomicBool) -> u32 {
+    let mut connection = behind().await.plain().await;
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        sqlx::raw_sql("select pg_sleep(0.01)")
+            .execute(&mut connection)
+            .await
+            .expect("nobody stops this one");
+        rounds += 1;
+    }
+    rounds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_stopped_on_the_server_and_nobody_elses() {
+    let behind = behind().await;
+    let stop = AtomicBool::new(false);
+    let given_up = async {
+        for round in 0..8 {
+            let left = Duration::from_millis(2_600 + round * 7);
+            let error = endless(event_within(60.0, left))
+                .await
+                .expect_err("stopped");
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+            let sleeps = async || {
+                let running = behind.database.running_queries().await;
+                running.iter().filter(|sql| sql.contains("$1")).count()
+            };
+            wait_for("the end of what was given up", sleeps, |n| *n == 0).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    let neighbours = join_all((0..8).map(|_| neighbour(&stop)));
+    let ((), rounds) = futures_util::join!(given_up, neighbours);
+    println!("neighbours' statements: {rounds:?}");
+    assert!(rounds.iter().all(|rounds| *rounds > 0), "{rounds:?}");
+}

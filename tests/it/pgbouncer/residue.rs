@@ -1,0 +1,143 @@
+//! What a transaction does to its session does not reach the next client.
+
+use crate::pgbouncer::world::{Behind, behind, event};
+use db_handler::{
+    Error, LambdaEvent, db_handler,
+    resource::sql::PooledTransaction,
+    sqlx::{self, AssertSqlSafe, Executor, PgConnection, Row},
+};
+use support::Pooler;
+
+/// What would stay in the session.
+const DEEDS: [&str; 14] = [
+    "set search_path = nowhere",
+    "set default_transaction_read_only = on",
+    "set standard_conforming_strings = off",
+    "set time zone 'Asia/Tokyo'",
+    "select set_config('app.tenant', '7', false)",
+    "do $$ begin perform set_config('search_path', 'nowhere', false); end $$",
+    "create temp table left_behind (id int)",
+    "create temp table left_behind on commit preserve rows as select 1; declare c cursor for select * from left_behind",
+    "select pg_advisory_lock(7)",
+    "do $$ begin perform pg_advisory_lock(7); end $$",
+    "listen orders",
+    "prepare left_behind as select 1",
+    "do $$ begin execute 'prepare left_behind as select 1'; end $$",
+    "declare left_behind cursor with hold for select 1",
+];
+
+/// All of that in one row.
+const SESSION: &str = "select concat_ws(' ',
+    current_setting('search_path'), current_setting('default_transaction_read_only'),
+    current_setting('standard_conforming_strings'), current_setting('TimeZone'),
+    current_setting('app.tenant', true), to_regclass('pg_temp.left_behind'),
+    (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+    (select count(*) from pg_listening_channels()),
+    (select count(*) from pg_prepared_statements where from_sql),
+    (select count(*) from pg_cursors where name <> ''), current_user, pg_backend_pid())";
+
+async fn session(client: &mut PgConnection) -> String {
+    let row = sqlx::raw_sql(SESSION).fetch_one(client).await;
+    // A setting of one's own that was reset is empty, and one that never was is not there.
+    let session: String = row.expect("answers").get(0);
+    session.replace("  ", " ")
+}
+
+/// SQL, and whether the handler succeeds.
+type Deed = (&'static str, bool);
+
+async fn act((sql, succeeds): Deed, db: &mut PooledTransaction) -> Result<(), Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(db)
+        .await?;
+    if succeeds {
+        Ok(())
+    } else {
+        Err(Error::other("told to fail"))
+    }
+}
+
+async fn nothing_is_left(
+    behind: &Behind,
+    handler: impl AsyncFn(LambdaEvent<Deed>) -> Result<(), Error>,
+) {
+    // The server's only session is the same for both clients.
+    let mut other = behind.plain().await;
+    let before = session(&mut other).await;
+    for succeeds in [true, false] {
+        for sql in DEEDS {
+            let done = handler(event((sql, succeeds))).await;
+            match done {
+                Ok(()) => assert!(succeeds, "{sql}"),
+                Err(error) => assert!(error.to_string().contains("told to fail"), "{sql}: {error}"),
+            }
+            assert_eq!(session(&mut other).await, before, "{sql}, {succeeds}");
+        }
+    }
+}
+
+mod plain {
+    use super::*;
+
+    behind!(Pooler::Plain, 1, 10);
+
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
+    async fn handler(event: LambdaEvent<Deed>, db: &mut PooledTransaction) -> Result<(), Error> {
+        act(event.payload, db).await
+    }
+
+    #[tokio::test]
+    async fn session_is_as_before_for_the_next_client() {
+        nothing_is_left(behind().await, handler).await;
+    }
+}
+
+mod tracking {
+    use super::*;
+
+    behind!(Pooler::Tracking, 1, 10);
+
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
+    async fn handler(event: LambdaEvent<Deed>, db: &mut PooledTransaction) -> Result<(), Error> {
+        act(event.payload, db).await
+    }
+
+    /// What PgBouncer has prepared for another client stays as well.
+    #[tokio::test]
+    async fn session_is_as_before_for_the_next_client() {
+        let behind = behind().await;
+        let mut other = behind.plain().await;
+        let named = "select 40 + $1::int4";
+        let first = sqlx::query_scalar(named).bind(2).fetch_one(&mut other);
+        assert_eq!(first.await.ok(), Some(42));
+        nothing_is_left(behind, handler).await;
+        let again = sqlx::query_scalar(named).bind(2).fetch_one(&mut other);
+        assert_eq!(again.await.ok(), Some(42));
+    }
+}
+
+mod own_settings {
+    use super::*;
+
+    behind!(Pooler::Plain, 1, 10);
+
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
+    async fn zone(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<String, Error> {
+        Ok(sqlx::query_scalar("select current_setting('TimeZone')")
+            .fetch_one(db)
+            .await?)
+    }
+
+    /// sqlx says which time zone it wants when it connects, and PgBouncer keeps that for its client.
+    #[tokio::test]
+    async fn stay_from_one_transaction_to_the_next() {
+        let behind = behind().await;
+        let name = behind.database.name();
+        let sql = format!("alter database {name} set timezone = 'Asia/Tokyo'");
+        let mut owner = behind.direct().await;
+        owner.execute(AssertSqlSafe(sql)).await.expect("alters");
+        for _ in 0..3 {
+            assert_eq!(zone(event(())).await.expect("answers"), "UTC");
+        }
+    }
+}

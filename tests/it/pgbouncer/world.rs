@@ -1,0 +1,89 @@
+//! A PgBouncer with a database behind it, and events.
+
+use db_handler::{
+    Context, LambdaEvent,
+    credentials::Secret,
+    sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
+};
+use std::{
+    str::FromStr,
+    sync::Mutex,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use support::{Database, PgBouncer, Pooler, Postgres, postgres};
+
+/// A PgBouncer, and a database behind it.
+pub(crate) struct Behind {
+    pub(crate) bouncer: Mutex<PgBouncer>,
+    pub(crate) database: Database,
+}
+
+impl Behind {
+    pub(crate) async fn start(pooler: Pooler, servers: usize, clients: usize) -> Self {
+        let database = postgres().fresh_database().await;
+        let bouncer = PgBouncer::start(pooler, postgres(), servers, clients);
+        Self {
+            bouncer: Mutex::new(bouncer),
+            database,
+        }
+    }
+
+    pub(crate) fn secret(&self) -> Secret {
+        let port = self.bouncer.lock().expect("whole").port();
+        Secret::new(Postgres::PASSWORD)
+            .user(Postgres::USER)
+            .host("127.0.0.1")
+            .port(port)
+            .database(self.database.name())
+    }
+
+    /// A connection through the bouncer as sqlx makes it, but for what any PgBouncer turns away.
+    pub(crate) async fn plain(&self) -> PgConnection {
+        let url = self.bouncer.lock().expect("whole").url(&self.database);
+        let options = PgConnectOptions::from_str(&url).expect("a URL");
+        let options = options.extra_float_digits(None);
+        options.connect().await.expect("PgBouncer")
+    }
+
+    /// A connection past it.
+    pub(crate) async fn direct(&self) -> PgConnection {
+        PgConnection::connect(self.database.url())
+            .await
+            .expect("the server")
+    }
+}
+
+/// A PgBouncer of a test's own, and `through_it` for the `credentials` of its handlers.
+macro_rules! behind {
+    ($pooler:expr, $servers:expr, $clients:expr) => {
+        static BEHIND: tokio::sync::OnceCell<$crate::pgbouncer::world::Behind> =
+            tokio::sync::OnceCell::const_new();
+
+        async fn behind() -> &'static $crate::pgbouncer::world::Behind {
+            BEHIND
+                .get_or_init(|| {
+                    $crate::pgbouncer::world::Behind::start($pooler, $servers, $clients)
+                })
+                .await
+        }
+
+        async fn through_it() -> Result<db_handler::credentials::Secret, db_handler::Error> {
+            Ok(behind().await.secret())
+        }
+    };
+}
+
+pub(crate) fn event<T>(payload: T) -> LambdaEvent<T> {
+    LambdaEvent::new(payload, Context::default())
+}
+
+/// An event with so much time left.
+pub(crate) fn event_within<T>(payload: T, left: Duration) -> LambdaEvent<T> {
+    let deadline = SystemTime::now() + left;
+    let deadline = deadline.duration_since(UNIX_EPOCH).expect("after 1970");
+    let mut context = Context::default();
+    context.deadline = u64::try_from(deadline.as_millis()).expect("before the year 584556019");
+    LambdaEvent::new(payload, context)
+}
+
+pub(crate) use behind;
