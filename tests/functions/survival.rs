@@ -21,6 +21,8 @@ enum Step {
     Run(String),
     /// A prepared query with one text for a result.
     Ask(String),
+    /// The same, whose failure the handler gets over.
+    Caught(String),
     /// Several of them at once, each through the parameter itself.
     Together(Vec<String>),
     /// The same query on so many connections of one's own at the same moment.
@@ -115,6 +117,7 @@ macro_rules! shared {
                         Value::Null
                     }
                     Step::Ask(sql) => json!(ask(sql).await?),
+                    Step::Caught(sql) => json!(ask(sql).await.is_ok()),
                     Step::Together(queries) => {
                         json!(try_join_all(queries.into_iter().map(ask)).await?)
                     }
@@ -198,10 +201,10 @@ macro_rules! shared {
 }
 
 macro_rules! database {
-    ($module:ident: $database:ident, $pool:ident, $connection:ident) => {
+    ($module:ident: $database:ident, $pool:ident, $connection:ident, $transaction:ident) => {
         mod $module {
             use super::*;
-            use db_handler::sqlx::{$connection, $pool};
+            use db_handler::sqlx::{$connection, $pool, $transaction};
 
             shared!(with_db, Db<$database>);
             shared!(with_pool, $pool);
@@ -251,15 +254,24 @@ macro_rules! database {
                 Ok(json!(answers))
             }
 
+            async fn with_transaction(
+                steps: Vec<Step>,
+                db: &mut $transaction<'_>,
+            ) -> Result<Value, Error> {
+                with_connection(steps, &mut **db).await
+            }
+
             database!(@handlers db, with_db, &Db<$database>);
             database!(@handlers pool, with_pool, &$pool);
             database!(@handlers single, with_connection, &mut $connection);
+            database!(@handlers transaction, with_transaction, &mut $transaction<'_>);
 
             pub(super) async fn run(kind: &str, close: &str) -> Result<(), Error> {
                 match kind {
                     "db" => db::run(close).await,
                     "pool" => pool::run(close).await,
                     "single" => single::run(close).await,
+                    "transaction" => transaction::run(close).await,
                     other => Err(Error::other(format!("no kind {other}"))),
                 }
             }
@@ -310,9 +322,9 @@ macro_rules! database {
     }};
 }
 
-database!(postgres: Postgres, PgPool, PgConnection);
-database!(mariadb: MySql, MySqlPool, MySqlConnection);
-database!(sqlite: Sqlite, SqlitePool, SqliteConnection);
+database!(postgres: Postgres, PgPool, PgConnection, PgTransaction);
+database!(mariadb: MySql, MySqlPool, MySqlConnection, MySqlTransaction);
+database!(sqlite: Sqlite, SqlitePool, SqliteConnection, SqliteTransaction);
 
 /// Everything that anybody logs goes into the file `LOG`.
 fn log() -> Result<(), Error> {

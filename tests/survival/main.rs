@@ -4,8 +4,11 @@
 mod burst;
 mod handle;
 mod nodelay;
+mod outdated;
+mod pool_says_why;
 mod reset;
 mod silence;
+mod slow_network;
 mod stopped;
 mod thaw;
 mod world;

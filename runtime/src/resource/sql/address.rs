@@ -6,6 +6,7 @@ use super::{
     link::Link,
     login::{Denied, Login},
     nodelay::promptly,
+    round_trip::{RoundTrip, longest_wait},
     tag::Tag,
 };
 use crate::{config::Proxy, error::Error, resource::Acquire};
@@ -25,6 +26,7 @@ pub(super) struct Address<DB: Driver> {
     dialled: OnceLock<String>,
     /// How many connections that were opened here exist.
     open: Arc<AtomicU32>,
+    round_trip: RoundTrip,
 }
 
 impl<DB: Driver> Address<DB> {
@@ -37,6 +39,7 @@ impl<DB: Driver> Address<DB> {
             proxy: acquire.settings().proxy,
             dialled: OnceLock::new(),
             open: Arc::default(),
+            round_trip: RoundTrip::default(),
         })
     }
 
@@ -50,12 +53,22 @@ impl<DB: Driver> Address<DB> {
         connection: &mut DB::Connection,
         options: &DB::Options,
     ) -> Result<DB::Session, sqlx::Error> {
-        DB::introduce(connection, options, self.login.greeting()).await
+        let greeting = self.login.greeting();
+        let from = Instant::now();
+        let session = DB::introduce(connection, options, greeting).await?;
+        if !greeting.is_empty() {
+            self.round_trip.measure(from.elapsed());
+        }
+        Ok(session)
     }
 
     /// Host, port and database.
     pub(super) fn target(&self) -> &str {
         self.dialled.get().unwrap_or(&self.target)
+    }
+
+    pub(super) fn round_trip(&self) -> &RoundTrip {
+        &self.round_trip
     }
 
     /// How many connections that were opened here exist.
@@ -83,8 +96,9 @@ impl<DB: Driver> Address<DB> {
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
         self.dialled.get_or_init(|| DB::target(&options));
         let sent = self.sent(&options);
-        let connecting = Box::pin(sent.connect());
-        let mut raw = promptly(DB::port(&options), connecting).await?;
+        let connecting = Box::pin(longest_wait(sent.connect()));
+        let (mut raw, waited) = promptly(DB::port(&options), connecting).await?;
+        self.round_trip.guess(waited);
         let session = self.introduce(&mut raw, &options).await?;
         let link = Link::<DB>::new(raw, session, &self.open);
         Ok(match self.proxy {

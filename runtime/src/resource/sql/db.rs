@@ -85,6 +85,10 @@ impl<DB: Driver> Resource for Db<DB> {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         match symptom {
             Symptom::TimedOut => self.set.explain(),
+            Symptom::Outdated => {
+                self.set.outdated();
+                None
+            }
             _ => None,
         }
     }
@@ -111,6 +115,10 @@ impl<DB: Driver> Resource for Db<DB> {
 
     fn usage(&self) -> Usage {
         self.set.usage()
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.set.address().round_trip().get()
     }
 }
 

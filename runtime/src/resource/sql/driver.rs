@@ -133,9 +133,16 @@ pub trait Driver:
         Box::pin(transaction.commit())
     }
 
-    /// What the database's own error code says about a connection that could not be had; `None` for
-    /// an ordinary failure of a statement.
+    /// What the database's own error code says about a connection that could not be had or is of no
+    /// more use; `None` for an ordinary failure of a statement.
     fn kind(error: &dyn DatabaseError) -> Option<ErrorKind>;
+
+    /// Whether the server no longer knows what the connection relies on (a type, the plan or the name of a
+    /// prepared statement): every further use of it would fail the same way.
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        let _ = error;
+        false
+    }
 
     /// Whether the server, or a proxy before it, has no room for one more connection right now.
     fn has_no_room(error: &dyn DatabaseError) -> bool;

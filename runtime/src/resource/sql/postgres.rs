@@ -20,7 +20,7 @@ use futures_util::future::{BoxFuture, ready};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgTransaction, Postgres, Row,
     error::DatabaseError,
-    postgres::{PgConnectOptions, PgRow, PgSslMode},
+    postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSslMode},
     raw_sql,
 };
 use std::{str::FromStr, sync::Arc};
@@ -202,8 +202,25 @@ impl Driver for Postgres {
             // admin_shutdown, crash_shutdown, idle_session_timeout, and all of class 08
             "57P01" | "57P02" | "57P05" => ErrorKind::ConnectionLost,
             code if code.starts_with("08") => ErrorKind::ConnectionLost,
+            // read_only_sql_transaction
+            "25006" => ErrorKind::ReadOnly,
             _ => return None,
         })
+    }
+
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        match error.code().as_deref() {
+            // feature_not_supported. The text is translated, the name of the server's own routine is not.
+            Some("0A000") => {
+                let error = error.try_downcast_ref::<PgDatabaseError>();
+                error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")
+            }
+            // internal_error: never translated.
+            Some("XX000") => error.message().starts_with("cache lookup failed for "),
+            // invalid_sql_statement_name
+            Some("26000") => true,
+            _ => false,
+        }
     }
 
     fn has_no_room(error: &dyn DatabaseError) -> bool {

@@ -9,7 +9,7 @@ pub use lent::Lent;
 use super::{address::Address, driver::Driver, fault, link::Link};
 use crate::{
     clock::Stamp,
-    config::Settings,
+    config::{CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     lock::lock,
     resource::{Acquire, Fitness, Usage},
@@ -217,6 +217,39 @@ impl<DB: Driver> Set<DB> {
         if state.phase == Phase::Serving {
             state.phase = Phase::Resting;
         }
+    }
+
+    /// What the connections rely on is gone from the server, or the server takes no writes any more: no
+    /// other invocation gets one of them, and who asks again in this one gets a new one.
+    pub(super) fn outdated(&self) {
+        let mut state = self.lock();
+        if !state.lost {
+            state.lost = true;
+            tracing::warn!(
+                handler = self.handler,
+                target = self.address.target(),
+                "{}",
+                fault::OUTDATED
+            );
+        }
+        drop(state);
+        self.forget_idle();
+    }
+
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    fn reply_within(&self, bound: Duration) -> Duration {
+        self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
+    }
+
+    /// How long what is still on its way may take to come to its end.
+    fn quiet_within(&self) -> Duration {
+        self.reply_within(QUIET)
+    }
+
+    /// How long the whole cleanup may take.
+    fn cleanup_within(&self) -> Duration {
+        let round_trip = self.address.round_trip();
+        round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)
     }
 
     /// What is out is not to be used again.

@@ -123,6 +123,7 @@ impl<DB: Driver> crate::resource::sql::Lent<DB> {
         match result {
             Ok(_) => self.answered(),
             Err(error) if fault::ends_the_connection(error) => drop(self),
+            Err(error) if fault::outdates_the_connection(error) => self.outdated(),
             // The rest of the answer may still be on its way.
             Err(_) => self.unsure(),
         }

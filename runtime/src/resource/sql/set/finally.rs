@@ -2,7 +2,7 @@
 
 use super::{Idle, Lent, Phase, Set};
 use crate::{
-    config::{Close, QUIET},
+    config::{Close, PRESSURE_ASK},
     resource::{
         Fate, Fitness,
         sql::{advice, driver::Driver, link::Link, pressure},
@@ -18,7 +18,7 @@ impl<DB: Driver> Set<DB> {
         let Some(link) = &mut lent.link else { return };
         // A rollback that `Transaction`'s drop has only queued goes out now.
         let discarded = fate == Fate::Discarded;
-        let quiet = link.is_quiet() || !discarded && link.becomes_quiet(QUIET).await;
+        let quiet = link.is_quiet() || !discarded && link.becomes_quiet(self.quiet_within()).await;
         if !quiet {
             // Dropped in the middle of a statement: its drop says so.
             self.lock().lost = true;
@@ -26,7 +26,7 @@ impl<DB: Driver> Set<DB> {
         }
         match fate {
             Fate::Kept if self.phase() != Phase::Ended => {
-                if link.reset(self.settings.ping).await {
+                if self.reset(link).await {
                     lent.give_back();
                 } else {
                     // What did not come to its end was ours: there is nothing to be stopped.
@@ -47,8 +47,9 @@ impl<DB: Driver> Set<DB> {
     /// Waits until every connection is back, and stops on the server what is not.
     pub(in crate::resource::sql) async fn settle(self: &Arc<Self>) -> Fitness {
         // Putting back has had its time to become quiet already.
-        let until = Instant::now() + self.settings.reserve.saturating_sub(QUIET);
-        let all_back = timeout(QUIET, self.all_back()).await.is_ok();
+        let quiet = self.quiet_within();
+        let until = Instant::now() + self.cleanup_within().saturating_sub(quiet);
+        let all_back = timeout(quiet, self.all_back()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
             self.rest();
@@ -88,7 +89,8 @@ impl<DB: Driver> Set<DB> {
     }
 
     async fn is_within_limit(&self, lent: &mut Lent<DB>) -> Fitness {
-        advice::compare_with_limit::<DB>(self.handler, &self.settings, lent).await
+        let longest = self.reply_within(PRESSURE_ASK);
+        advice::compare_with_limit::<DB>(self.handler, &self.settings, lent, longest).await
     }
 
     /// Every connection is back.
@@ -105,7 +107,7 @@ impl<DB: Driver> Set<DB> {
             .extract_if(.., |idle| idle.unsettled)
             .collect();
         let settling = unsettled.into_iter().map(async |idle: Idle<DB>| {
-            if let Some(link) = self.quietened(idle.link, QUIET).await {
+            if let Some(link) = self.quietened(idle.link, self.quiet_within()).await {
                 self.lock().idle.push(Idle {
                     link,
                     unsettled: false,
@@ -163,7 +165,7 @@ impl<DB: Driver> Set<DB> {
         }
         let resetting = used.into_iter().map(async |mut lent: Lent<DB>| {
             let Some(link) = &mut lent.link else { return };
-            if link.reset(self.settings.ping).await {
+            if self.reset(link).await {
                 lent.give_back_as(false, false);
             } else {
                 self.let_go(lent.into_link());
@@ -178,13 +180,20 @@ impl<DB: Driver> Set<DB> {
         fitness
     }
 
+    /// Whether the session is as good as new. That takes a round trip, which is measured.
+    async fn reset(&self, link: &mut Link<DB>) -> bool {
+        let longest = self.reply_within(self.settings.ping);
+        self.address.round_trip().of(link.reset(longest)).await
+    }
+
     /// Whether the server has room for what is to be kept.
     async fn ask_for_room(self: &Arc<Self>) -> Fitness {
         let Some(mut lent) = self.lend_idle() else {
             return Fitness::Fit;
         };
         let (place, share) = (self.address.target(), self.settings.share);
-        let fitness = pressure::verdict::<DB>(place, share, &mut lent).await;
+        let longest = self.reply_within(PRESSURE_ASK);
+        let fitness = pressure::verdict::<DB>(place, share, &mut lent, longest).await;
         if fitness == Fitness::Unfit {
             // It is half-way through an answer that nobody waits for.
             self.let_go(lent.into_link());

@@ -3,6 +3,7 @@
 use super::{Idle, Set, Waiting};
 use crate::{
     clock::Stamp,
+    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS},
     error::{Error, ErrorKind},
     resource::{
         Acquire,
@@ -68,7 +69,7 @@ impl<DB: Driver> Set<DB> {
         match self.look_at(self.pop_idle()?).await {
             Looked::Serves(link) => Some(link),
             Looked::HasSlept(mut link) => {
-                if link.answers(self.settings.ping).await {
+                if self.replies(&mut link).await {
                     return Some(link);
                 }
                 self.let_go(link);
@@ -78,13 +79,22 @@ impl<DB: Driver> Set<DB> {
         }
     }
 
+    /// Whether the server replies to a ping.
+    async fn replies(&self, link: &mut Link<DB>) -> bool {
+        let longest = self.reply_within(self.settings.ping);
+        self.address.round_trip().of(link.answers(longest)).await
+    }
+
     /// What can be told of an idle connection without asking the server.
     async fn look_at(&self, idle: Idle<DB>) -> Looked<DB> {
         let now = Stamp::now();
         let idle_for = now.since(idle.since);
         let mut link = idle.link;
         if idle.unsettled {
-            let Some(quiet) = self.quietened(link, self.settings.ping).await else {
+            let Some(quiet) = self
+                .quietened(link, self.reply_within(self.settings.ping))
+                .await
+            else {
                 return Looked::Gone;
             };
             link = quiet;
@@ -119,8 +129,11 @@ impl<DB: Driver> Set<DB> {
             Looked::HasSlept(link) => link,
             Looked::Gone => return self.open(acquire).await,
         };
-        let ping = link.answers(acquire.left());
-        match thaw(ping, self.settings.ping, self.open(acquire)).await {
+        let round_trip = self.address.round_trip();
+        let hedge_after = round_trip.at_least(HEDGE_AFTER, HEDGE_ROUND_TRIPS);
+        let patience = self.reply_within(self.settings.ping);
+        let ping = round_trip.of(link.answers(acquire.left()));
+        match thaw(ping, hedge_after, patience, self.open(acquire)).await {
             Thawed::Kept => Ok(link),
             Thawed::Fresh(fresh) => {
                 // The others have idled for longer still: what ended this one has ended them.
