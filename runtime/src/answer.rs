@@ -36,7 +36,9 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
 
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
         self.map_err(|error| {
-            if is_outdated(&error) {
+            if is_opaque(&error) {
+                explain(Symptom::Unknown);
+            } else if is_outdated(&error) {
                 explain(Symptom::Outdated);
             }
             let cause = boxed(&error)
@@ -88,6 +90,11 @@ fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
 #[cfg(not(feature = "_sql"))]
 fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
+}
+
+/// Whether `error` shows nothing of what is in it.
+fn is_opaque(error: &dyn Any) -> bool {
+    boxed(error).is_none() && !error.is::<Error>()
 }
 
 /// Whether a cause of `error` says that connections are of no more use: see [`Symptom::Outdated`]. It may have

@@ -108,23 +108,46 @@ async fn moods() -> Result<Secret, Error> {
 
 const FEEL: &str = "INSERT INTO moods VALUES ($1) RETURNING mood";
 
+/// An error in which nobody but its owner can look.
+#[derive(Debug)]
+enum ShopError {
+    Sql(#[allow(dead_code, reason = "for a debugger's eyes")] sqlx::Error),
+    Lifecycle(#[allow(dead_code, reason = "for a debugger's eyes")] Error),
+}
+
+impl From<sqlx::Error> for ShopError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for ShopError {
+    fn from(error: Error) -> Self {
+        Self::Lifecycle(error)
+    }
+}
+
 macro_rules! feel {
-    ($name:ident, $db:ident: $($resource:tt)+) => {
+    ($name:ident, $error:ty, $db:ident: $($resource:tt)+) => {
         #[db_handler(credentials = moods, close = "never", pool(acquire_ms = 5_000))]
-        async fn $name(event: LambdaEvent<()>, $db: $($resource)+) -> Result<Mood, Error> {
+        async fn $name(event: LambdaEvent<()>, $db: $($resource)+) -> Result<Mood, $error> {
             let _ = event;
             let mood = sqlx::query_scalar(FEEL).bind(Mood("happy".to_owned()));
             Ok(mood.fetch_one(feel!(@executor $name $db)).await?)
         }
     };
     (@executor with_transaction $db:ident) => { &mut **$db };
+    (@executor opaque_transaction $db:ident) => { &mut **$db };
     (@executor $name:ident $db:ident) => { $db };
 }
 
-feel!(with_db, db: &PgDb);
-feel!(with_pool, db: &PgPool);
-feel!(with_single, db: &mut PgConnection);
-feel!(with_transaction, db: &mut PgTransaction<'_>);
+feel!(with_db, Error, db: &PgDb);
+feel!(with_pool, Error, db: &PgPool);
+feel!(with_single, Error, db: &mut PgConnection);
+feel!(with_transaction, Error, db: &mut PgTransaction<'_>);
+feel!(opaque_pool, ShopError, db: &PgPool);
+feel!(opaque_single, ShopError, db: &mut PgConnection);
+feel!(opaque_transaction, ShopError, db: &mut PgTransaction<'_>);
 
 #[tokio::test]
 async fn after_an_enum_was_created_anew() {
@@ -150,6 +173,9 @@ async fn after_an_enum_was_created_anew() {
     fails_once!(with_pool);
     fails_once!(with_single);
     fails_once!(with_transaction);
+    fails_once!(opaque_pool);
+    fails_once!(opaque_single);
+    fails_once!(opaque_transaction);
     db_handler::shutdown().await;
 }
 

@@ -89,6 +89,10 @@ impl<DB: Driver> Resource for Db<DB> {
                 self.set.outdated();
                 None
             }
+            Symptom::Unknown => {
+                self.set.suspect();
+                None
+            }
             _ => None,
         }
     }

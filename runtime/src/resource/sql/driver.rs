@@ -144,6 +144,13 @@ pub trait Driver:
         false
     }
 
+    /// Forgets what may be outdated in a session that was just reset, and looks whether the server takes
+    /// writes: after a failure that nobody could read.
+    fn renew(connection: &mut Self::Connection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        let _ = connection;
+        Box::pin(ready(Ok(Fitness::Fit)))
+    }
+
     /// Whether the server, or a proxy before it, has no room for one more connection right now.
     fn has_no_room(error: &dyn DatabaseError) -> bool;
 }

@@ -215,6 +215,21 @@ impl Driver for MySql {
         })
     }
 
+    fn renew(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            // Aurora's readers have the second one on.
+            let writes = raw_sql(
+                "SELECT CAST(@@read_only IN (0, 'OFF') AND @@innodb_read_only = 0 AS UNSIGNED)",
+            );
+            let row: MySqlRow = writes.fetch_one(connection).await?;
+            Ok(if row.try_get::<u64, _>(0)? == 1 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
     fn is_outdated(error: &dyn DatabaseError) -> bool {
         let number = error
             .try_downcast_ref::<MySqlDatabaseError>()

@@ -334,11 +334,17 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             idle.push(connection);
         }
         let longest = self.state.reply_within(self.state.settings.ping);
+        let suspect = self.state.is_suspect();
         let round_trip = self.state.address.round_trip();
         let resetting = idle.into_iter().map(async |mut connection| {
             let mut memory = DB::Memory::default();
             let resetting = link::reset::<DB>(&mut connection, &mut memory, longest);
-            if !round_trip.of(resetting).await {
+            let mut fit = round_trip.of(resetting).await;
+            if suspect && fit {
+                // Two round trips.
+                fit = link::renew::<DB>(&mut connection, longest * 2).await;
+            }
+            if !fit {
                 self.state.one_less();
                 drop(connection.detach());
             }

@@ -208,6 +208,19 @@ impl Driver for Postgres {
         })
     }
 
+    fn renew(connection: &mut PgConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            connection.clear_cached_statements().await?;
+            let read_only = raw_sql("SELECT current_setting('transaction_read_only')");
+            let row: PgRow = read_only.fetch_one(connection).await?;
+            Ok(if row.try_get::<&str, _>(0)? == "off" {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
     fn is_outdated(error: &dyn DatabaseError) -> bool {
         match error.code().as_deref() {
             // feature_not_supported. The text is translated, the name of the server's own routine is not.

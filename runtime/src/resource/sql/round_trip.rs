@@ -40,7 +40,7 @@ impl RoundTrip {
     /// A message and its reply took so long. What is known rises at once and falls slowly: a bound has to
     /// fit the slow ones, too.
     pub(super) fn measure(&self, took: Duration) {
-        let took = micros(took);
+        let took = micros(took.min(LONGEST_ROUND_TRIP));
         let old = self.measured.load(Ordering::Relaxed);
         let smoothed = old - old / 8 + took / 8;
         self.measured.store(took.max(smoothed), Ordering::Relaxed);

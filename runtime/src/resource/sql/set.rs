@@ -45,6 +45,8 @@ struct State<DB: Driver> {
     leaving: Vec<Link<DB>>,
     /// A connection has been lost: the others cannot be trusted either.
     lost: bool,
+    /// A handler has failed, and nobody knows whether because of a connection.
+    suspect: bool,
     /// How many acquires wait for what.
     waiting: [usize; 2],
     /// Why the server has turned away whoever is opening a connection.
@@ -134,6 +136,7 @@ impl<DB: Driver> Set<DB> {
                 strays: Vec::new(),
                 leaving: Vec::new(),
                 lost: false,
+                suspect: false,
                 waiting: [0; 2],
                 turned_away: None,
             }),
@@ -217,6 +220,12 @@ impl<DB: Driver> Set<DB> {
         if state.phase == Phase::Serving {
             state.phase = Phase::Resting;
         }
+        state.suspect = false;
+    }
+
+    /// What is reused after this invocation is looked at first.
+    pub(super) fn suspect(&self) {
+        self.lock().suspect = true;
     }
 
     /// What the connections rely on is gone from the server, or the server takes no writes any more: no

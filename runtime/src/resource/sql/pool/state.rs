@@ -64,6 +64,8 @@ pub(super) struct State<DB: Driver> {
     thaw: Mutex<Thaw>,
     /// No connection of the pool's is to serve another invocation.
     outdated: AtomicBool,
+    /// A handler has failed, and nobody knows whether because of a connection.
+    suspect: AtomicBool,
     /// How many connections the pool has opened.
     opened: AtomicU32,
     attempts: Mutex<Attempts<DB::Options>>,
@@ -126,6 +128,7 @@ impl<DB: Driver> State<DB> {
                 idle: Duration::ZERO,
             }),
             outdated: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             opened: AtomicU32::new(0),
             attempts: Mutex::new(Attempts {
                 options: Weak::new(),
@@ -203,6 +206,7 @@ impl<DB: Driver> State<DB> {
     }
 
     pub(super) fn rest(&self) {
+        self.suspect(false);
         self.resting.store(true, Ordering::Release);
     }
 
@@ -333,6 +337,15 @@ impl<DB: Driver> State<DB> {
             let (handler, target) = (self.acquire.handler(), self.target());
             tracing::warn!(handler, target, "{}", fault::OUTDATED);
         }
+    }
+
+    /// Whether what is reused after this invocation is looked at first.
+    pub(super) fn suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Release);
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     pub(super) fn is_outdated(&self) -> bool {

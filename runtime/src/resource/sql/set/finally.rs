@@ -5,7 +5,12 @@ use crate::{
     config::{Close, PRESSURE_ASK},
     resource::{
         Fate, Fitness,
-        sql::{advice, driver::Driver, link::Link, pressure},
+        sql::{
+            advice,
+            driver::Driver,
+            link::{Link, renew},
+            pressure,
+        },
     },
 };
 use futures_util::future::join_all;
@@ -183,7 +188,10 @@ impl<DB: Driver> Set<DB> {
     /// Whether the session is as good as new. That takes a round trip, which is measured.
     async fn reset(&self, link: &mut Link<DB>) -> bool {
         let longest = self.reply_within(self.settings.ping);
-        self.address.round_trip().of(link.reset(longest)).await
+        let is_reset = self.address.round_trip().of(link.reset(longest)).await;
+        let suspect = self.lock().suspect;
+        // Two round trips.
+        is_reset && (!suspect || renew::<DB>(link, longest * 2).await)
     }
 
     /// Whether the server has room for what is to be kept.

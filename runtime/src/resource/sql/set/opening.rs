@@ -15,7 +15,7 @@ use crate::{
         },
     },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 
 /// What became of an idle connection.
 enum Looked<DB: Driver> {
@@ -53,10 +53,15 @@ impl<DB: Driver> Set<DB> {
             if let Some(link) = self.given_back().await {
                 return Ok(link);
             }
-            match self.address.dial(acquire).await {
+            // A last try that runs out of time knows less than the one before, and whoever waits for the
+            // whole acquire nothing at all: it is over a little sooner.
+            let dialling = self.address.dial(acquire);
+            let Ok(dialled) = timeout_at(retry.last_moment(), dialling).await else {
+                break;
+            };
+            match dialled {
                 Ok(link) => return Ok(link),
                 Err(denied) if denied.for_lack_of_room => why = denied.why,
-                // A last try that ran out of time knows less than the one before.
                 Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
                 Err(denied) => return Err(retry.told(denied.why)),
             }
