@@ -67,7 +67,7 @@ pub const HEDGE_ROUND_TRIPS: u32 = 2;
 /// How many times the measured round trip the whole cleanup may take, where that is longer than the
 /// reserve: a rollback, a reset and two pings of sqlx's pool, or a new connection that cancels a query.
 /// Never beyond the deadline.
-pub const CLEANUP_ROUND_TRIPS: u32 = 12;
+pub const CLEANUP_ROUND_TRIPS: u32 = 16;
 /// The longest round trip that a bound follows: a satellite's.
 pub const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(600);
 /// How long what a handler left behind may take to come to an end by itself (a rollback takes a round

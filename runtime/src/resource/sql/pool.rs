@@ -24,7 +24,9 @@ use super::{
     pressure,
 };
 use crate::{
-    config::{CLEANUP_ROUND_TRIPS, Close, Defaults, POOL_QUIET, PRESSURE_ASK, REPLY_ROUND_TRIPS},
+    config::{
+        CLEANUP_ROUND_TRIPS, Close, Defaults, POOL_QUIET, PRESSURE_ASK, QUIET, REPLY_ROUND_TRIPS,
+    },
     error::{Error, ErrorKind},
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
@@ -306,7 +308,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     async fn settle(&self) -> Fitness {
         let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
         let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
-        let until = Instant::now() + longest.saturating_sub(quiet);
+        let until = Instant::now() + longest.saturating_sub(QUIET);
         let all_back = timeout(quiet, self.is_quiet()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.

@@ -2,7 +2,7 @@
 
 use super::{Idle, Lent, Phase, Set};
 use crate::{
-    config::{Close, PRESSURE_ASK},
+    config::{Close, PRESSURE_ASK, QUIET},
     resource::{
         Fate, Fitness,
         sql::{
@@ -53,7 +53,7 @@ impl<DB: Driver> Set<DB> {
     pub(in crate::resource::sql) async fn settle(self: &Arc<Self>) -> Fitness {
         // Putting back has had its time to become quiet already.
         let quiet = self.quiet_within();
-        let until = Instant::now() + self.cleanup_within().saturating_sub(quiet);
+        let until = Instant::now() + self.cleanup_within().saturating_sub(QUIET);
         let all_back = timeout(quiet, self.all_back()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
