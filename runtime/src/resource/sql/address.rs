@@ -6,7 +6,7 @@ use super::{
     link::Link,
     login::{Denied, Login},
     nodelay::promptly,
-    round_trip::{RoundTrip, longest_wait},
+    round_trip::{RoundTrip, typical_wait},
     tag::Tag,
 };
 use crate::{config::Proxy, error::Error, resource::Acquire};
@@ -96,7 +96,7 @@ impl<DB: Driver> Address<DB> {
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
         self.dialled.get_or_init(|| DB::target(&options));
         let sent = self.sent(&options);
-        let connecting = Box::pin(longest_wait(sent.connect()));
+        let connecting = Box::pin(typical_wait(sent.connect()));
         let (mut raw, waited) = promptly(DB::port(&options), connecting).await?;
         self.round_trip.guess(waited);
         let session = self.introduce(&mut raw, &options).await?;

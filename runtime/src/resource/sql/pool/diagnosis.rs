@@ -129,8 +129,9 @@ impl<DB: Driver> SqlPool<DB> {
             });
             // Polled whenever the handler is, so after each step of the login.
             now.waits.end();
-            if !now.waits.longest().is_zero() {
-                self.state.address.round_trip().guess(now.waits.longest());
+            let waited = now.waits.typical();
+            if !waited.is_zero() {
+                self.state.address.round_trip().guess(waited);
             }
             if let Some(port) = port.filter(|_| !now.prompt) {
                 now.prompt = nodelay::sweep(port);
