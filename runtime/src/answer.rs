@@ -36,6 +36,11 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
 
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
         self.map_err(|error| {
+            if is_opaque(&error) {
+                explain(Symptom::Unknown);
+            } else if is_outdated(&error) {
+                explain(Symptom::Outdated);
+            }
             let cause = boxed(&error)
                 .and_then(|boxed| ours(boxed).or_else(|| driver_symptom(boxed).and_then(explain)));
             match cause {
@@ -85,6 +90,25 @@ fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
 #[cfg(not(feature = "_sql"))]
 fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
+}
+
+/// Whether `error` shows nothing of what is in it.
+fn is_opaque(error: &dyn Any) -> bool {
+    boxed(error).is_none() && !error.is::<Error>()
+}
+
+/// Whether a cause of `error` says that connections are of no more use: see [`Symptom::Outdated`]. It may have
+/// come from a task of its own, where nobody knew whose connections those were.
+fn is_outdated(error: &dyn Any) -> bool {
+    let ours = error.downcast_ref::<Error>();
+    let mut next = boxed(error).or(ours.map(|ours| ours as &(dyn StdError + 'static)));
+    while let Some(cause) = next {
+        if driver_symptom(cause) == Some(Symptom::Outdated) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {

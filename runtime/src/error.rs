@@ -72,6 +72,9 @@ pub enum ErrorKind {
     Tls,
     /// A connection broke while it was in use.
     ConnectionLost,
+    /// The server takes no writes: after a failover it may have become a reader. Its connections are
+    /// replaced before the next invocation.
+    ReadOnly,
     /// A clone of a resource was used when the invocation that it was lent to was over.
     Escaped,
     /// The handler was stopped shortly before the platform's deadline.
@@ -117,6 +120,7 @@ impl ErrorKind {
             Self::NoSuchDatabase => "NoSuchDatabase",
             Self::Tls => "TlsFailed",
             Self::ConnectionLost => "ConnectionLost",
+            Self::ReadOnly => "ReadOnly",
             Self::Escaped => "EscapedFromInvocation",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Query => "QueryFailed",

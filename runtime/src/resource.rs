@@ -132,6 +132,13 @@ pub trait Resource: Send + Sync + Sized + 'static {
     fn usage(&self) -> Usage {
         Usage::default()
     }
+
+    /// How long a message to the other end and its reply take, as measured; zero if that is not known.
+    /// What is done after the handler may take longer than `reserve_ms` on a slow network, if the
+    /// deadline leaves the time.
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Whether a resource can go on serving.
@@ -155,6 +162,13 @@ pub enum Symptom {
     Closed,
     /// The network failed.
     Disconnected,
+    /// The connections are of no more use to anybody, although they are open: what they have prepared
+    /// has changed on the server, or the server has become read-only. There is nothing to explain: the
+    /// resource replaces them before the next invocation.
+    Outdated,
+    /// The handler failed with an error of its own type, in which nobody can look for
+    /// [`Outdated`](Self::Outdated). There is nothing to explain: the resource makes sure that it is not.
+    Unknown,
 }
 
 /// Connections of a resource at one moment.

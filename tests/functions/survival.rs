@@ -24,6 +24,8 @@ enum Step {
     Run(String),
     /// A prepared query with one text for a result.
     Ask(String),
+    /// The same, whose failure the handler gets over.
+    Caught(String),
     /// Several of them at once, each through the parameter itself.
     Together(Vec<String>),
     /// The same query on so many connections of one's own at the same moment.
@@ -124,6 +126,7 @@ macro_rules! shared {
                         Value::Null
                     }
                     Step::Ask(sql) => json!(ask(sql).await?),
+                    Step::Caught(sql) => json!(ask(sql).await.is_ok()),
                     Step::Together(queries) => {
                         json!(try_join_all(queries.into_iter().map(ask)).await?)
                     }
@@ -222,10 +225,10 @@ macro_rules! shared {
 }
 
 macro_rules! database {
-    ($module:ident: $database:ident, $pool:ident, $connection:ident) => {
+    ($module:ident: $database:ident, $pool:ident, $connection:ident, $transaction:ident) => {
         mod $module {
             use super::*;
-            use db_handler::sqlx::{$connection, $pool};
+            use db_handler::sqlx::{$connection, $pool, $transaction};
 
             shared!(with_db, Db<$database>);
             shared!(with_pool, $pool);
@@ -279,15 +282,24 @@ macro_rules! database {
                 Ok(json!(answers))
             }
 
+            async fn with_transaction(
+                steps: Vec<Step>,
+                db: &mut $transaction<'_>,
+            ) -> Result<Value, Error> {
+                with_connection(steps, &mut **db).await
+            }
+
             database!(@handlers db, with_db, &Db<$database>);
             database!(@handlers pool, with_pool, &$pool);
             database!(@handlers single, with_connection, &mut $connection);
+            database!(@handlers transaction, with_transaction, &mut $transaction<'_>);
 
             pub(super) async fn run(kind: &str, close: &str) -> Result<(), Error> {
                 match kind {
                     "db" => db::run(close).await,
                     "pool" => pool::run(close).await,
                     "single" => single::run(close).await,
+                    "transaction" => transaction::run(close).await,
                     other => Err(Error::other(format!("no kind {other}"))),
                 }
             }
@@ -349,47 +361,9 @@ async fn alone(handler: impl Future<Output = Result<Value, Error>>) -> Result<()
     Ok(())
 }
 
-database!(postgres: Postgres, PgPool, PgConnection);
-database!(mariadb: MySql, MySqlPool, MySqlConnection);
-database!(sqlite: Sqlite, SqlitePool, SqliteConnection);
-
-/// `&mut PgTransaction`, for the whole invocation.
-mod transaction {
-    use super::*;
-    use db_handler::sqlx::PgTransaction;
-
-    #[db_handler(close = "never", pool(acquire_ms = 1_500))]
-    async fn never(
-        event: LambdaEvent<Vec<Step>>,
-        db: &mut PgTransaction<'_>,
-    ) -> Result<Value, Error> {
-        let mut answers = Vec::new();
-        for step in event.payload {
-            answers.push(match step {
-                Step::Ask(sql) => {
-                    let answer: Option<String> = sqlx::query_scalar(AssertSqlSafe(sql))
-                        .fetch_one(&mut **db)
-                        .await?;
-                    json!(answer)
-                }
-                Step::Run(sql) => {
-                    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **db).await?;
-                    Value::Null
-                }
-                Step::Hand(deed) => {
-                    (**db).leave(&deed).await;
-                    Value::Null
-                }
-                other => common(other).await?,
-            });
-        }
-        Ok(json!(answers))
-    }
-
-    pub(super) async fn run() -> Result<(), Error> {
-        db_handler::run(never).await
-    }
-}
+database!(postgres: Postgres, PgPool, PgConnection, PgTransaction);
+database!(mariadb: MySql, MySqlPool, MySqlConnection, MySqlTransaction);
+database!(sqlite: Sqlite, SqlitePool, SqliteConnection, SqliteTransaction);
 
 /// Everything that anybody logs goes into the file `LOG`.
 fn log() -> Result<(), Error> {
@@ -410,7 +384,6 @@ pub(crate) async fn main() -> Result<(), Error> {
     let handler = env::var("HANDLER").map_err(Error::other)?;
     let parts: Vec<&str> = handler.split('/').collect();
     match parts.as_slice() {
-        ["postgres", "transaction", "never"] => transaction::run().await,
         ["postgres", kind, close] => postgres::run(kind, close).await,
         ["mariadb", kind, close] => mariadb::run(kind, close).await,
         ["sqlite", kind, close] => sqlite::run(kind, close).await,

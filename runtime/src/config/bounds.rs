@@ -29,7 +29,8 @@ pub const BACKGROUND: Duration = Duration::from_secs(60);
 /// where there is an external extension, 500 ms otherwise.
 pub const SHUTDOWN: Duration = Duration::from_millis(250);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
-/// why. sqlx retries a refused or turned-away connection silently until `acquire_ms` is over.
+/// why, if the pool has been refused or turned away meanwhile: sqlx retries that silently until
+/// `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
 /// The first wait of someone whom a full server turned away is drawn between nothing and this; the bound
 /// doubles with every further time.
@@ -58,6 +59,17 @@ pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
 /// The most that is added to [`HEDGE_AFTER`], by chance: instances that thaw together do not all open at
 /// the same moment.
 pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
+/// How many times the measured round trip a reply may take, where that is longer than its bound.
+pub const REPLY_ROUND_TRIPS: u32 = 3;
+/// How many times the measured round trip a reused connection may take to reply before another one is
+/// opened beside it, where that is longer than [`HEDGE_AFTER`].
+pub const HEDGE_ROUND_TRIPS: u32 = 2;
+/// How many times the measured round trip the whole cleanup may take, where that is longer than the
+/// reserve: a rollback, a reset and two pings of sqlx's pool, or a new connection that cancels a query.
+/// Never beyond the deadline.
+pub const CLEANUP_ROUND_TRIPS: u32 = 16;
+/// The longest round trip that a bound follows: a satellite's.
+pub const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(600);
 /// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
 /// trip) before it is stopped on the server.
 pub const QUIET: Duration = Duration::from_millis(50);

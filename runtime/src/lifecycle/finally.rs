@@ -2,7 +2,9 @@
 
 use crate::{
     background::Background,
-    config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
+    config::{
+        ANSWER_MARGIN, BACKGROUND, CLEANUP_ROUND_TRIPS, Close, LONGEST_ROUND_TRIP, Settings, Tasks,
+    },
     error::{Error, ErrorKind},
     lock::lock,
     resource::{Fate, Fitness, Resource},
@@ -12,13 +14,12 @@ use crate::{
     unwind::{self, reported},
 };
 use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
-#[cfg(feature = "_sql")]
-use std::time::Duration;
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 use tokio::{
     runtime::Handle,
@@ -176,7 +177,7 @@ impl Finally {
         let step = Step {
             handler: self.site.name(),
             ending,
-            until: self.until(),
+            until: self.until(&held),
             timeline,
         };
         join_all(held.into_iter().map(|held| step.finish(held))).await;
@@ -203,7 +204,7 @@ impl Finally {
             }
             // What cannot be stopped must not keep the rest from being closed.
             let now = Instant::now();
-            let half_way = now + self.until().saturating_duration_since(now) / 2;
+            let half_way = now + self.until(&[]).saturating_duration_since(now) / 2;
             background.wait(half_way).await;
             let unstoppable = background.running();
             if unstoppable > 0 {
@@ -226,10 +227,12 @@ impl Finally {
     }
 
     /// When everything has to be put back, settled and closed.
-    fn until(&self) -> Instant {
+    fn until(&self, held: &[Box<dyn Held>]) -> Instant {
         let now = Instant::now();
         let reserve = self.site.reserve();
-        let longest = now + reserve;
+        let slowest = held.iter().map(|one| one.round_trip()).max();
+        let round_trip = slowest.unwrap_or_default().min(LONGEST_ROUND_TRIP);
+        let longest = now + reserve.max(round_trip * CLEANUP_ROUND_TRIPS);
         let Some(deadline) = self.deadline else {
             return longest;
         };
@@ -264,6 +267,8 @@ pub(super) trait Held: Send {
     /// The handler ended abnormally, and nobody else has said so.
     fn abandon(&self);
 
+    fn round_trip(&self) -> Duration;
+
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
 
@@ -296,6 +301,14 @@ impl<R: Resource> Held for Holding<R> {
         if let Some(lease) = &self.lease {
             reported::<R>("abandon", || lease.resource().abandon());
         }
+    }
+
+    fn round_trip(&self) -> Duration {
+        let mut round_trip = Duration::ZERO;
+        if let Some(lease) = &self.lease {
+            reported::<R>("round_trip", || round_trip = lease.resource().round_trip());
+        }
+        round_trip
     }
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()> {
@@ -463,12 +476,12 @@ mod tests {
             let stop_at = super::super::session::stop_at(&SITE, now, Some(deadline));
             let finally = super::Finally::new(&SITE, Some(deadline), stop_at);
             tokio::time::advance(stop_at.expect("there is a deadline") - now).await;
-            let cleanup = finally.until() - Instant::now();
+            let cleanup = finally.until(&[]) - Instant::now();
             assert!(
                 cleanup >= Duration::from_millis(share),
                 "{left:?}: {cleanup:?}"
             );
-            assert!(finally.until() < deadline, "{left:?}");
+            assert!(finally.until(&[]) < deadline, "{left:?}");
         }
     }
 

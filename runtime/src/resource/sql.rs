@@ -19,6 +19,7 @@ mod pool;
 mod pooled;
 mod pressure;
 mod retry;
+mod round_trip;
 mod set;
 mod silent;
 mod tag;

@@ -6,6 +6,7 @@ use super::{
     login::{Denied, Login},
     monitoring::{self, Monitoring},
     nodelay::promptly,
+    round_trip::{RoundTrip, typical_wait},
     tag::Tag,
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(super) struct Address<DB: Driver> {
     dialled: OnceLock<String>,
     /// How many connections that were opened here exist.
     open: Arc<AtomicU32>,
+    round_trip: RoundTrip,
 }
 
 impl<DB: Driver> Address<DB> {
@@ -48,6 +50,7 @@ impl<DB: Driver> Address<DB> {
             },
             dialled: OnceLock::new(),
             open: Arc::default(),
+            round_trip: RoundTrip::default(),
         })
     }
 
@@ -61,14 +64,24 @@ impl<DB: Driver> Address<DB> {
         connection: &mut DB::Connection,
         options: &DB::Options,
     ) -> Result<DB::Session, sqlx::Error> {
+        let greeting = self.login.greeting();
         // What a session is told behind a proxy is told to another one, or pins it.
         let silence = self.proxy.is_none().then_some(self.silence);
-        DB::introduce(connection, options, self.login.greeting(), silence).await
+        let from = Instant::now();
+        let session = DB::introduce(connection, options, greeting, silence).await?;
+        if !greeting.is_empty() {
+            self.round_trip.measure(from.elapsed());
+        }
+        Ok(session)
     }
 
     /// Host, port and database.
     pub(super) fn target(&self) -> &str {
         self.dialled.get().unwrap_or(&self.target)
+    }
+
+    pub(super) fn round_trip(&self) -> &RoundTrip {
+        &self.round_trip
     }
 
     /// How many connections that were opened here exist.
@@ -143,9 +156,9 @@ impl<DB: Driver> Address<DB> {
         let target = DB::target(options);
         let unknown = self.proxy.is_none() && !monitoring::of(&target).is_known();
         let Some(monitored) = DB::monitored(options, self.silence).filter(|_| unknown) else {
-            return open::<DB>(&self.sent(options)).await;
+            return self.open(&self.sent(options)).await;
         };
-        match open::<DB>(&monitored).await {
+        match self.open(&monitored).await {
             Ok(raw) => {
                 monitoring::learn(target, Monitoring::Accepted);
                 Ok(raw)
@@ -153,10 +166,17 @@ impl<DB: Driver> Address<DB> {
             Err(sqlx::Error::Database(error)) if DB::refuses_monitoring(&*error) => {
                 tracing::debug!(target, %error, "the server will not notice when this process vanishes");
                 monitoring::learn(target, Monitoring::Refused);
-                open::<DB>(options).await
+                self.open(options).await
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn open(&self, options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
+        let connecting = Box::pin(typical_wait(options.connect()));
+        let (raw, waited) = promptly(DB::port(options), connecting).await?;
+        self.round_trip.guess(waited);
+        Ok(raw)
     }
 
     /// Stops what `sessions` still run: through `idle` if there is one and it does, otherwise through
@@ -265,10 +285,6 @@ impl<DB: Driver> Address<DB> {
             None => DB::cancel(via, sessions).await,
         }
     }
-}
-
-async fn open<DB: Driver>(options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
-    promptly(DB::port(options), Box::pin(options.connect())).await
 }
 
 /// Says so if it is dropped before it is over.

@@ -2,11 +2,11 @@
 
 use super::{pressure::Pressured, silent::silently};
 use crate::{
-    config::{Close, PRESSURE_ASK, Settings},
+    config::{Close, Settings},
     lock::lock,
     resource::{Acquire, Fitness},
 };
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 use tokio::time::timeout;
 
 /// A setting that will cost more than whoever wrote it may know.
@@ -48,11 +48,12 @@ pub(super) fn ignoring_parameters(acquire: &Acquire, variable: &str, parameters:
 
 /// Looks, once for each handler, whether the server has room for all instances that the budget knows of:
 /// what the budget says about the server may be out of date. Called after the answer; a `connection` that
-/// takes longer than [`PRESSURE_ASK`] is half-way through an answer, and unfit.
+/// takes longer than `longest` is half-way through an answer, and unfit.
 pub(super) async fn compare_with_limit<DB: Pressured>(
     handler: &'static str,
     settings: &Settings,
     connection: &mut DB::Connection,
+    longest: Duration,
 ) -> Fitness {
     let Some(instances) = settings.instances else {
         return Fitness::Fit;
@@ -61,7 +62,7 @@ pub(super) async fn compare_with_limit<DB: Pressured>(
     if settings.proxy.is_some() || !is_news(handler, Advice::OverTheLimit) {
         return Fitness::Fit;
     }
-    let room = match timeout(PRESSURE_ASK, silently(DB::load(connection))).await {
+    let room = match timeout(longest, silently(DB::load(connection))).await {
         Ok(Ok(Some(load))) => load.room,
         Ok(_) => return Fitness::Fit,
         Err(_) => return Fitness::Unfit,

@@ -112,6 +112,14 @@ impl<DB: Driver> Resource for Db<DB> {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         match symptom {
             Symptom::TimedOut => self.set.explain(),
+            Symptom::Outdated => {
+                self.set.outdated();
+                None
+            }
+            Symptom::Unknown => {
+                self.set.suspect();
+                None
+            }
             _ => None,
         }
     }
@@ -138,6 +146,10 @@ impl<DB: Driver> Resource for Db<DB> {
 
     fn usage(&self) -> Usage {
         self.set.usage()
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.set.address().round_trip().get()
     }
 }
 

@@ -194,9 +194,23 @@ pub trait Driver:
         Box::pin(async move { Self::commit_on(&mut transaction).await })
     }
 
-    /// What the database's own error code says about a connection that could not be had; `None` for
-    /// an ordinary failure of a statement.
+    /// What the database's own error code says about a connection that could not be had or is of no
+    /// more use; `None` for an ordinary failure of a statement.
     fn kind(error: &dyn DatabaseError) -> Option<ErrorKind>;
+
+    /// Whether the server no longer knows what the connection relies on (a type, the plan or the name of a
+    /// prepared statement): every further use of it would fail the same way.
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Forgets what may be outdated in a session that was just reset, and looks whether the server takes
+    /// writes: after a failure that nobody could read.
+    fn renew(connection: &mut Self::Connection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        let _ = connection;
+        Box::pin(ready(Ok(Fitness::Fit)))
+    }
 
     /// Whether the server, or a proxy before it, has no room for one more connection right now.
     fn has_no_room(error: &dyn DatabaseError) -> bool;

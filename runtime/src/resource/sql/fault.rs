@@ -7,7 +7,12 @@ use crate::{
     lifecycle,
     resource::{Acquire, Symptom},
 };
+use sqlx::error::DatabaseError;
 use std::io;
+
+/// What is logged when connections are replaced although they are open.
+pub(super) const OUTDATED: &str = "the server has become read-only, or what its sessions have prepared has changed: the \
+     connections are replaced before the next invocation";
 
 /// The symptom in `error`, if it is one whose cause sqlx hides.
 pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
@@ -15,7 +20,7 @@ pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
         sqlx::Error::PoolTimedOut => Some(Symptom::TimedOut),
         sqlx::Error::PoolClosed => Some(Symptom::Closed),
         sqlx::Error::Io(_) => Some(Symptom::Disconnected),
-        _ => None,
+        _ => outdates_the_connection(error).then_some(Symptom::Outdated),
     }
 }
 
@@ -46,6 +51,13 @@ pub(super) fn ends_the_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether every further use of a connection would fail like this: see [`Symptom::Outdated`].
+pub(super) fn outdates_the_connection(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|database| {
+        database_kind(database) == Some(ErrorKind::ReadOnly) || is_outdated(database)
+    })
+}
+
 /// An error of a statement in a handler.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
@@ -67,7 +79,16 @@ impl From<sqlx::Error> for Error {
             | ErrorKind::Tls => Stage::Acquire,
             _ => Stage::Handler,
         };
+        if matches!(error, sqlx::Error::PoolClosed) {
+            return escape().caused_by(error);
+        }
         let message = match kind {
+            ErrorKind::ReadOnly => format!(
+                "{error}: has the server become a reader in a failover? Its connections are replaced before the next invocation"
+            ),
+            _ if outdates_the_connection(&error) => format!(
+                "{error}: a table or a type has changed since a connection prepared for it; the connections are replaced before the next invocation"
+            ),
             ErrorKind::AllInUse => format!(
                 "{error}: no connection came free in time, or none could be opened (more is known in the handler's own task, of a pool that it was lent)"
             ),
@@ -83,7 +104,8 @@ pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(database) => database_kind(&**database).unwrap_or(ErrorKind::Query),
         sqlx::Error::Io(io) => ours(error).map_or_else(|| io_kind(io), Error::kind),
-        sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => ErrorKind::ConnectionLost,
+        sqlx::Error::WorkerCrashed => ErrorKind::ConnectionLost,
+        sqlx::Error::PoolClosed => ErrorKind::Escaped,
         sqlx::Error::Tls(_) => ErrorKind::Tls,
         sqlx::Error::PoolTimedOut => ErrorKind::AllInUse,
         _ => ErrorKind::Query,
@@ -91,26 +113,17 @@ pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
 }
 
 /// What the database's code says, whichever database it is.
-fn database_kind(error: &dyn sqlx::error::DatabaseError) -> Option<ErrorKind> {
+fn database_kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
     #[cfg(feature = "postgres")]
-    if error
-        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-        .is_some()
-    {
+    if is::<sqlx::postgres::PgDatabaseError>(error) {
         return sqlx::Postgres::kind(error);
     }
     #[cfg(feature = "mysql")]
-    if error
-        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-        .is_some()
-    {
+    if is::<sqlx::mysql::MySqlDatabaseError>(error) {
         return sqlx::MySql::kind(error);
     }
     #[cfg(feature = "sqlite")]
-    if error
-        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
-        .is_some()
-    {
+    if is::<sqlx::sqlite::SqliteError>(error) {
         return sqlx::Sqlite::kind(error);
     }
     let _ = error;
@@ -140,6 +153,24 @@ impl SaidBy<'_> {
     fn is_token(self) -> bool {
         matches!(self, Self::Secret(secret) if secret.is_token)
     }
+}
+
+/// Whether the database no longer knows what the connection relies on, whichever database it is.
+fn is_outdated(error: &dyn DatabaseError) -> bool {
+    #[cfg(feature = "postgres")]
+    if is::<sqlx::postgres::PgDatabaseError>(error) {
+        return sqlx::Postgres::is_outdated(error);
+    }
+    #[cfg(feature = "mysql")]
+    if is::<sqlx::mysql::MySqlDatabaseError>(error) {
+        return sqlx::MySql::is_outdated(error);
+    }
+    let _ = error;
+    false
+}
+
+fn is<E: DatabaseError>(error: &dyn DatabaseError) -> bool {
+    error.try_downcast_ref::<E>().is_some()
 }
 
 /// The error of a connection that could not be opened, with the place it should have led to.
@@ -189,7 +220,7 @@ pub(super) fn connecting_as<DB: Driver>(
             tls::after_declined::<DB::Options>(variable, said_by.is_token())
         }
         ErrorKind::Tls => "check `sslmode` and the server's certificate".to_owned(),
-        _ => "the server is not ready to serve".to_owned(),
+        _ => "the server is not ready to serve, or refuses what the URL asks for".to_owned(),
     };
     let what = match kind {
         ErrorKind::Refused => "refused the connection",
@@ -228,12 +259,15 @@ pub(super) fn all_in_use(acquire: &Acquire) -> Error {
 
 /// The error of somebody who uses a database when the invocation that it was lent to is over.
 pub(super) fn escaped(acquire: &Acquire) -> Error {
+    escape().in_handler(acquire.handler())
+}
+
+fn escape() -> Error {
     Error::new(
         ErrorKind::Escaped,
         "the invocation is over, and with it the use of its database: a clone has escaped into a task that outlives the handler; spawn such work through `&Background`",
     )
     .at(Stage::Finally)
-    .in_handler(acquire.handler())
 }
 
 /// The error of a transaction that was to be committed when its handler had returned `Ok`.

@@ -177,6 +177,12 @@ pub(super) async fn reset<DB: Driver>(
     }
 }
 
+/// Whether a session that was just reset is of use to anybody: see [`Driver::renew`].
+pub(super) async fn renew<DB: Driver>(connection: &mut DB::Connection, longest: Duration) -> bool {
+    let renewing = AssertUnwindSafe(DB::renew(connection)).catch_unwind();
+    matches!(timeout(longest, renewing).await, Ok(Ok(Ok(Fitness::Fit))))
+}
+
 impl<DB: Driver> Drop for Link<DB> {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::AcqRel);

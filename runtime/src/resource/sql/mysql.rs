@@ -30,7 +30,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row,
     error::DatabaseError,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode},
     raw_sql,
 };
 use sqlx_core::Url;
@@ -254,8 +254,8 @@ impl Driver for MySql {
 
     /// The numbers are those of the MySQL 8 and MariaDB error references.
     fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
-        let number = error.try_downcast_ref::<MySqlDatabaseError>()?.number();
-        Some(match number {
+        let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
+        Some(match error.number() {
             // access denied for the user; host not allowed or blocked; plugin not loaded; account locked
             1045 | 1698 | 1129 | 1130 | 1524 | 3118 | 4151 => ErrorKind::Authentication,
             // access denied to the database; unknown database
@@ -266,8 +266,35 @@ impl Driver for MySql {
             1053 => ErrorKind::Unavailable,
             // connection killed (MariaDB, MySQL idle timeout), aborted
             1927 | 4031 | 1152 | 1184 => ErrorKind::ConnectionLost,
+            // running in read-only mode
+            1836 => ErrorKind::ReadOnly,
+            // An option forbids the statement, which the text names: `--read-only`, `--super-read-only`.
+            1290 if error.message().contains("read-only") => ErrorKind::ReadOnly,
             _ => return None,
         })
+    }
+
+    fn renew(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            // Aurora's readers have the second one on.
+            let writes = raw_sql(
+                "SELECT CAST(@@read_only IN (0, 'OFF') AND @@innodb_read_only = 0 AS UNSIGNED)",
+            );
+            let row: MySqlRow = writes.fetch_one(connection).await?;
+            Ok(if row.try_get::<u64, _>(0)? == 1 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        let number = error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .map(MySqlDatabaseError::number);
+        // unknown prepared statement; a prepared statement that has to be prepared again
+        matches!(number, Some(1243 | 1615))
     }
 
     fn has_no_room(error: &dyn DatabaseError) -> bool {

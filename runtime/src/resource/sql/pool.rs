@@ -25,7 +25,9 @@ use super::{
     pressure,
 };
 use crate::{
-    config::{Close, Defaults, POOL_QUIET, QUIET},
+    config::{
+        CLEANUP_ROUND_TRIPS, Close, Defaults, POOL_QUIET, PRESSURE_ASK, QUIET, REPLY_ROUND_TRIPS,
+    },
     error::{Error, ErrorKind},
     lifecycle::time_left,
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
@@ -134,13 +136,20 @@ impl<DB: Driver> SqlPool<DB> {
         }
     }
 
+    /// How long the pool may take to have everything back: a rollback and sqlx's ping.
+    fn quiet_within(&self) -> Duration {
+        let round_trip = self.state.address.round_trip();
+        round_trip.at_least(POOL_QUIET, 2 * REPLY_ROUND_TRIPS)
+    }
+
     /// Whether the server has room for what is to be kept.
     async fn ask_for_room(&self) -> Fitness {
         let Some(mut connection) = self.pool.try_acquire() else {
             return Fitness::Fit;
         };
         let (place, share) = (self.state.target(), self.state.settings.share);
-        let fitness = pressure::verdict::<DB>(&place, share, &mut connection).await;
+        let longest = self.state.reply_within(PRESSURE_ASK);
+        let fitness = pressure::verdict::<DB>(&place, share, &mut connection, longest).await;
         self.asked(connection, fitness).await
     }
 
@@ -150,7 +159,9 @@ impl<DB: Driver> SqlPool<DB> {
             return Fitness::Fit;
         };
         let (handler, settings) = (self.acquire.handler(), &self.state.settings);
-        let fitness = advice::compare_with_limit::<DB>(handler, settings, &mut connection).await;
+        let longest = self.state.reply_within(PRESSURE_ASK);
+        let fitness =
+            advice::compare_with_limit::<DB>(handler, settings, &mut connection, longest).await;
         self.asked(connection, fitness).await
     }
 
@@ -262,7 +273,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn reset(&self, idle: Duration) -> Fitness {
-        if self.pool.is_closed() || self.state.failure().is_some() {
+        if self.pool.is_closed() || self.state.failure().is_some() || self.state.is_outdated() {
             return Fitness::Unfit;
         }
         if !idle.is_zero() {
@@ -297,11 +308,13 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
-        let reserve = self.state.settings.reserve.saturating_sub(QUIET);
-        let left = time_left().map_or(reserve, |left| left.min(reserve));
+        let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
+        let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
+        let longest = longest.saturating_sub(QUIET);
+        let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.
-        let patience = POOL_QUIET.min(left / 4);
+        let patience = quiet.min(left / 4);
         let all_back = timeout(patience, self.is_quiet()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
@@ -314,7 +327,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             let _ = timeout_at(until, self.is_quiet()).await;
         }
         // Where the pool has lost one connection, the others cannot be trusted either.
-        if strayed || !all_back || self.has_lost_one() {
+        if strayed || !all_back || self.has_lost_one() || self.state.is_outdated() {
             return Fitness::Unfit;
         }
         if self.state.settings.instances.is_some() {
@@ -328,11 +341,21 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         while let Some(connection) = self.pool.try_acquire() {
             idle.push(connection);
         }
-        let longest = self.state.settings.ping;
+        let longest = self.state.reply_within(self.state.settings.ping);
+        let suspect = self.state.is_suspect();
+        let round_trip = self.state.address.round_trip();
         let resetting = idle.into_iter().map(async |mut connection| {
             let mut memory = DB::Memory::default();
-            let reset = link::reset::<DB>(&mut connection, &mut memory, longest).await;
-            if reset == Reset::Clean {
+            let mut reset = Reset::Lost;
+            let resetting = async {
+                reset = link::reset::<DB>(&mut connection, &mut memory, longest).await;
+                reset != Reset::Lost
+            };
+            round_trip.of(resetting).await;
+            // Two round trips.
+            let fit = reset == Reset::Clean
+                && (!suspect || link::renew::<DB>(&mut connection, longest * 2).await);
+            if fit {
                 let again = self.state.monitor_again(&mut connection);
                 if timeout(longest, again).await.is_ok() {
                     return Some(memory);
@@ -375,7 +398,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
             while !self.state.have_all_left() {
                 sleep(LOOK_AGAIN).await;
             }
-        } else if timeout(QUIET, closing).await.is_err() {
+        } else if timeout(self.quiet_within(), closing).await.is_err() {
             // What comes back later is dropped.
             self.abandon();
         } else {
@@ -388,6 +411,10 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let open = self.pool.size();
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         Usage::new(open, open.saturating_sub(idle))
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.state.address.round_trip().get()
     }
 }
 

@@ -27,7 +27,7 @@ use futures_util::future::{BoxFuture, ready};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Postgres, Row,
     error::DatabaseError,
-    postgres::{PgConnectOptions, PgRow, PgSslMode},
+    postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSslMode},
     raw_sql,
 };
 use std::{str::FromStr, time::Duration};
@@ -258,8 +258,38 @@ impl Driver for Postgres {
             // admin_shutdown, crash_shutdown, idle_session_timeout, and all of class 08
             "57P01" | "57P02" | "57P05" => ErrorKind::ConnectionLost,
             code if code.starts_with("08") => ErrorKind::ConnectionLost,
+            // read_only_sql_transaction
+            "25006" => ErrorKind::ReadOnly,
             _ => return None,
         })
+    }
+
+    fn renew(connection: &mut PgConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        Box::pin(silently(async move {
+            connection.clear_cached_statements().await?;
+            let read_only = raw_sql("SELECT current_setting('transaction_read_only')");
+            let row: PgRow = read_only.fetch_one(connection).await?;
+            Ok(if row.try_get::<&str, _>(0)? == "off" {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        match error.code().as_deref() {
+            // feature_not_supported. The text is translated, the name of the server's own routine is not.
+            Some("0A000") => {
+                let error = error.try_downcast_ref::<PgDatabaseError>();
+                error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")
+            }
+            // internal_error: never translated.
+            Some("XX000") => error.message().starts_with("cache lookup failed for "),
+            // invalid_sql_statement_name
+            Some("26000") => true,
+            _ => false,
+        }
     }
 
     fn has_no_room(error: &dyn DatabaseError) -> bool {

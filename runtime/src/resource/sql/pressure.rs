@@ -1,12 +1,7 @@
 //! How full the server is, and whether what could be kept is to be given back: `close = "pressure"`.
 
 use super::{jitter, silent::silently};
-use crate::{
-    clock::Stamp,
-    config::{PRESSURE_ASK, PRESSURE_INTERVAL},
-    lock::lock,
-    resource::Fitness,
-};
+use crate::{clock::Stamp, config::PRESSURE_INTERVAL, lock::lock, resource::Fitness};
 use sqlx::Database;
 use std::{future::Future, sync::Mutex, time::Duration};
 use tokio::time::timeout;
@@ -71,17 +66,18 @@ fn note(place: &str, at: Stamp, load: Load) {
 /// Whether `connection`, which nobody holds, is to be kept while the server at `place` uses no more than
 /// `share` of its room.
 ///
-/// Asked at most once per [`PRESSURE_INTERVAL`] and process, give or take a half, and for [`PRESSURE_ASK`]
-/// at most: a connection that takes longer is half-way through an answer, and unfit.
+/// Asked at most once per [`PRESSURE_INTERVAL`] and process, give or take a half, and for `longest` at
+/// most: a connection that takes longer is half-way through an answer, and unfit.
 pub(super) async fn verdict<DB: Pressured>(
     place: &str,
     share: f64,
     connection: &mut DB::Connection,
+    longest: Duration,
 ) -> Fitness {
     let now = Stamp::now();
     let load = match known(place, now) {
         Some(load) => Some(load),
-        None => match timeout(PRESSURE_ASK, silently(DB::load(connection))).await {
+        None => match timeout(longest, silently(DB::load(connection))).await {
             Ok(Ok(load)) => load,
             Ok(Err(_)) | Err(_) => return Fitness::Unfit,
         },

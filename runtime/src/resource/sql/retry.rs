@@ -42,6 +42,12 @@ impl Retry {
         Some(jitter::below(bound).min(longest))
     }
 
+    /// When the last try is over: before the acquire itself is.
+    pub(super) fn last_moment(&self) -> Instant {
+        let sooner = self.until.checked_sub(RETRY_FIRST / 2);
+        sooner.unwrap_or(self.until)
+    }
+
     /// `why`, with how often and for how long it was tried.
     pub(super) fn told(&self, why: Error) -> Error {
         if self.turned_away == 0 {

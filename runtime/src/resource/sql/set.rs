@@ -9,7 +9,7 @@ pub use lent::Lent;
 use super::{address::Address, driver::Driver, fault, link::Link};
 use crate::{
     clock::Stamp,
-    config::Settings,
+    config::{CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     lock::lock,
     resource::{Acquire, Fitness, Usage},
@@ -45,6 +45,8 @@ struct State<DB: Driver> {
     leaving: Vec<Link<DB>>,
     /// A connection has been lost: the others cannot be trusted either.
     lost: bool,
+    /// A handler has failed, and nobody knows whether because of a connection.
+    suspect: bool,
     /// How many acquires wait for what.
     waiting: [usize; 2],
     /// Why the server has turned away whoever is opening a connection.
@@ -137,6 +139,7 @@ impl<DB: Driver> Set<DB> {
                 strays: Vec::new(),
                 leaving: Vec::new(),
                 lost: false,
+                suspect: false,
                 waiting: [0; 2],
                 turned_away: None,
             }),
@@ -220,6 +223,45 @@ impl<DB: Driver> Set<DB> {
         if state.phase == Phase::Serving {
             state.phase = Phase::Resting;
         }
+        state.suspect = false;
+    }
+
+    /// What is reused after this invocation is looked at first.
+    pub(super) fn suspect(&self) {
+        self.lock().suspect = true;
+    }
+
+    /// What the connections rely on is gone from the server, or the server takes no writes any more: no
+    /// other invocation gets one of them, and who asks again in this one gets a new one.
+    pub(super) fn outdated(&self) {
+        let mut state = self.lock();
+        if !state.lost {
+            state.lost = true;
+            tracing::warn!(
+                handler = self.handler,
+                target = self.address.target(),
+                "{}",
+                fault::OUTDATED
+            );
+        }
+        drop(state);
+        self.forget_idle();
+    }
+
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    fn reply_within(&self, bound: Duration) -> Duration {
+        self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
+    }
+
+    /// How long what is still on its way may take to come to its end.
+    fn quiet_within(&self) -> Duration {
+        self.reply_within(QUIET)
+    }
+
+    /// How long the whole cleanup may take.
+    fn cleanup_within(&self) -> Duration {
+        let round_trip = self.address.round_trip();
+        round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)
     }
 
     /// What is out is not to be used again.

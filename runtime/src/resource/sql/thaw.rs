@@ -1,7 +1,7 @@
 //! A connection that has idled may have died in its sleep: asking it must not cost the invocation.
 
 use super::jitter;
-use crate::config::{HEDGE_AFTER, HEDGE_SPREAD};
+use crate::config::HEDGE_SPREAD;
 use futures_util::future::{Either, select};
 use std::{future::Future, pin::pin, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -17,15 +17,16 @@ pub(super) enum Thawed<T, E> {
     Neither(E),
 }
 
-/// Asks a connection through `ping`, and soon opens another one with `dial` beside it: whichever answers
-/// first serves, and the loser's future is dropped. Where nothing can be opened, the ping has `patience`
-/// in all.
+/// Asks a connection through `ping`, and after `hedge_after` opens another one with `dial` beside it:
+/// whichever answers first serves, and the loser's future is dropped. Where nothing can be opened, the
+/// ping has `patience` in all.
 ///
 /// A healthy connection answers within a round trip, and nothing is opened: after a pause of many
 /// instances, none of them takes a second connection from a server that is short of them. A server that
 /// all of them ask at once may take longer: then opening takes longer still, and the ping wins.
 pub(super) async fn thaw<T, E>(
     ping: impl Future<Output = bool>,
+    hedge_after: Duration,
     patience: Duration,
     dial: impl Future<Output = Result<T, E>>,
 ) -> Thawed<T, E> {
@@ -33,7 +34,7 @@ pub(super) async fn thaw<T, E>(
     let mut ping = pin!(ping);
     let dial = pin!(dial);
     // Instances that thaw together do not open together.
-    let patient = HEDGE_AFTER + jitter::below(HEDGE_SPREAD);
+    let patient = hedge_after + jitter::below(HEDGE_SPREAD);
     match timeout(patient, ping.as_mut()).await {
         Ok(true) => return Thawed::Kept,
         Ok(false) => return opened(dial.await),
@@ -60,6 +61,7 @@ fn opened<T, E>(dialled: Result<T, E>) -> Thawed<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HEDGE_AFTER;
     use std::future::{pending, ready};
     use tokio::time::sleep;
 
@@ -73,7 +75,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_answers_is_kept_and_nothing_is_opened() {
         let dial = async { panic!("opened") };
-        let thawed: Thawed<(), ()> = thaw(after(HEDGE_AFTER / 2, true), PING, dial).await;
+        let thawed: Thawed<(), ()> =
+            thaw(after(HEDGE_AFTER / 2, true), HEDGE_AFTER, PING, dial).await;
         assert!(matches!(thawed, Thawed::Kept));
     }
 
@@ -81,7 +84,8 @@ mod tests {
     async fn a_silent_one_is_overtaken_by_a_fresh_one() {
         let begun = Instant::now();
         let open = Duration::from_millis(10);
-        let thawed: Thawed<_, ()> = thaw(pending(), PING, after(open, Ok("fresh"))).await;
+        let thawed: Thawed<_, ()> =
+            thaw(pending(), HEDGE_AFTER, PING, after(open, Ok("fresh"))).await;
         assert!(matches!(thawed, Thawed::Fresh("fresh")));
         assert!(begun.elapsed() <= HEDGE_AFTER + HEDGE_SPREAD + open + Duration::from_millis(2));
     }
@@ -89,23 +93,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_answer_comes_before_a_slower_opening() {
         // Longer than `patience`: the server is slow to everybody.
-        let thawed: Thawed<(), ()> = thaw(after(PING * 2, true), PING, pending()).await;
+        let thawed: Thawed<(), ()> =
+            thaw(after(PING * 2, true), HEDGE_AFTER, PING, pending()).await;
         assert!(matches!(thawed, Thawed::Kept));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_one_is_replaced_at_once() {
         let begun = Instant::now();
-        let thawed: Thawed<_, ()> = thaw(ready(false), PING, ready(Ok("fresh"))).await;
+        let thawed: Thawed<_, ()> = thaw(ready(false), HEDGE_AFTER, PING, ready(Ok("fresh"))).await;
         assert!(matches!(thawed, Thawed::Fresh("fresh")));
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_the_server_has_no_room_the_slow_answer_counts() {
-        let thawed: Thawed<(), _> = thaw(after(PING / 2, true), PING, ready(Err("no room"))).await;
+        let thawed: Thawed<(), _> = thaw(
+            after(PING / 2, true),
+            HEDGE_AFTER,
+            PING,
+            ready(Err("no room")),
+        )
+        .await;
         assert!(matches!(thawed, Thawed::Kept));
-        let thawed: Thawed<(), _> = thaw(after(PING * 2, true), PING, ready(Err("no room"))).await;
+        let thawed: Thawed<(), _> = thaw(
+            after(PING * 2, true),
+            HEDGE_AFTER,
+            PING,
+            ready(Err("no room")),
+        )
+        .await;
         assert!(matches!(thawed, Thawed::Neither("no room")));
     }
 }

@@ -127,6 +127,7 @@ impl<DB: Driver> crate::resource::sql::Lent<DB> {
     fn after<T>(self, result: &Result<T, sqlx::Error>, may_be_open: bool) {
         match result {
             Err(error) if fault::ends_the_connection(error) => drop(self),
+            Err(error) if fault::outdates_the_connection(error) => self.outdated(),
             _ if may_be_open => self.in_hand(),
             Ok(_) => self.answered(),
             Err(sqlx::Error::Database(_)) => self.refused(),

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
     resource::{
         Resource, Symptom,
-        sql::{Driver, fault, nodelay},
+        sql::{Driver, fault, nodelay, round_trip::Waits},
     },
 };
 use sqlx::{ConnectOptions, Connection};
@@ -29,8 +29,17 @@ impl<DB: Driver> SqlPool<DB> {
         if let Some(failure) = self.state.failure() {
             return Some(failure);
         }
-        if symptom != Symptom::TimedOut {
-            return None;
+        match symptom {
+            Symptom::TimedOut => {}
+            Symptom::Outdated => {
+                self.state.outdated();
+                return None;
+            }
+            Symptom::Unknown => {
+                self.state.suspect(true);
+                return None;
+            }
+            _ => return None,
         }
         let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.state.target());
         match self.state.waiting_for() {
@@ -46,13 +55,16 @@ impl<DB: Driver> SqlPool<DB> {
         self.state.has_lost_one()
     }
 
-    /// Waits until a connection is being opened for longer than usual, and asks the server itself
+    /// Waits until the server has turned the pool away for longer than usual, and asks the server itself
     /// why. When it is the one answer that sqlx would keep to itself and that does not pass, whoever
-    /// tries to connect is let go with it.
+    /// tries to connect gets it as an error.
+    ///
+    /// As long as the pool's own try may succeed nobody asks: the connection that asks is one that the
+    /// pool has not got.
     pub(super) async fn find_out(&self) {
         let mut patience = ASK_WHY_AFTER;
         loop {
-            self.opening_for(patience).await;
+            self.turned_away_for(patience).await;
             // One question at a time, however many invocations wait.
             if let Some(_asking) = Asking::begin(&self.state.asking) {
                 let options = self.state.options();
@@ -82,23 +94,21 @@ impl<DB: Driver> SqlPool<DB> {
 
     fn learn(&self, why: Error) {
         // What may pass while `acquire_ms` lasts, sqlx tries again, and is right.
-        if why.kind() != ErrorKind::Refused {
+        if why.kind() == ErrorKind::Refused {
+            self.state.give_up(why);
+        } else {
             self.state.may_pass(Some(why));
-            return;
         }
-        self.state.fail(why);
-        // Who is trying to connect reads the options anew each time. What is open goes on serving.
-        self.pool
-            .set_connect_options(DB::nowhere(&self.state.options()));
     }
 
-    /// Resolves when a connection has been on its way for `patience`.
-    async fn opening_for(&self, patience: Duration) {
-        let mut alarm: Option<Pin<Box<Unconstrained<Sleep>>>> = None;
+    /// Resolves when a connection has been on its way for `patience`, and the pool has been turned away
+    /// meanwhile.
+    async fn turned_away_for(&self, patience: Duration) {
+        let mut opening: Option<Opening> = None;
         let port = DB::port(&self.state.options());
-        let mut prompt = false;
         poll_fn(|cx| {
-            let waiting_for = if self.state.opening(self.pool.size()) > 0 {
+            let on_the_way = self.state.opening(self.pool.size());
+            let waiting_for = if on_the_way > 0 {
                 Some(WaitingFor::Opening)
             } else if self.usage().in_use >= self.state.settings.max {
                 Some(WaitingFor::Return)
@@ -107,21 +117,47 @@ impl<DB: Driver> SqlPool<DB> {
             };
             self.state.wait_for(waiting_for);
             if waiting_for != Some(WaitingFor::Opening) {
-                alarm = None;
-                prompt = false;
+                opening = None;
                 return Poll::Pending;
             }
-            if let Some(port) = port.filter(|_| !prompt) {
-                prompt = nodelay::sweep(port);
+            let turned_away = self.state.turned_away(on_the_way);
+            let now = opening.get_or_insert_with(|| Opening {
+                alarm: Box::pin(unconstrained(sleep(patience))),
+                turned_away,
+                prompt: false,
+                waits: Waits::default(),
+            });
+            // Polled whenever the handler is, so after each step of the login.
+            now.waits.end();
+            let waited = now.waits.typical();
+            if !waited.is_zero() {
+                self.state.address.round_trip().guess(waited);
             }
-            // Polled whenever the handler is, so at the latest when it has begun to wait.
-            alarm
-                .get_or_insert_with(|| Box::pin(unconstrained(sleep(patience))))
-                .as_mut()
-                .poll(cx)
+            if let Some(port) = port.filter(|_| !now.prompt) {
+                now.prompt = nodelay::sweep(port);
+            }
+            // Who connects in a task of their own wakes nobody here.
+            while now.alarm.as_mut().poll(cx).is_ready() {
+                if turned_away > now.turned_away {
+                    return Poll::Ready(());
+                }
+                now.alarm = Box::pin(unconstrained(sleep(ASK_WHY_AFTER)));
+            }
+            now.waits.begin();
+            Poll::Pending
         })
         .await;
     }
+}
+
+/// Connections on their way, since the first of them is.
+struct Opening {
+    alarm: Pin<Box<Unconstrained<Sleep>>>,
+    /// How often the pool had been turned away by then.
+    turned_away: u32,
+    /// The socket sends without delay.
+    prompt: bool,
+    waits: Waits,
 }
 
 /// The one who asks.

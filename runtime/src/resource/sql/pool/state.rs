@@ -1,7 +1,7 @@
 //! What a pool's hooks and the lifecycle tell each other.
 
 use crate::{
-    config::{QUIET, Settings},
+    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     lock::lock,
     resource::{
@@ -22,7 +22,7 @@ use sqlx::pool::{Pool, PoolConnectionMetadata};
 use std::{
     io,
     sync::{
-        Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -66,12 +66,30 @@ pub(super) struct State<DB: Driver> {
     abandoned: AtomicBool,
     closing: AtomicBool,
     thaw: Mutex<Thaw>,
+    /// No connection of the pool's is to serve another invocation.
+    outdated: AtomicBool,
+    /// A handler has failed, and nobody knows whether because of a connection.
+    suspect: AtomicBool,
+    /// How many connections the pool has opened.
+    opened: AtomicU32,
+    attempts: Mutex<Attempts<DB::Options>>,
     /// Somebody is asking the server why a connection takes so long.
     pub(super) asking: AtomicBool,
     /// Why connections could not be opened, when that may pass.
     reason: Mutex<Option<Error>>,
     /// Why the pool has been given up.
     failure: Mutex<Option<Error>>,
+}
+
+/// What is known of the pool's tries to connect, which sqlx repeats silently.
+struct Attempts<O> {
+    /// Held by those who were trying when it was last looked.
+    options: Weak<O>,
+    /// How many were on their way then.
+    opening: u32,
+    /// How many connections had been opened by then.
+    opened: u32,
+    turned_away: u32,
 }
 
 /// The last time that the pool was lent after a pause.
@@ -115,6 +133,15 @@ impl<DB: Driver> State<DB> {
                 at: Instant::now(),
                 idle: Duration::ZERO,
             }),
+            outdated: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            opened: AtomicU32::new(0),
+            attempts: Mutex::new(Attempts {
+                options: Weak::new(),
+                opening: 0,
+                opened: 0,
+                turned_away: 0,
+            }),
             asking: AtomicBool::new(false),
             reason: Mutex::new(None),
             failure: Mutex::new(None),
@@ -130,8 +157,18 @@ impl<DB: Driver> State<DB> {
             // Where the server answered faster than anybody could look, nobody has yet.
             nodelay::sweep(port);
         }
-        let session = self.address.introduce(connection, &options).await?;
+        let session = match self.address.introduce(connection, &options).await {
+            Err(sqlx::Error::Database(error)) if DB::kind(&*error).is_none() => {
+                // sqlx would log it and try again, until it has forgotten why.
+                let refused = sqlx::Error::Database(error);
+                let why = fault::connecting::<DB>(&self.acquire, &self.target(), refused);
+                self.give_up(why.clone());
+                return Err(fault::wrapped(why));
+            }
+            session => session?,
+        };
         self.remember(session);
+        self.opened.fetch_add(1, Ordering::AcqRel);
         if self.address.monitors_by_statement(&options) {
             self.by_statement.store(true, Ordering::Release);
             self.address.monitor(connection, &options).await;
@@ -211,6 +248,7 @@ impl<DB: Driver> State<DB> {
     }
 
     pub(super) fn rest(&self) {
+        self.suspect(false);
         self.resting.store(true, Ordering::Release);
     }
 
@@ -303,8 +341,62 @@ impl<DB: Driver> State<DB> {
         lock(&self.failure).clone()
     }
 
-    pub(super) fn fail(&self, why: Error) {
+    /// The pool cannot open a connection, and who tries is told so at once: each try reads the options
+    /// anew. What is open goes on serving.
+    pub(super) fn give_up(&self, why: Error) {
         *lock(&self.failure) = Some(why);
+        if let Some(pool) = &*lock(&self.pool) {
+            pool.set_connect_options(DB::nowhere(&self.options()));
+        }
+    }
+
+    /// How often the server has been seen to turn the pool away, with `opening` connections on their way
+    /// now.
+    ///
+    /// sqlx reads the pool's options anew for each try, and holds them while it lasts: options that nobody
+    /// holds any more belonged to a try that has failed, unless it has succeeded or was dropped.
+    pub(super) fn turned_away(&self, opening: u32) -> u32 {
+        let pool = lock(&self.pool);
+        let mut seen = lock(&self.attempts);
+        let Some(pool) = pool.as_ref().filter(|_| seen.options.strong_count() == 0) else {
+            return seen.turned_away;
+        };
+        let opened = self.opened.load(Ordering::Acquire);
+        if seen.opened == opened && (1..=opening).contains(&seen.opening) {
+            seen.turned_away += 1;
+        }
+        let options = pool.connect_options();
+        pool.set_connect_options(DB::Options::clone(&options));
+        seen.options = Arc::downgrade(&options);
+        seen.opening = opening;
+        seen.opened = opened;
+        seen.turned_away
+    }
+
+    /// What the connections rely on is gone from the server, or the server takes no writes any more.
+    pub(super) fn outdated(&self) {
+        if !self.outdated.swap(true, Ordering::AcqRel) {
+            let (handler, target) = (self.acquire.handler(), self.target());
+            tracing::warn!(handler, target, "{}", fault::OUTDATED);
+        }
+    }
+
+    /// Whether what is reused after this invocation is looked at first.
+    pub(super) fn suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Release);
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
+    }
+
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    pub(super) fn reply_within(&self, bound: Duration) -> Duration {
+        self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
     }
 
     pub(super) fn reason(&self) -> Option<Error> {
@@ -351,10 +443,13 @@ impl<DB: Driver> State<DB> {
         if idle <= self.settings.trust {
             return Ok(true);
         }
-        let ping = answers::<DB>(connection, self.settings.acquire);
+        let round_trip = self.address.round_trip();
+        let ping = round_trip.of(answers::<DB>(connection, self.settings.acquire));
+        let hedge_after = round_trip.at_least(HEDGE_AFTER, HEDGE_ROUND_TRIPS);
+        let patience = self.reply_within(self.settings.ping);
         let acquire = self.acquire.restarted();
         let dialling = self.address.dial(&acquire);
-        match thaw(ping, self.settings.ping, dialling).await {
+        match thaw(ping, hedge_after, patience, dialling).await {
             Thawed::Kept => Ok(true),
             Thawed::Fresh(link) => {
                 self.remember(link.session().clone());
@@ -394,10 +489,11 @@ impl<DB: Driver> State<DB> {
         // What is not going to be used again need not come to an end by itself.
         let abandoned = self.abandoned.load(Ordering::Acquire);
         let mut usable = is_quiet::<DB>(connection)
-            || !abandoned && becomes_quiet::<DB>(connection, QUIET).await;
+            || !abandoned && becomes_quiet::<DB>(connection, self.reply_within(QUIET)).await;
         let closing = self.closing.load(Ordering::Acquire);
         if usable && !abandoned && !closing {
-            usable = recognized::<DB>(connection, self.settings.ping).await;
+            let longest = self.reply_within(self.settings.ping);
+            usable = recognized::<DB>(connection, longest).await;
         }
         if !usable {
             self.strayed.store(true, Ordering::Release);

@@ -2,14 +2,14 @@
 
 use super::{Idle, Lent, Phase, Set};
 use crate::{
-    config::{Close, POOL_QUIET, QUIET},
+    config::{Close, POOL_QUIET, PRESSURE_ASK, QUIET},
     lifecycle::time_left,
     resource::{
         Fate, Fitness,
         sql::{
             advice,
             driver::Driver,
-            link::{Link, Reset},
+            link::{Link, Reset, renew},
             pressure,
         },
     },
@@ -24,14 +24,14 @@ impl<DB: Driver> Set<DB> {
         let Some(link) = &mut lent.link else { return };
         // A rollback that `Transaction`'s drop has only queued goes out now.
         let discarded = fate == Fate::Discarded;
-        let quiet = link.is_quiet() || !discarded && link.becomes_quiet(QUIET).await;
+        let quiet = link.is_quiet() || !discarded && link.becomes_quiet(self.quiet_within()).await;
         if !quiet {
             // Dropped in the middle of a statement: its drop says so.
             self.lock().lost = true;
             return;
         }
         if fate == Fate::Kept && self.phase() != Phase::Ended {
-            match link.reset(self.settings.ping).await {
+            match self.reset(link).await {
                 Reset::Clean => lent.give_back(),
                 // What did not come to its end was ours: there is nothing to be stopped.
                 Reset::Unfit => self.let_go(lent.into_link()),
@@ -40,7 +40,7 @@ impl<DB: Driver> Set<DB> {
             return;
         }
         // A `COPY` may still run on a connection that seems quiet.
-        if link.owns_session() && !link.recognized(POOL_QUIET).await {
+        if link.owns_session() && !link.recognized(self.reply_within(POOL_QUIET)).await {
             self.discard_half_way(lent);
         } else if discarded || self.is_within_limit(&mut lent).await != Fitness::Fit {
             self.let_go(lent.into_link());
@@ -59,11 +59,11 @@ impl<DB: Driver> Set<DB> {
     /// Waits until every connection is back, and stops on the server what is not.
     pub(in crate::resource::sql) async fn settle(self: &Arc<Self>) -> Fitness {
         // Putting back has had its time to become quiet already.
-        let reserve = self.settings.reserve.saturating_sub(QUIET);
-        let left = time_left().map_or(reserve, |left| left.min(reserve));
+        let longest = self.cleanup_within().saturating_sub(QUIET);
+        let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.
-        let patience = QUIET.min(left / 4);
+        let patience = self.quiet_within().min(left / 4);
         let all_back = timeout(patience, self.all_back()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
@@ -104,7 +104,8 @@ impl<DB: Driver> Set<DB> {
     }
 
     async fn is_within_limit(&self, lent: &mut Lent<DB>) -> Fitness {
-        advice::compare_with_limit::<DB>(self.handler, &self.settings, lent).await
+        let longest = self.reply_within(PRESSURE_ASK);
+        advice::compare_with_limit::<DB>(self.handler, &self.settings, lent, longest).await
     }
 
     /// Every connection is back.
@@ -187,7 +188,7 @@ impl<DB: Driver> Set<DB> {
         }
         let resetting = used.into_iter().map(async |mut lent: Lent<DB>| {
             let Some(link) = &mut lent.link else { return };
-            if link.reset(self.settings.ping).await == Reset::Clean {
+            if self.reset(link).await == Reset::Clean {
                 lent.give_back();
             } else {
                 self.let_go(lent.into_link());
@@ -202,13 +203,31 @@ impl<DB: Driver> Set<DB> {
         fitness
     }
 
+    /// Undoes what the session was used for. That takes a round trip, which is measured.
+    async fn reset(&self, link: &mut Link<DB>) -> Reset {
+        let longest = self.reply_within(self.settings.ping);
+        let mut reset = Reset::Lost;
+        let resetting = async {
+            reset = link.reset(longest).await;
+            reset != Reset::Lost
+        };
+        self.address.round_trip().of(resetting).await;
+        let suspect = self.lock().suspect;
+        // Two round trips.
+        if reset == Reset::Clean && suspect && !renew::<DB>(link, longest * 2).await {
+            return Reset::Unfit;
+        }
+        reset
+    }
+
     /// Whether the server has room for what is to be kept.
     async fn ask_for_room(self: &Arc<Self>) -> Fitness {
         let Some(mut lent) = self.lend_idle() else {
             return Fitness::Fit;
         };
         let (place, share) = (self.address.target(), self.settings.share);
-        let fitness = pressure::verdict::<DB>(place, share, &mut lent).await;
+        let longest = self.reply_within(PRESSURE_ASK);
+        let fitness = pressure::verdict::<DB>(place, share, &mut lent, longest).await;
         if fitness == Fitness::Unfit {
             // It is half-way through an answer that nobody waits for.
             self.let_go(lent.into_link());

@@ -132,6 +132,13 @@ impl<DB: Driver> Lent<DB> {
         set.let_go(self.into_link());
     }
 
+    /// Of no more use, like everything that was opened with it.
+    pub(in crate::resource::sql) fn outdated(self) {
+        let set = Arc::clone(&self.set);
+        set.outdated();
+        set.let_go(self.into_link());
+    }
+
     /// The connection, which goes its own way.
     pub(super) fn into_link(mut self) -> Link<DB> {
         match self.link.take() {

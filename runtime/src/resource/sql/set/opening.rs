@@ -3,6 +3,7 @@
 use super::{Idle, Set, Waiting};
 use crate::{
     clock::Stamp,
+    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS},
     error::{Error, ErrorKind},
     resource::{
         Acquire,
@@ -14,7 +15,7 @@ use crate::{
         },
     },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 
 /// What became of an idle connection.
 enum Looked<DB: Driver> {
@@ -52,10 +53,15 @@ impl<DB: Driver> Set<DB> {
             if let Some(link) = self.given_back().await {
                 return Ok(link);
             }
-            match self.address.dial(acquire).await {
+            // A last try that runs out of time knows less than the one before, and whoever waits for the
+            // whole acquire nothing at all: it is over a little sooner.
+            let dialling = self.address.dial(acquire);
+            let Ok(dialled) = timeout_at(retry.last_moment(), dialling).await else {
+                break;
+            };
+            match dialled {
                 Ok(link) => return Ok(link),
                 Err(denied) if denied.for_lack_of_room => why = denied.why,
-                // A last try that ran out of time knows less than the one before.
                 Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
                 Err(denied) => return Err(retry.told(denied.why)),
             }
@@ -68,7 +74,7 @@ impl<DB: Driver> Set<DB> {
         match self.look_at(self.pop_idle()?).await {
             Looked::Serves(link) => Some(link),
             Looked::HasSlept(mut link) => {
-                if link.answers(self.settings.ping).await {
+                if self.replies(&mut link).await {
                     return Some(link);
                 }
                 self.let_go(link);
@@ -78,18 +84,26 @@ impl<DB: Driver> Set<DB> {
         }
     }
 
+    /// Whether the server replies to a ping.
+    async fn replies(&self, link: &mut Link<DB>) -> bool {
+        let longest = self.reply_within(self.settings.ping);
+        self.address.round_trip().of(link.answers(longest)).await
+    }
+
     /// What can be told of an idle connection without asking the server.
     async fn look_at(&self, idle: Idle<DB>) -> Looked<DB> {
         let now = Stamp::now();
         let idle_for = now.since(idle.since);
         let mut link = idle.link;
         if idle.unrecognized {
-            let Some(recognized) = self.recognized(link, self.settings.ping).await else {
+            let longest = self.reply_within(self.settings.ping);
+            let Some(recognized) = self.recognized(link, longest).await else {
                 return Looked::Gone;
             };
             link = recognized;
         } else if idle.unsettled {
-            let Some(quiet) = self.quietened(link, self.settings.ping).await else {
+            let longest = self.reply_within(self.settings.ping);
+            let Some(quiet) = self.quietened(link, longest).await else {
                 return Looked::Gone;
             };
             link = quiet;
@@ -124,8 +138,11 @@ impl<DB: Driver> Set<DB> {
             Looked::HasSlept(link) => link,
             Looked::Gone => return self.open(acquire).await,
         };
-        let ping = link.answers(acquire.left());
-        match thaw(ping, self.settings.ping, self.open(acquire)).await {
+        let round_trip = self.address.round_trip();
+        let hedge_after = round_trip.at_least(HEDGE_AFTER, HEDGE_ROUND_TRIPS);
+        let patience = self.reply_within(self.settings.ping);
+        let ping = round_trip.of(link.answers(acquire.left()));
+        match thaw(ping, hedge_after, patience, self.open(acquire)).await {
             Thawed::Kept => Ok(link),
             Thawed::Fresh(fresh) => {
                 // The others have idled for longer still: what ended this one has ended them.

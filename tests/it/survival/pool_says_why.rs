@@ -1,0 +1,72 @@
+//! Where sqlx's pool would say nothing, or something else, it says what our own handle says.
+
+use crate::world::{Product, Running, SERVERS, World};
+use sandbox::{Function, Sandbox};
+use serde_json::json;
+use std::time::Duration;
+
+/// What the URL asks for is refused by the server: at once, and in its own words.
+#[tokio::test]
+async fn what_the_server_refuses_to_set() {
+    for (option, word) in [
+        ("timezone=Mars/Olympus", "Mars/Olympus"),
+        ("collation=klingon_ci", "klingon_ci"),
+    ] {
+        let world = World::new(Product::MariaDb).await;
+        let mut said = Vec::new();
+        for kind in ["db", "pool", "single", "transaction"] {
+            let handler = format!("mariadb/{kind}/never");
+            let function = Function::new(crate::FUNCTION)
+                .env("FUNCTION", "survival")
+                .env("HANDLER", &handler);
+            let url = format!("{}&{option}", world.server().url());
+            let sandbox = Sandbox::new(function)
+                .name(handler.as_str())
+                .timeout(Duration::from_secs(10))
+                .database("DATABASE_URL", &url)
+                .expect("a URL with a host");
+            let running = Running::of(sandbox).await;
+            // A failure is not remembered: the server may know the time zone by the next time.
+            for number in 0..2 {
+                let steps = json!([{ "ask": world.product.session() }]);
+                let (error_type, text) = running.fail(steps).await;
+                let place = format!("{kind} {number}: {error_type}: {text}");
+                assert!(text.contains(word), "{place}");
+                assert!(!text.contains("firewall"), "{place}");
+                said.push(error_type);
+            }
+            assert_eq!(running.opened(), 2, "{kind}: one try for each invocation");
+            running.end().await;
+        }
+        assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+    }
+}
+
+/// A clone that is used when its pool has been closed is used after its invocation, whatever `close` is.
+#[tokio::test]
+async fn a_clone_that_outlives_its_pool() {
+    for product in SERVERS {
+        let mut said = Vec::new();
+        for kind in ["db", "pool"] {
+            let world = World::new(product).await;
+            let running = world.start(kind, "always").await;
+            let escape = json!({ "escape": { "sql": product.session(), "ms": 300 } });
+            running.succeed(json!([escape])).await;
+            // It wakes up in another invocation, which has a database of its own.
+            let ask = json!({ "ask": product.session() });
+            running.succeed(json!([ask, { "linger": 400 }, ask])).await;
+            world.wait_for_log("the clone: ").await;
+            let log = world.log();
+            let line = log.lines().find(|line| line.contains("the clone: "));
+            let line = line.expect("it is there");
+            assert!(
+                line.contains(r#"escaped="EscapedFromInvocation""#),
+                "{line}"
+            );
+            let (_, text) = line.split_once("finally: ").expect("the stage");
+            said.push(text.to_owned());
+            running.end().await;
+        }
+        assert_eq!(said[0], said[1], "{product:?}");
+    }
+}

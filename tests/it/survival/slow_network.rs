@@ -1,0 +1,112 @@
+//! On a slow network what is healthy is reused, and no connection is opened but to be used.
+
+use crate::world::{Product, Running, SERVERS, World};
+use db_handler::config::TRUST;
+use sandbox::Fault;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const KINDS: [&str; 4] = ["db", "pool", "single", "transaction"];
+const RTT: Duration = Duration::from_millis(80);
+const INVOCATIONS: usize = 5;
+
+/// Long enough for a reused connection to be pinged.
+const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
+
+async fn start(world: &World, kind: &str, close: &str, rtt: Duration) -> Running {
+    Running::of(world.sandbox(kind, close).rtt(rtt)).await
+}
+
+/// Nothing before it: sqlx's pool would still be pinging that connection, and open another one.
+fn rolled_back(product: Product) -> Value {
+    json!([{ "transaction": { "sql": product.session(), "end": "drop" } }])
+}
+
+/// One connection serves all invocations: also after a rollback that nobody has waited for, and after a
+/// ping. `rtt` is what the network takes for a message and its reply.
+async fn one_connection(rtt: Duration) {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let place = format!("{product:?}/{kind} at {rtt:?}");
+            let running = start(&world, kind, "never", rtt).await;
+            let ask = json!([{ "ask": product.session() }]);
+            for _ in 0..INVOCATIONS {
+                running.succeed(ask.clone()).await;
+            }
+            assert_eq!(running.opened(), 1, "{place}\n{}", world.last_words(5));
+            if kind != "transaction" {
+                running.succeed(rolled_back(product)).await;
+                running.succeed(ask.clone()).await;
+                assert_eq!(running.opened(), 1, "{place}, after a rollback");
+            }
+            running.stand_still(LONG).await;
+            running.succeed(ask.clone()).await;
+            assert_eq!(running.opened(), 1, "{place}, after a pause");
+            running.end().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_connection_serves_all_invocations() {
+    one_connection(RTT).await;
+}
+
+#[tokio::test]
+async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
+    one_connection(RTT * 3).await;
+}
+
+#[tokio::test]
+async fn always_opens_one_connection_for_each_invocation() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let running = start(&world, kind, "always", RTT).await;
+            for _ in 0..INVOCATIONS {
+                running.ask(product.session()).await;
+            }
+            assert_eq!(running.opened(), INVOCATIONS, "{product:?}/{kind}");
+            running.end().await;
+        }
+    }
+}
+
+/// Two at once, the second one begun when the first one is on its way: nobody asks why they take so long.
+#[tokio::test]
+async fn a_slow_opening_is_no_reason_to_open_another_one() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in ["db", "pool"] {
+            let running = start(&world, kind, "never", RTT * 3).await;
+            let guards = json!([{ "guards": { "count": 2, "sql": product.session() } }]);
+            running.succeed(guards).await;
+            assert_eq!(running.opened(), 2, "{product:?}/{kind}");
+            running.end().await;
+        }
+    }
+}
+
+/// What was measured nearby does not hold for ever.
+#[tokio::test]
+async fn a_network_that_becomes_slow_costs_few_connections() {
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let running = start(&world, kind, "never", Duration::ZERO).await;
+            running.ask(product.session()).await;
+            // Connections that are open keep the round trip that they were opened with.
+            running.0.apply(Fault::Rtt(RTT));
+            running.0.apply(Fault::ResetExisting);
+            running.stand_still(LONG).await;
+            let before = running.opened();
+            for _ in 0..INVOCATIONS {
+                running.ask(product.session()).await;
+            }
+            let more = running.opened() - before;
+            assert!(more <= 2, "{product:?}/{kind}: {more}");
+            running.end().await;
+        }
+    }
+}
