@@ -3,6 +3,7 @@
 use crate::world::{KINDS, Product, World};
 use db_handler::config::{
     CLIENT_CHECK, DEFAULT_KEPT_IDLE, KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
+    WAIT_TIMEOUT,
 };
 use serde_json::json;
 use std::{
@@ -17,7 +18,7 @@ use support::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::sleep,
 };
@@ -84,7 +85,8 @@ impl Relay {
     }
 
     async fn vanish(&mut self) {
-        drop(self.process.stdin.take());
+        let mut input = self.process.stdin.take().expect("piped");
+        input.write_all(b"\n").await.expect("it reads");
         let said = self.output.next_line().await.expect("a line");
         assert_eq!(said.as_deref(), Some("silent"));
     }
@@ -109,7 +111,11 @@ async fn query_on_a_silent_network_ends_within_a_minute() {
     relay.vanish().await;
     let from = Instant::now();
     while !database.running_queries().await.is_empty() {
-        assert!(from.elapsed() < Duration::from_mins(1));
+        assert!(
+            from.elapsed() < Duration::from_mins(1),
+            "silent for {:?}",
+            from.elapsed()
+        );
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -132,6 +138,25 @@ async fn sessions_are_monitored_from_the_first_one_on() {
                     settings(idle),
                     "{kind}/{close}"
                 );
+            }
+            running.end().await;
+        }
+    }
+}
+
+/// What idles without a client gives its locks back in the end.
+#[tokio::test]
+async fn sessions_of_mysql_may_not_idle_for_ever() {
+    for kind in KINDS {
+        let world = World::new(Product::MariaDb).await;
+        for (close, idle) in [
+            ("always", WAIT_TIMEOUT),
+            ("never", WAIT_TIMEOUT + DEFAULT_KEPT_IDLE),
+        ] {
+            let running = world.start(kind, close).await;
+            for _ in 0..2 {
+                let asked = running.ask("SELECT CAST(@@wait_timeout AS CHAR)").await;
+                assert_eq!(asked, idle.as_secs().to_string(), "{kind}/{close}");
             }
             running.end().await;
         }
