@@ -111,9 +111,10 @@ async fn failed_cancellation_is_logged_with_its_reason() {
         let world = World::of(Product::Postgres, Some(database));
         let running = world.start(kind, "always").await;
         let endless = Product::Postgres.endless();
-        running
-            .succeed(json!([{ "give_up": { "sql": endless, "ms": 300 } }]))
-            .await;
+        // Connected first, so that the query runs by the time it is dropped.
+        let ask = json!({ "ask": Product::Postgres.session() });
+        let give_up = json!({ "give_up": { "sql": endless, "ms": 1_000 } });
+        running.succeed(json!([ask, give_up])).await;
         world.wait_for_log("could not be stopped").await;
         let log = world.log();
         let line = log
@@ -269,7 +270,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
         let endless = Product::MariaDb.endless();
         let steps = json!([
             { "ask": Product::MariaDb.session() },
-            { "give_up": { "sql": endless, "ms": 4_000 } },
+            { "give_up": { "sql": endless, "ms": 8_000 } },
         ]);
         let disguising = async {
             wait_for(
