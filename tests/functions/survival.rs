@@ -324,8 +324,21 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
+            /// With time to cancel on a machine that is busy with other things.
+            #[db_handler(close = "always", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            async fn patient_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            #[db_handler(close = "never", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            async fn patient_never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
             pub(super) async fn run(close: &str) -> Result<(), Error> {
                 match close {
+                    "patient_always" => database!(@run patient_always),
+                    "patient_never" => database!(@run patient_never),
                     "always" => database!(@run always),
                     "on_error" => database!(@run on_error),
                     "never" => database!(@run never),

@@ -87,6 +87,55 @@ async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
     }
 }
 
+#[tokio::test]
+async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
+    let world = Transactions::new("postgres").await;
+    for close in ["always", "never"] {
+        let running = world.start(close).await;
+        let event = json!({ "sql": format!("{RENAME}; {}", world.endless()), "then": "drop" });
+        let invocation = running.invoke(event).await;
+        assert_eq!(error_of(&invocation).0, "CommitFailed", "{close}");
+        let took = is_cancelled(&world.database, close).await;
+        assert!(took < CLIENT_CHECK * 4, "{close}: {took:?}");
+        running.end().await;
+    }
+}
+
+/// Here the server has no connection to spare for cancelling.
+#[tokio::test]
+async fn failed_cancellation_is_logged_with_its_reason() {
+    let server = Postgres::builder().start();
+    let mut admin = server.admin().await;
+    admin
+        .execute("alter role app connection limit 1")
+        .await
+        .expect("the role");
+    for kind in KINDS {
+        let database = server.fresh_database().await;
+        let world = World::of(Product::Postgres, Some(database));
+        let running = world.start(kind, "always").await;
+        let endless = Product::Postgres.endless();
+        // Connected first, so that the query runs by the time it is dropped.
+        let ask = json!({ "ask": Product::Postgres.session() });
+        let give_up = json!({ "give_up": { "sql": endless, "ms": 1_000 } });
+        running.succeed(json!([ask, give_up])).await;
+        world.wait_for_log("could not be stopped").await;
+        let log = world.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("could not be stopped"));
+        let line = line.expect("it was there");
+        assert!(line.contains(" WARN "), "{kind}: {line}");
+        assert!(
+            line.contains("too many connections for role"),
+            "{kind}: {line}"
+        );
+        world.nothing_secret();
+        is_cancelled(world.server(), kind).await;
+        running.end().await;
+    }
+}
+
 /// From its first reset on it is known by its process, whatever it calls itself.
 #[tokio::test]
 async fn renamed_session_of_a_kept_connection_is_cancelled() {
@@ -94,7 +143,7 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
         let database = postgres().fresh_database().await;
         let running = start(
             SURVIVAL,
-            &format!("postgres/{kind}/never"),
+            &format!("postgres/{kind}/patient_never"),
             &unmonitored(&database),
         )
         .await;
@@ -125,7 +174,7 @@ async fn copy_of_the_name_by_another_role_changes_nothing() {
         let database = server.fresh_database().await;
         let running = start(
             SURVIVAL,
-            &format!("postgres/{kind}/always"),
+            &format!("postgres/{kind}/patient_always"),
             &unmonitored(&database),
         )
         .await;
@@ -216,11 +265,16 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
             one.close().await.expect("a goodbye");
         }
         let balanced = Balanced::before([ours.port(), others.port()]).await;
-        let running = start(SURVIVAL, &format!("mariadb/{kind}/always"), &balanced.url).await;
+        let running = start(
+            SURVIVAL,
+            &format!("mariadb/{kind}/patient_always"),
+            &balanced.url,
+        )
+        .await;
         let endless = Product::MariaDb.endless();
         let steps = json!([
             { "ask": Product::MariaDb.session() },
-            { "give_up": { "sql": endless, "ms": 4_000 } },
+            { "give_up": { "sql": endless, "ms": 8_000 } },
         ]);
         let disguising = async {
             wait_for(
@@ -284,7 +338,7 @@ async fn dropped_handler_without_run_is_cancelled() {
         for kind in KINDS {
             let function = local(Path::new(FUNCTION))
                 .env("FUNCTION", SURVIVAL)
-                .env("HANDLER", format!("{product}/{kind}/always"))
+                .env("HANDLER", format!("{product}/{kind}/patient_always"))
                 .env("DATABASE_URL", &url)
                 .env("ALONE", json!([{ "ask": endless }]).to_string())
                 .start();
@@ -310,7 +364,7 @@ async fn signals_cancel_what_runs_locally() {
     let steps = json!([{ "ask": Product::Postgres.endless() }]);
     for kind in KINDS {
         for (signal, code) in [("INT", 130), ("TERM", 143)] {
-            let handler = format!("postgres/{kind}/never");
+            let handler = format!("postgres/{kind}/patient_never");
             let mut function = locally(&handler, &url, &steps).start();
             database.wait_until_running(1).await;
             function.signal(signal).await;

@@ -1,4 +1,4 @@
-"""A TCP relay to the port that is its argument. It prints its own port, and falls silent at the end of its input.
+"""A TCP relay to the port that is its argument. It prints its own port, and falls silent at the first line of its input.
 
 Silent means that the kernel drops whatever arrives from the server, as a machine does that is gone: no data, no acknowledgement,
 no reset. A socket filter does that without any privilege (Linux).

@@ -4,6 +4,7 @@ use crate::FUNCTION;
 use crate::world::{KINDS, Product, World};
 use db_handler::config::{
     CLIENT_CHECK, DEFAULT_KEPT_IDLE, KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
+    WAIT_TIMEOUT,
 };
 use serde_json::json;
 use std::{
@@ -18,7 +19,7 @@ use support::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::sleep,
 };
@@ -85,7 +86,8 @@ impl Relay {
     }
 
     async fn vanish(&mut self) {
-        drop(self.process.stdin.take());
+        let mut input = self.process.stdin.take().expect("piped");
+        input.write_all(b"\n").await.expect("it reads");
         let said = self.output.next_line().await.expect("a line");
         assert_eq!(said.as_deref(), Some("silent"));
     }
@@ -107,11 +109,18 @@ async fn query_on_a_silent_network_ends_within_a_minute() {
         .env("DATABASE_URL", database.url().replace(&there, &here))
         .arg(json!([{ "ask": "SELECT pg_sleep(600)::text" }]).to_string())
         .start();
+    let started = Instant::now();
     database.wait_until_running(1).await;
+    let ran = started.elapsed();
     relay.vanish().await;
+    eprintln!("ran after {ran:?}, silent after {:?}", started.elapsed());
     let from = Instant::now();
     while !database.running_queries().await.is_empty() {
-        assert!(from.elapsed() < Duration::from_mins(1));
+        assert!(
+            from.elapsed() < Duration::from_mins(1),
+            "silent for {:?}",
+            from.elapsed()
+        );
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -134,6 +143,25 @@ async fn sessions_are_monitored_from_the_first_one_on() {
                     settings(idle),
                     "{kind}/{close}"
                 );
+            }
+            running.end().await;
+        }
+    }
+}
+
+/// What idles without a client gives its locks back in the end.
+#[tokio::test]
+async fn sessions_of_mysql_may_not_idle_for_ever() {
+    for kind in KINDS {
+        let world = World::new(Product::MariaDb).await;
+        for (close, idle) in [
+            ("always", WAIT_TIMEOUT),
+            ("never", WAIT_TIMEOUT + DEFAULT_KEPT_IDLE),
+        ] {
+            let running = world.start(kind, close).await;
+            for _ in 0..2 {
+                let asked = running.ask("SELECT CAST(@@wait_timeout AS CHAR)").await;
+                assert_eq!(asked, idle.as_secs().to_string(), "{kind}/{close}");
             }
             running.end().await;
         }
