@@ -38,6 +38,7 @@ pub trait Driver:
     const PARAMETERS: &'static [&'static str];
 
     /// Whether `key` is one of the parameters that are more than a word.
+    #[must_use]
     fn is_parameter(key: &str) -> bool {
         let _ = key;
         false
