@@ -181,7 +181,13 @@ impl<T: Lent> Resource for Connected<T> {
             return None;
         }
         if let Some((address, failure)) = self.state.failure() {
-            return Some(fault::unreachable(&self.acquire, &address, failure));
+            let options = &self.options;
+            return Some(fault::unreachable(
+                &self.acquire,
+                options,
+                &address,
+                failure,
+            ));
         }
         if self.state.usage().in_use >= self.settings.max {
             return Some(fault::all_in_use(&self.acquire));

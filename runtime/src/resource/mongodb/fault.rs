@@ -8,7 +8,7 @@ use crate::{
 };
 use ::mongodb::{
     error::{Error as DriverError, ErrorKind as Cause},
-    options::{ClientOptions, ServerAddress},
+    options::{ClientOptions, ServerAddress, Tls},
 };
 use std::io;
 
@@ -90,22 +90,32 @@ fn io_kind(error: &io::Error) -> ErrorKind {
 
 /// The error of a client that could not connect ahead.
 pub(super) fn connecting(acquire: &Acquire, options: &ClientOptions, error: DriverError) -> Error {
-    connection(acquire, &options::target(options), error)
+    connection(acquire, options, &options::target(options), error)
 }
 
 /// The error of a server that the driver could not get hold of.
-pub(super) fn unreachable(acquire: &Acquire, address: &ServerAddress, error: DriverError) -> Error {
-    connection(acquire, &address.to_string(), error)
+pub(super) fn unreachable(
+    acquire: &Acquire,
+    options: &ClientOptions,
+    address: &ServerAddress,
+    error: DriverError,
+) -> Error {
+    connection(acquire, options, &address.to_string(), error)
 }
 
-fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
+fn connection(
+    acquire: &Acquire,
+    options: &ClientOptions,
+    target: &str,
+    error: DriverError,
+) -> Error {
     let kind = match kind(&error) {
         // A handshake that fails is no statement of the handler's.
         ErrorKind::Query => ErrorKind::Unavailable,
         kind => kind,
     };
     if kind == ErrorKind::ConnectTimeout {
-        return silent(acquire, target).caused_by(error);
+        return silent(acquire, options, target).caused_by(error);
     }
     let variable = acquire.settings().env.unwrap_or("the URL's variable");
     let (what, advice) = match kind {
@@ -144,14 +154,19 @@ fn connection(acquire: &Acquire, target: &str, error: DriverError) -> Error {
 
 /// The error of servers that took the connection and have not said a word.
 pub(super) fn unanswered(acquire: &Acquire, options: &ClientOptions) -> Error {
-    silent(acquire, &options::target(options))
+    silent(acquire, options, &options::target(options))
 }
 
-fn silent(acquire: &Acquire, target: &str) -> Error {
-    acquire
-        .timed_out(&format!("connecting to MongoDB at {target}"))
-        .at(Stage::Acquire)
-        .in_handler(acquire.handler())
+fn silent(acquire: &Acquire, options: &ClientOptions, target: &str) -> Error {
+    let error = acquire.timed_out(&format!("connecting to MongoDB at {target}"));
+    // A server that speaks no TLS may wait for more instead of declining it.
+    let error = match options.tls {
+        Some(Tls::Enabled(_)) => error.adding(
+            " Does it speak TLS (if not, and if this network is trusted, add `tls=false` to the URL)?",
+        ),
+        _ => error,
+    };
+    error.at(Stage::Acquire).in_handler(acquire.handler())
 }
 
 /// The error of an operation that finds every connection in use.
