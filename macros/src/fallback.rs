@@ -22,9 +22,17 @@ pub(crate) fn handler(function: &HandlerFn, errors: &syn::Error) -> TokenStream 
         Some(quote_spanned!(span=> #(#cfgs)* ::core::mem::drop(#name);))
     });
     let InnerFunction { once, callee } = inner_function(function);
-    let arguments = function.params.iter().filter_map(|param| match param.kind {
-        Kind::Receiver(_) => None,
-        Kind::Event { .. } | Kind::Resource { .. } => Some(quote_spanned!(span=> loop {})),
+    // Of several events with a `#[cfg]`, one is left.
+    let mut has_one_of_several = false;
+    let arguments = function.params.iter().filter_map(|param| {
+        let is_there = match param.kind {
+            Kind::Receiver(_) => false,
+            Kind::Event { .. } if param.cfgs().next().is_some() => {
+                !std::mem::replace(&mut has_one_of_several, true)
+            }
+            Kind::Event { .. } | Kind::Resource { .. } => true,
+        };
+        is_there.then(|| quote_spanned!(span=> loop {}))
     });
     let body = quote_spanned! {span=>
         #(#events)*

@@ -98,8 +98,22 @@ fn inner_param(param: &Param) -> Option<TokenStream> {
                 has_outer_name.then(|| quote_spanned!(span=> #[allow(clippy::shadow_unrelated)]));
             Some(quote!(#allow #(#attrs)* #pat: #ty))
         }
-        Kind::Resource { pat, ty, .. } => Some(quote!(#(#attrs)* #pat: #ty)),
+        Kind::Resource { pat, ty, .. } => {
+            let stand_in = stand_in(param);
+            Some(quote!(#(#attrs)* #pat: #ty #stand_in))
+        }
     }
+}
+
+/// A parameter in the place of one that `#[cfg]` removes, so that the number of arguments is right. The `#[cfg]` is an
+/// error by itself, and should be the only one.
+fn stand_in(param: &Param) -> Option<TokenStream> {
+    let conditions: Vec<_> = param
+        .cfgs()
+        .filter(|attr| attr.path().is_ident("cfg"))
+        .filter_map(|attr| Some(&attr.meta.require_list().ok()?.tokens))
+        .collect();
+    (!conditions.is_empty()).then(|| quote!(, #[cfg(not(all(#(#conditions),*)))] _: ()))
 }
 
 /// Two things that the compiler should know, in code that never runs.

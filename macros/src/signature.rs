@@ -6,6 +6,7 @@ use syn::{GenericParam, ReturnType, Type};
 
 use crate::diag::Diagnostics;
 use crate::item::{HandlerFn, Kind, Param, ungrouped};
+use crate::types::text;
 
 /// As many as the runtime implements its trait for.
 const MOST_RESOURCES: usize = 8;
@@ -100,31 +101,56 @@ fn check_output(function: &HandlerFn, diag: &mut Diagnostics) {
 }
 
 fn check_events(function: &HandlerFn, diag: &mut Diagnostics) {
-    let mut before: Option<(usize, &Param)> = None;
-    for (position, param) in function.params.iter().enumerate() {
-        if !matches!(param.kind, Kind::Event { .. }) {
-            continue;
-        }
-        if let Some((last, other)) = before {
-            // Side by side, it does not matter which of them `#[cfg]` leaves.
-            let one_of_them = last + 1 == position
-                && other.cfgs().next().is_some()
-                && param.cfgs().next().is_some();
-            if !one_of_them {
-                diag.error(
-                    &param.kind,
-                    "a handler has one event, and every parameter taken by value is one: take this one by reference \
-                     if it is a resource, e.g. `db: &PgPool`",
-                );
-            }
-        }
-        before = Some((position, param));
-    }
-    if before.is_none() {
+    let events: Vec<(usize, &Param)> = function
+        .params
+        .iter()
+        .enumerate()
+        .filter(|(_, param)| matches!(param.kind, Kind::Event { .. }))
+        .collect();
+    if events.is_empty() {
         diag.error(
             &function.sig.ident,
             "a handler has an event: add a parameter taken by value, e.g. `event: LambdaEvent<NewOrder>`",
         );
+    }
+    // Side by side, it does not matter which of them `#[cfg]` leaves.
+    let one_of_them = events.windows(2).all(|pair| match pair {
+        [(last, other), (position, param)] => {
+            last + 1 == *position && other.cfgs().next().is_some() && param.cfgs().next().is_some()
+        }
+        _ => true,
+    });
+    if one_of_them {
+        return;
+    }
+    // The one that certainly is the event, or else the first.
+    let event = events
+        .iter()
+        .position(|(_, param)| is_lambda_event(param))
+        .unwrap_or_default();
+    for (index, (_, param)) in events.iter().enumerate() {
+        if index != event {
+            diag.error(
+                &param.kind,
+                "a handler has one event, and every parameter taken by value is one: take this one by reference \
+                 if it is a resource, e.g. `db: &PgPool`",
+            );
+        }
+    }
+}
+
+/// Whether the type is called `LambdaEvent`. Used for nothing but the place of an error.
+fn is_lambda_event(param: &Param) -> bool {
+    let Kind::Event { ty, .. } = &param.kind else {
+        return false;
+    };
+    match ungrouped(ty) {
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|segment| segment.ident == "LambdaEvent"),
+        _ => false,
     }
 }
 
@@ -144,7 +170,7 @@ fn check_resources(function: &HandlerFn, diag: &mut Diagnostics) {
             );
         }
         let mutability = reference.mutability.map_or("", |_| "mut ");
-        let ty = reference.elem.to_token_stream().to_string();
+        let ty = text(reference.elem.to_token_stream());
         if let Some(lifetime) = reference.lifetime.as_ref().filter(|it| it.ident != "_") {
             diag.error(
                 lifetime,

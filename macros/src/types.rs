@@ -1,6 +1,6 @@
-//! `impl Trait`, which may be written in a signature, but not in a body.
+//! Types: `impl Trait`, which may be written in a signature, but not in a body; and how errors show them.
 
-use proc_macro2::Span;
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::format_ident;
 use syn::visit_mut::{VisitMut, visit_type_mut};
 use syn::{Generics, Type, TypeImplTrait, parse_quote};
@@ -28,6 +28,44 @@ pub(crate) fn name_impl_trait(ty: &mut Type, generics: &mut Generics) {
     Replace(replacement).visit_type_mut(ty);
 }
 
+/// A type as people write it: `Db<Postgres>`, where its tokens alone are `Db < Postgres >`.
+pub(crate) fn text(tokens: TokenStream) -> String {
+    let mut text = String::new();
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::None => ("", ""),
+                };
+                text.push_str(open);
+                text.push_str(&self::text(group.stream()));
+                text.push_str(close);
+            }
+            TokenTree::Punct(punct) => match punct.as_char() {
+                sign @ (',' | ';') => text.extend([sign, ' ']),
+                sign @ ('+' | '=' | '-') => text.extend([' ', sign, ' ']),
+                // The second half of an arrow.
+                '>' if text.ends_with(" - ") => {
+                    text.truncate(text.len() - 1);
+                    text.push_str("> ");
+                }
+                sign => text.push(sign),
+            },
+            word => {
+                let is_word = |last: char| last.is_alphanumeric() || matches!(last, '_' | '>');
+                if text.ends_with(is_word) {
+                    text.push(' ');
+                }
+                text.push_str(&word.to_string());
+            }
+        }
+    }
+    text
+}
+
 struct Replace<F>(F);
 
 impl<F: FnMut(&TypeImplTrait) -> Type> VisitMut for Replace<F> {
@@ -36,6 +74,28 @@ impl<F: FnMut(&TypeImplTrait) -> Type> VisitMut for Replace<F> {
         visit_type_mut(self, ty);
         if let Type::ImplTrait(anonymous) = ty {
             *ty = (self.0)(anonymous);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quote::ToTokens;
+
+    #[test]
+    fn types_are_shown_as_people_write_them() {
+        for written in [
+            "PgPool",
+            "Db<Postgres>",
+            "&'a mut sqlx::Transaction<'_, Postgres>",
+            "dyn Fn(u8, &str) -> Vec<u8> + Send",
+            "[u8; 4]",
+            "<T as Trait<Item = u8>>::Output",
+            "for<'a> fn(&'a str)",
+        ] {
+            let ty: Type = syn::parse_str(written).expect("a type");
+            assert_eq!(text(ty.to_token_stream()), written);
         }
     }
 }

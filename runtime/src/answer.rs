@@ -4,6 +4,7 @@ use crate::{
     error::{Error, ErrorKind},
     resource::Symptom,
 };
+use lambda_runtime::Diagnostic;
 use std::{any::Any, error::Error as StdError};
 
 /// The return type of a handler: a `Result` whose error can report a database failure.
@@ -81,6 +82,75 @@ pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
     None
 }
 
+/// What the platform is told of a handler's error. One in a box has a readable type and its whole chain of
+/// causes, where `lambda_runtime` alone would name the box's type and show the outermost text.
+pub(crate) fn diagnose<E: Into<Diagnostic> + 'static>(error: E) -> Diagnostic {
+    if let Some(boxed) = boxed(&error) {
+        return describe(boxed);
+    }
+    let wrapped: &dyn Any = &error;
+    if let Some(ours) = wrapped.downcast_ref::<Error>() {
+        return describe(ours);
+    }
+    let diagnostic: Diagnostic = error.into();
+    // The name of a reference is what `lambda_runtime` makes of a type that it knows nothing of.
+    if diagnostic.error_type.starts_with('&') {
+        return Diagnostic {
+            error_type: ErrorKind::Handler.error_type().to_owned(),
+            ..diagnostic
+        };
+    }
+    diagnostic
+}
+
+/// The kind of the first error in the chain that is known here, and the texts of the chain.
+pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Diagnostic {
+    let kind = causes(error).find_map(known_kind);
+    Diagnostic {
+        error_type: kind.unwrap_or(ErrorKind::Handler).error_type().to_owned(),
+        error_message: chain(error),
+    }
+}
+
+/// What kind of failure `error` is, if that says more than that the handler has failed.
+fn known_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    let kind = match error.downcast_ref::<Error>() {
+        Some(ours) => ours.kind(),
+        None => driver_kind(error)?,
+    };
+    (kind != ErrorKind::Handler).then_some(kind)
+}
+
+/// The text of `error` and those of its causes. Many errors repeat their cause in their own text: then once.
+///
+/// It ends with an error of ours that is not just a wrapper: its text is complete, and what is below may be as
+/// long as a driver's view of a whole cluster.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut said = String::new();
+    for cause in causes(error) {
+        let own = cause.to_string();
+        let ours = cause.downcast_ref::<Error>();
+        if !said.contains(ours.map_or(own.as_str(), Error::message)) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(own.trim_end());
+        }
+        said = own;
+        if ours.is_some_and(|ours| ours.kind() != ErrorKind::Handler) {
+            break;
+        }
+    }
+    text
+}
+
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// An error of ours that has gone through a driver.
 #[cfg(feature = "_sql")]
 fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
@@ -136,4 +206,68 @@ pub(crate) fn driver_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind>
     }
     let _ = error;
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fmt, io};
+
+    type BoxError = Box<dyn StdError + Send + Sync>;
+
+    #[derive(Debug)]
+    struct Context(&'static str, BoxError);
+
+    impl fmt::Display for Context {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl StdError for Context {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&*self.1)
+        }
+    }
+
+    fn context(text: &'static str, cause: impl Into<BoxError>) -> BoxError {
+        Box::new(Context(text, cause.into()))
+    }
+
+    #[test]
+    fn boxed_error_has_its_chain_and_a_readable_type() {
+        let told = diagnose(context("cannot save", io::Error::other("disk full")));
+        assert_eq!(told.error_type, "HandlerFailed");
+        assert_eq!(told.error_message, "cannot save: disk full");
+    }
+
+    #[test]
+    fn the_kind_of_the_cause_is_the_type() {
+        let cause = Error::new(ErrorKind::Refused, "nobody listens").caused_by("a long story");
+        let told = diagnose(context("cannot save", cause.clone()));
+        assert_eq!(told.error_type, "ConnectionRefused");
+        assert_eq!(told.error_message, "cannot save: handler: nobody listens");
+        // The same in an error of ours that stands for any other.
+        let told = diagnose(Error::other(context("cannot save", cause)));
+        assert_eq!(told.error_type, "ConnectionRefused");
+        assert_eq!(
+            told.error_message,
+            "handler: cannot save: handler: nobody listens"
+        );
+    }
+
+    #[cfg(feature = "anyhow")]
+    #[test]
+    fn context_of_anyhow_does_not_hide_the_cause() {
+        let error = anyhow::Error::new(Error::new(ErrorKind::AllInUse, "2 of 2 in use"));
+        let told = diagnose(error.context("cannot save"));
+        assert_eq!(told.error_type, "AllConnectionsInUse");
+        assert_eq!(told.error_message, "cannot save: handler: 2 of 2 in use");
+    }
+
+    #[test]
+    fn texts_have_a_readable_type() {
+        assert_eq!(diagnose("no luck".to_owned()).error_type, "HandlerFailed");
+        assert_eq!(diagnose("no luck").error_message, "no luck");
+    }
 }

@@ -4,8 +4,9 @@ use crate::{lifecycle::Finally, lock::lock, timeline::Timeline};
 use futures_util::future::join_all;
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Once},
 };
+use tokio::time::Instant;
 
 tokio::task_local! {
     static HOST: Arc<Host>;
@@ -38,6 +39,18 @@ impl Host {
         HOST.try_with(Arc::clone).ok()
     }
 
+    /// Says, once, which line is missing where nobody drives the invocations of `handler`, as `module::function`.
+    pub(crate) fn advise(handler: &str) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            let function = handler.rsplit("::").next().unwrap_or(handler);
+            tracing::warn!(
+                handler,
+                "not started by `db_handler::run`: the cleanup delays the response, and a streamed body finds its resources closed; write `db_handler::run({function}).await` in `main`"
+            );
+        });
+    }
+
     pub(crate) fn timeline(&self) -> Option<&Timeline> {
         self.timeline.as_ref()
     }
@@ -50,6 +63,11 @@ impl Host {
     /// Takes over the *finally* of a handler.
     pub(crate) fn defer(&self, finally: Arc<Finally>) {
         self.lock().push(finally);
+    }
+
+    /// When the first of its handlers, and what comes from it, has to end.
+    pub(crate) fn stop_at(&self) -> Option<Instant> {
+        self.lock().iter().filter_map(|one| one.stop_at()).min()
     }
 
     /// Runs every *finally* that was deferred, once the answer is out.

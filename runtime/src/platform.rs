@@ -1,13 +1,14 @@
 //! Who sends the events: AWS Lambda, Tencent SCF, or a person at a terminal.
 
-#[cfg(any(feature = "local", feature = "scf"))]
 mod caught;
 mod handler;
 mod lambda;
 #[cfg(feature = "local")]
 mod local;
+mod payload;
 #[cfg(feature = "scf")]
 mod scf;
+mod stream;
 
 pub use handler::Handler;
 
@@ -34,6 +35,12 @@ const SCF: [&str; 2] = [SCF_API, "SCF_RUNTIME_API_PORT"];
 /// * **Anywhere else**, with the feature `local`: every argument of the process is an event in JSON;
 ///   without arguments, every line of the standard input is one. Answers go to the standard output,
 ///   one line each, and each invocation's phases are drawn on the standard error.
+///
+/// An invocation fails by itself, and the process goes on: when the handler returns an error or panics, when its
+/// response cannot be serialized as JSON, or when the event is not what it expects (`InvalidEvent`). Of an error in a
+/// box the caller is told the whole chain of causes. A streamed body that fails, panics, or is not complete shortly
+/// before the deadline (`deadline(reserve_ms = ..)`) is a broken transfer for the caller, never one that looks
+/// complete; the log has the reason, and the cleanup runs.
 ///
 /// When AWS Lambda ends the process, everything that is still open is closed ([`shutdown`](crate::shutdown)),
 /// unless all that the handler takes has `close = "always"`. Lambda says so (SIGTERM) only where an

@@ -5,6 +5,7 @@ mod database;
 mod echo;
 mod iam;
 mod mongodb;
+mod platform;
 mod pressure;
 mod scenario;
 mod servers;
@@ -20,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         "echo" => echo::main(),
         "iam" => Ok(iam::main()?),
         "mongodb" => Ok(mongodb::main()?),
+        "platform" => Ok(platform::main()?),
         "pressure" => Ok(pressure::main()?),
         "scenario" => Ok(scenario::main()?),
         "servers" => Ok(servers::main()),

@@ -7,14 +7,41 @@ use db_handler::{
 };
 use futures_util::{Stream, StreamExt, stream};
 use lambda_runtime::StreamResponse;
+use serde::Deserialize;
 use std::pin::Pin;
 
 type Parts = Pin<Box<dyn Stream<Item = Result<String, Error>> + Send>>;
 
+/// How many parts there are, and what comes after the last one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Wanted {
+    Whole(i64),
+    Then { parts: i64, then: End },
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum End {
+    /// Nothing: the body is complete.
+    End,
+    /// A statement that the server rejects.
+    Fail,
+    /// A panic.
+    Panic,
+    /// A statement that takes half a minute.
+    Hang,
+}
+
 #[db_handler]
-async fn count_up(event: LambdaEvent<i64>, db: &PgPool) -> Result<StreamResponse<Parts>, Error> {
+async fn count_up(event: LambdaEvent<Wanted>, db: &PgPool) -> Result<StreamResponse<Parts>, Error> {
+    let (parts, end) = match event.payload {
+        Wanted::Whole(parts) => (parts, End::End),
+        Wanted::Then { parts, then } => (parts, then),
+    };
     let db = db.clone();
-    let parts = stream::iter(1..=event.payload).then(move |number| {
+    let last = end_with(end, db.clone());
+    let parts = stream::iter(1..=parts).then(move |number| {
         let db = db.clone();
         async move {
             let part: String = sqlx::query_scalar("SELECT $1::text || ' ' FROM pg_sleep(0.05)")
@@ -24,10 +51,28 @@ async fn count_up(event: LambdaEvent<i64>, db: &PgPool) -> Result<StreamResponse
             Ok(part)
         }
     });
-    Ok(StreamResponse::from(parts.boxed()))
+    let last = stream::once(last).filter_map(async |last| last.transpose());
+    Ok(StreamResponse::from(parts.chain(last).boxed()))
+}
+
+async fn end_with(end: End, db: PgPool) -> Result<Option<String>, Error> {
+    match end {
+        End::End => {}
+        End::Fail => {
+            sqlx::query("SELECT no_such_column").execute(&db).await?;
+        }
+        End::Panic => panic!("the body was told to panic"),
+        End::Hang => {
+            sqlx::query("SELECT pg_sleep(30)").execute(&db).await?;
+        }
+    }
+    Ok(None)
 }
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<(), Error> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     db_handler::run(count_up).await
 }

@@ -132,16 +132,18 @@ async fn whatever_fails_is_reported_and_the_next_event_works() {
             "QueryFailed",
             "no_such_column",
         ),
-        (json!({"do": "panic"}), "", "told to panic"),
-        (json!({"do": "no such deed"}), "", "no such deed"),
-        (json!("no deed at all"), "", "invalid type"),
+        (json!({"do": "panic"}), "HandlerPanicked", "told to panic"),
+        (
+            json!({"do": "no such deed"}),
+            "InvalidEvent",
+            "no such deed",
+        ),
+        (json!("no deed at all"), "InvalidEvent", "invalid type"),
     ] {
         let answer = api.invoke(&event, AMPLE).await;
         assert!(answer.is_error, "{event}: {}", answer.text());
         let answer = answer.json();
-        if !error_type.is_empty() {
-            assert_eq!(answer["errorType"], error_type, "{event}");
-        }
+        assert_eq!(answer["errorType"], error_type, "{event}");
         let message = answer["errorMessage"].as_str().unwrap_or_default();
         assert!(message.contains(word), "{event}: {message}");
         let session = api.invoke(&json!({"do": "session"}), AMPLE).await;

@@ -146,3 +146,38 @@ async fn a_panic_is_answered_with_an_error() {
     let called = call(function, &[json!({"do": "panic"})]).await;
     assert_eq!(called.error().0, "HandlerPanicked");
 }
+
+/// As `my-function 2>&1 >/dev/null | head -1` does.
+#[tokio::test]
+async fn nobody_who_reads_the_drawing_is_no_reason_to_stop() {
+    use std::{
+        io::{Read, pipe},
+        process::{Command, Stdio},
+    };
+
+    let folder = Folder::new();
+    let file = folder.0.path().join("orders.db");
+    let (reader, writer) = pipe().expect("a pipe");
+    drop(reader);
+    let order = json!({"item": "tea", "quantity": 2}).to_string();
+    let mut function = Command::new(example("orders"))
+        .args([&order, &order])
+        .env(
+            "DATABASE_URL",
+            format!("sqlite://{}?mode=rwc", file.display()),
+        )
+        .stdout(Stdio::piped())
+        .stderr(writer)
+        .spawn()
+        .expect("the example starts");
+    let mut answers = String::new();
+    function
+        .stdout
+        .take()
+        .expect("its output")
+        .read_to_string(&mut answers)
+        .expect("text");
+    assert_eq!(answers.lines().count(), 2, "{answers}");
+    let ended = function.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(0), "{answers}");
+}

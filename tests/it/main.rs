@@ -13,12 +13,15 @@ mod local_mode;
 mod logging_in;
 mod mongodb;
 mod pgbouncer;
+mod platform;
 mod pressure;
 mod refusals;
 mod scenarios;
 mod scf;
 mod soak;
 mod sqlx_defaults;
+
+mod streams;
 mod support_works;
 mod survival;
 mod transactions;

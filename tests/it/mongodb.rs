@@ -386,6 +386,42 @@ async fn each_bad_url_has_its_own_error() {
             "InvalidDatabaseUrl",
             "names no database",
         ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1:99999/db",
+            "InvalidDatabaseUrl",
+            "the port of a host",
+        ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1/db?authMechanism=XY",
+            "InvalidDatabaseUrl",
+            "`authMechanism`",
+        ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1/db?maxPoolSize=abc",
+            "InvalidDatabaseUrl",
+            "`maxPoolSize`",
+        ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1/db?poolsize=2",
+            "InvalidDatabaseUrl",
+            "`poolsize`",
+        ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1/db?compressors=zstd",
+            "InvalidDatabaseUrl",
+            "`compressors`",
+        ),
+        (
+            "kept",
+            "mongodb://app:hunter2@127.0.0.1/db?tls=true&tlsCAFile=/nowhere/ca.pem",
+            "InvalidDatabaseUrl",
+            "`/nowhere/ca.pem` of the option `tlsCAFile` cannot be opened",
+        ),
     ];
     for (handler, url, kind, text) in cases {
         let called = call(function(handler, url), &[deed("nothing")]).await;
@@ -400,7 +436,13 @@ async fn a_server_that_does_not_let_us_in_says_why() {
     let silent = silent_listener();
     let unanswered = format!("mongodb://app:hunter2@127.0.0.1:{}/db", silent.port());
     let unknown = "mongodb://app:hunter2@no-such-host.invalid/db".to_owned();
+    let wrong_set = format!("{}&replicaSet=wrong", mongodb().fresh_url());
     for (url, kind, text) in [
+        (
+            wrong_set,
+            "DatabaseUnreachable",
+            "MONGODB_URI asks for `wrong`",
+        ),
         (wrong_password, "AuthenticationFailed", "check user"),
         (refused, "ConnectionRefused", "is the server running"),
         (unanswered, "ConnectTimeout", "took longer than 1000 ms"),

@@ -60,6 +60,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body; of a streamed one all chunks together.
     pub body: Bytes,
+    /// Whether the body came to its end; `false` if the connection was closed in the middle of it.
+    pub is_complete: bool,
     /// The pieces of the body as they came.
     pub chunks: Vec<(Instant, Bytes)>,
     /// When the event was handed out.
@@ -109,6 +111,8 @@ struct Shared {
     /// Something in `state` has changed.
     changed: Notify,
     observer: Option<Observer>,
+    /// Whether extensions can be registered.
+    extensions: bool,
 }
 
 #[derive(Default)]
@@ -134,7 +138,15 @@ impl RuntimeApi {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn start() -> Self {
-        Self::serve(None).await
+        Self::serve(None, true).await
+    }
+
+    /// Starts one that knows no extensions, as some emulators do not.
+    ///
+    /// # Panics
+    /// When there is no free loopback port.
+    pub async fn without_extensions() -> Self {
+        Self::serve(None, false).await
     }
 
     /// Starts it with an observer, which looks at something, such as the number of connections to the database, at every
@@ -147,7 +159,7 @@ impl RuntimeApi {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = usize> + Send + 'static,
     {
-        Self::serve(Some(Box::new(move || Box::pin(observer())))).await
+        Self::serve(Some(Box::new(move || Box::pin(observer()))), true).await
     }
 
     /// What the function finds in `AWS_LAMBDA_RUNTIME_API`.
@@ -246,7 +258,7 @@ impl RuntimeApi {
         self.wait(&format!("the `next` after {id}"), next).await
     }
 
-    async fn serve(observer: Option<Observer>) -> Self {
+    async fn serve(observer: Option<Observer>, extensions: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free loopback port");
@@ -255,6 +267,7 @@ impl RuntimeApi {
             state: Mutex::default(),
             changed: Notify::new(),
             observer,
+            extensions,
         });
         let server = tokio::spawn(calls::accept(listener, Arc::clone(&shared)));
         Self {

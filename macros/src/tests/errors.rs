@@ -222,3 +222,18 @@ fn literals_may_come_in_invisible_groups() {
     assert!(output.contains("unknown value `\\\"alwys\\\"`"), "{output}");
     assert!(!output.contains("has a resource"), "{output}");
 }
+
+#[test]
+fn resource_that_cfg_removes_leaves_a_stand_in() {
+    let item = "async fn f(e: LambdaEvent<()>, #[cfg(any())] db: &PgPool) -> Result<(), Error> {}";
+    let output = crate::tests::expand("", item);
+    assert!(output.contains("#[cfg(not(all(any())))]"), "{output}");
+    assert_eq!(errors("", item).len(), 1);
+}
+
+#[test]
+fn types_are_shown_as_people_write_them() {
+    let item = "async fn f<'a>(e: LambdaEvent<()>, db: &'a Db<Postgres>) -> Result<(), Error> {}";
+    let [error] = errors("", item).try_into().expect("one error");
+    assert!(error.contains("write `&Db<Postgres>`"), "{error}");
+}

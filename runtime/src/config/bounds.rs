@@ -122,6 +122,12 @@ pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// How long the init phase may spend on reporting its own failure to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
+/// How long a streamed body may take to be dropped once its transfer has been broken off: the task that pumps it
+/// has to see it.
+pub const BODY_DROP: Duration = Duration::from_millis(50);
+/// How long AWS Lambda may take to register the extension by which it tells this process about its shutdown.
+pub const EXTENSION: Duration = Duration::from_millis(1_000);
+
 /// How long a connection of MongoDB's driver may take to come back to its pool once its operation has
 /// been dropped: a task of the driver's has to see it.
 pub const MONGODB_RETURN: Duration = Duration::from_millis(10);

@@ -142,6 +142,10 @@ impl Finally {
         self.site.background() == Tasks::Wait && !ending.is_abnormal()
     }
 
+    pub(crate) fn stop_at(&self) -> Option<Instant> {
+        self.stop_at
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().ending.is_some()
     }

@@ -3,14 +3,14 @@
 use crate::{
     clock::Stamp,
     config::Connect,
-    error::{Error, Stage},
+    error::{Error, ErrorKind, Stage},
     resource::{self, Acquire, Fitness, Resource},
     site::Site,
     slot::{Lease, Offer, Outdated, Released, Slot},
     timeline::{Phase, Timeline},
     unwind::{self, caught},
 };
-use std::{future::Future, sync::Arc};
+use std::{env, fmt, future::Future, sync::Arc};
 use tokio::time::{Instant, timeout_at};
 
 /// Leases what `slot` offers and can still serve, or opens anew. What it found too old or dead goes
@@ -24,10 +24,8 @@ pub(super) async fn lease<R: Resource>(
     if let Some(lease) = kept(slot, acquire, timeline, outdated).await {
         return Ok(lease);
     }
-    let _flight = bounded(acquire, "waiting for another invocation to open", async {
-        Ok(slot.flight().await)
-    })
-    .await?;
+    let waiting = || format!("waiting for another invocation to open {}", R::NAME);
+    let _flight = bounded(acquire, waiting, async { Ok(slot.flight().await) }).await?;
     // Somebody else may have opened it meanwhile.
     if let Some(lease) = kept(slot, acquire, timeline, outdated).await {
         return Ok(lease);
@@ -130,25 +128,102 @@ pub(super) async fn prepare<R: Resource>(
 }
 
 async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error> {
-    bounded(acquire, "opening", async {
-        let resource = caught::<R, _>("open", || R::open(acquire)).await??;
-        if connect {
-            // Boxed: what a driver needs to connect is large, and few invocations connect here.
-            Box::pin(caught::<R, _>("connect", || resource.connect(acquire))).await??;
-        }
-        Ok(resource)
+    let target = Target::of::<R>(acquire);
+    bounded(acquire, || format!("opening {target}"), async {
+        let opening = async {
+            let resource = caught::<R, _>("open", || R::open(acquire)).await??;
+            if connect {
+                // Boxed: what a driver needs to connect is large, and few invocations connect here.
+                Box::pin(caught::<R, _>("connect", || resource.connect(acquire))).await??;
+            }
+            Ok(resource)
+        };
+        opening.await.map_err(|error: Error| match error.kind() {
+            // Somebody else's error, which does not say what it is about.
+            ErrorKind::Handler => {
+                let message = format!("cannot open {target}: {}", error.message());
+                Error::new(ErrorKind::Handler, message).caused_by(error)
+            }
+            _ => error,
+        })
     })
     .await
 }
 
+/// What is opened, as an error may name it.
+struct Target {
+    name: &'static str,
+    address: Option<String>,
+}
+
+impl Target {
+    fn of<R: Resource>(acquire: &Acquire) -> Self {
+        let url = acquire.settings().env.and_then(|name| env::var(name).ok());
+        Self {
+            name: R::NAME,
+            address: url.as_deref().and_then(address),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        match &self.address {
+            Some(address) => write!(f, " at {address}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Host and port of a URL, where they are certain to be no part of a password.
+fn address(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if rest.contains('@') {
+        return None;
+    }
+    match authority.rsplit_once('@') {
+        Some((_, address)) => Some(address.to_owned()),
+        // Without an `@`, what stands behind the colon may be the password of somebody who forgot the host.
+        None => authority.split(':').next().map(str::to_owned),
+    }
+    .filter(|address| !address.is_empty())
+}
+
 async fn bounded<T>(
     acquire: &Acquire,
-    what: &str,
+    what: impl FnOnce() -> String,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     match timeout_at(acquire.until(), work).await {
         Ok(done) => done,
-        Err(_) => Err(acquire.timed_out(what)),
+        Err(_) => Err(acquire.timed_out(&what())),
     }
     .map_err(|error| error.at(Stage::Acquire).in_handler(acquire.handler()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_never_part_of_a_password() {
+        for (url, shown) in [
+            (
+                "redis://me:hunter2@cache.example:6379/0",
+                Some("cache.example:6379"),
+            ),
+            ("redis://cache.example:6379/0", Some("cache.example")),
+            ("redis://me:hun@ter2@cache.example", Some("cache.example")),
+            ("redis://me:hun/ter2@cache.example", None),
+            ("redis://me:hun?ter2@cache.example", None),
+            ("redis://me:hunter2/0", Some("me")),
+            ("/a/file", None),
+            ("file:///a/file", None),
+            ("redis://me:hunter2@", None),
+        ] {
+            assert_eq!(address(url).as_deref(), shown, "{url}");
+        }
+    }
 }

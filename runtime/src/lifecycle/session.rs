@@ -160,6 +160,8 @@ impl Session {
             // A handler may be called several times for one event: what the last call left to be
             // done after the answer is in the way of the next.
             Box::pin(host.finish_ended()).await;
+        } else if !invocation.request_id.is_empty() {
+            Host::advise(site.name());
         }
         let started = Instant::now();
         let stop_at = stop_at(site, started, invocation.deadline);

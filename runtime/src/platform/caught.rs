@@ -1,32 +1,21 @@
-//! One event answered, whatever the handler does: for the platforms that are driven from here.
+//! A panic of a handler is an error of its invocation, on every platform the same.
 
-use super::Handler;
-use crate::{host::Host, unwind};
+use crate::unwind;
 use futures_util::FutureExt;
-use lambda_runtime::{Context, Diagnostic};
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use lambda_runtime::Diagnostic;
+use std::{any::Any, future::Future, panic::AssertUnwindSafe};
 
-/// Answers one event in JSON; a panic is an error like any other.
-pub(super) async fn answer<Kind, H: Handler<Kind>>(
-    host: &Arc<Host>,
-    handler: &H,
-    event: &str,
-    context: Context,
-) -> Result<Vec<u8>, Diagnostic> {
-    let answering = AssertUnwindSafe(handler.answer(event, context)).catch_unwind();
-    host.drive(answering)
+#[cfg(any(feature = "local", feature = "scf"))]
+pub(super) use driven::{answer, error_body};
+
+/// Awaits `responding`; a panic is an error like any other.
+pub(super) async fn caught<T>(
+    responding: impl Future<Output = Result<T, Diagnostic>>,
+) -> Result<T, Diagnostic> {
+    let responding = AssertUnwindSafe(responding).catch_unwind();
+    responding
         .await
         .unwrap_or_else(|panic| Err(panicked(&*panic)))
-}
-
-/// An error as AWS Lambda shows it to the caller.
-pub(super) fn error_body(diagnostic: &Diagnostic) -> Vec<u8> {
-    serde_json::json!({
-        "errorType": diagnostic.error_type,
-        "errorMessage": diagnostic.error_message,
-    })
-    .to_string()
-    .into_bytes()
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
@@ -34,5 +23,34 @@ fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
     Diagnostic {
         error_type: "HandlerPanicked".to_owned(),
         error_message: format!("handler: panicked: {message}"),
+    }
+}
+
+/// For the platforms that are driven from here.
+#[cfg(any(feature = "local", feature = "scf"))]
+mod driven {
+    use super::{super::Handler, caught};
+    use crate::host::Host;
+    use lambda_runtime::{Context, Diagnostic};
+    use std::sync::Arc;
+
+    /// Answers one event in JSON, whatever the handler does.
+    pub(in super::super) async fn answer<Kind, H: Handler<Kind>>(
+        host: &Arc<Host>,
+        handler: &H,
+        event: &str,
+        context: Context,
+    ) -> Result<Vec<u8>, Diagnostic> {
+        host.drive(caught(handler.answer(event, context))).await
+    }
+
+    /// An error as AWS Lambda shows it to the caller.
+    pub(in super::super) fn error_body(diagnostic: &Diagnostic) -> Vec<u8> {
+        serde_json::json!({
+            "errorType": diagnostic.error_type,
+            "errorMessage": diagnostic.error_message,
+        })
+        .to_string()
+        .into_bytes()
     }
 }

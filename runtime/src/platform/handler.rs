@@ -1,16 +1,22 @@
 //! What `run` can run, whatever its event, answer and error types are.
 
+use super::{
+    caught::caught,
+    payload::Payload,
+    stream::{Body, collect},
+};
 use crate::{
-    answer::{boxed, driver_kind},
+    answer::diagnose,
     error::{Error, ErrorKind, Stage},
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryFutureExt, TryStreamExt};
+use futures_util::{Stream, TryFutureExt};
 use lambda_runtime::{
     Context, Diagnostic, FunctionResponse, IntoFunctionResponse, LambdaEvent, Runtime,
-    layers::TracingLayer, service_fn,
+    StreamResponse, layers::TracingLayer, service_fn,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::to_raw_value;
 use std::{error::Error as StdError, fmt::Debug, future::Future, marker::PhantomData};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -67,9 +73,27 @@ where
     SE: Into<BoxError> + Send + Debug + 'static,
 {
     fn serve(self) -> impl Future<Output = Result<(), Error>> + Send {
-        let handler = service_fn(move |event: LambdaEvent<T>| {
-            let answer = self(event);
-            async move { answer.await.map_err(diagnose) }
+        let handler = service_fn(move |event: LambdaEvent<Payload>| {
+            let handler = self.clone();
+            caught(async move {
+                let LambdaEvent { payload, context } = event;
+                // Made JSON here rather than by `lambda_runtime`, whose loop ends with what cannot be.
+                Ok::<FunctionResponse<_, Body<S>>, _>(
+                    match respond(&handler, payload.json()?, context).await? {
+                        FunctionResponse::BufferedResponse(body) => {
+                            FunctionResponse::BufferedResponse(
+                                to_raw_value(&body).map_err(not_json)?,
+                            )
+                        }
+                        FunctionResponse::StreamingResponse(response) => {
+                            FunctionResponse::StreamingResponse(StreamResponse {
+                                metadata_prelude: response.metadata_prelude,
+                                stream: Body::new(response.stream),
+                            })
+                        }
+                    },
+                )
+            })
         });
         Runtime::new(handler)
             .layer(TracingLayer::new())
@@ -86,59 +110,46 @@ where
     }
 
     async fn answer(&self, event: &str, context: Context) -> Result<Vec<u8>, Diagnostic> {
-        let payload: T = serde_json::from_str(event).map_err(|error| {
-            Error::new(
-                ErrorKind::Event,
-                format!("the event is not what the handler expects: {error}"),
-            )
-        })?;
-        let answer = self(LambdaEvent::new(payload, context))
-            .await
-            .map_err(diagnose)?;
-        match answer.into_response() {
-            FunctionResponse::BufferedResponse(body) => {
-                serde_json::to_vec(&body).map_err(|error| {
-                    Error::new(
-                        ErrorKind::Handler,
-                        format!("the answer cannot be written as JSON: {error}"),
-                    )
-                    .into()
-                })
-            }
+        let deadline = context.deadline;
+        match respond(self, event, context).await? {
+            FunctionResponse::BufferedResponse(body) => serde_json::to_vec(&body).map_err(not_json),
             FunctionResponse::StreamingResponse(response) => {
-                collect(response.stream).await.map_err(diagnose::<BoxError>)
+                collect(response.stream, deadline).await
             }
         }
     }
 }
 
-async fn collect<S, D, SE>(stream: S) -> Result<Vec<u8>, BoxError>
+/// Calls `handler` with an event in JSON.
+async fn respond<F, Fut, T, R, E, B, S>(
+    handler: &F,
+    event: &str,
+    context: Context,
+) -> Result<FunctionResponse<B, S>, Diagnostic>
 where
-    S: Stream<Item = Result<D, SE>> + Unpin + Send,
-    D: Into<Bytes> + Send,
-    SE: Into<BoxError> + Send,
+    F: Fn(LambdaEvent<T>) -> Fut,
+    Fut: Future<Output = Result<R, E>>,
+    T: DeserializeOwned,
+    R: IntoFunctionResponse<B, S>,
+    E: Into<Diagnostic> + 'static,
 {
-    stream
-        .map(|part| part.map_err(Into::into))
-        .try_fold(Vec::new(), async |mut whole: Vec<u8>, part| {
-            whole.extend_from_slice(&part.into());
-            Ok(whole)
-        })
-        .await
+    let payload: T = serde_json::from_str(event).map_err(unexpected_event)?;
+    let response = handler(LambdaEvent::new(payload, context)).await;
+    Ok(response.map_err(diagnose)?.into_response())
 }
 
-/// What the platform is told. An error in a box keeps its readable type, where `lambda_runtime` alone
-/// would name the box's type.
-fn diagnose<E: Into<Diagnostic> + 'static>(error: E) -> Diagnostic {
-    let readable = boxed(&error).and_then(|boxed| {
-        let kind = match boxed.downcast_ref::<Error>() {
-            Some(ours) => Some(ours.kind()),
-            None => driver_kind(boxed),
-        };
-        Some(Diagnostic {
-            error_type: kind?.error_type().to_owned(),
-            error_message: boxed.to_string(),
-        })
-    });
-    readable.unwrap_or_else(|| error.into())
+fn not_json(error: serde_json::Error) -> Diagnostic {
+    let message = format!("the response cannot be serialized as JSON: {error}");
+    Error::new(ErrorKind::Handler, message)
+        .caused_by(error)
+        .into()
+}
+
+/// The error of an event that does not fit the handler.
+pub(super) fn unexpected_event(error: impl std::fmt::Display) -> Diagnostic {
+    Error::new(
+        ErrorKind::Event,
+        format!("the event is not what the handler expects: {error}"),
+    )
+    .into()
 }

@@ -1,22 +1,28 @@
 //! AWS Lambda, through the real `lambda_runtime`.
 
-use super::{Handler, LAMBDA_API};
+use super::{Handler, LAMBDA_API, stream::Transfer};
+#[cfg(unix)]
+use crate::{answer::chain, config::EXTENSION};
 use crate::{
     config::INIT_REPORT,
     error::{Error, ErrorKind, Stage},
     host::Host,
 };
-#[cfg(unix)]
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+#[cfg(unix)]
+use futures_util::{FutureExt, future::select};
+#[cfg(unix)]
+use lambda_extension::Extension;
 use lambda_runtime::{Diagnostic, LambdaInvocation};
 use lambda_runtime_api_client::{PooledClient, body::Body, build_request};
 #[cfg(unix)]
-use std::panic::AssertUnwindSafe;
+use std::{convert::Infallible, future::pending, pin::pin, process};
 use std::{
     env,
     task::{Context, Poll},
 };
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tower::{Layer, Service};
 
@@ -52,16 +58,49 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(
     handler.serve().await
 }
 
-/// Has everything closed when the platform ends this process.
+/// Closes everything when the platform ends this process.
+///
+/// The platform says so (SIGTERM) only where an extension is registered. This is what
+/// `lambda_runtime::spawn_graceful_shutdown_handler` does, with its name, so that one process has one of the two; but
+/// that one panics, for everybody to read, where the platform knows no extensions or has registered the name already.
 #[cfg(unix)]
 async fn close_on_shutdown() {
-    let hook = lambda_runtime::spawn_graceful_shutdown_handler(crate::shutdown);
-    // It panics when there is one already, or the platform knows no extensions.
-    if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
-        tracing::warn!(
-            "no shutdown hook: what is kept stays open on the server for a while after the platform has ended this process; if there is a hook already, call `db_handler::shutdown()` in it and run with `Options::without_shutdown_hook()`"
-        );
+    let registering = Extension::new()
+        .with_events(&[])
+        .with_extension_name("_lambda-rust-runtime-no-op-graceful-shutdown-helper")
+        .register();
+    let registered = timeout(EXTENSION, registering).await;
+    let registered = registered.unwrap_or_else(|elapsed| Err(elapsed.into()));
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    match (registered, signals) {
+        (Ok(extension), (Ok(terminated), Ok(interrupted))) => {
+            tokio::spawn(async move {
+                // The extension has to be asking for events; there are none that this process needs.
+                let idling = extension.run().then(|_| pending::<Infallible>());
+                select(pin!(signalled(terminated, interrupted)), pin!(idling)).await;
+                crate::shutdown().await;
+                process::exit(0);
+            });
+        }
+        (Err(error), _) => no_hook(&*error),
+        (_, (Err(error), _) | (_, Err(error))) => no_hook(&error),
     }
+}
+
+#[cfg(unix)]
+async fn signalled(mut terminated: Signal, mut interrupted: Signal) {
+    select(pin!(terminated.recv()), pin!(interrupted.recv())).await;
+}
+
+#[cfg(unix)]
+fn no_hook(error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(
+        error = chain(error),
+        "no shutdown hook: idle connections stay open until the server times them out; if there is a hook already, call `db_handler::shutdown()` in it and run with `Options::without_shutdown_hook()`"
+    );
 }
 
 /// AWS Lambda runs on Unix.
@@ -132,12 +171,14 @@ where
 
     fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
         let host = Host::new();
+        let transfer = Transfer::new(&invocation.context);
         // The handler's function is called in here, its body is polled in `drive`.
         let answering = self.0.call(invocation);
         Box::pin(async move {
-            let answered = host.drive(answering).await;
+            let posted = transfer.drive(host.drive(answering)).await;
             host.finish().await;
-            answered
+            // A body that failed is a failure of its invocation alone.
+            posted.unwrap_or(Ok(()))
         })
     }
 }

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use std::{
     env,
     ffi::OsString,
-    io::{IsTerminal, Write, stdin, stdout},
+    io::{IsTerminal, Write, stderr, stdin, stdout},
     pin::pin,
     process,
 };
@@ -44,7 +44,7 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
     let mut tally = Tally::default();
     if arguments.is_empty() {
         if stdin().is_terminal() {
-            eprintln!("waiting for events: one line of JSON each on the standard input");
+            say("waiting for events: one line of JSON each on the standard input\n");
         }
         // Bytes rather than text: what is no Unicode is no JSON, and is named by its line as well.
         let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
@@ -61,21 +61,16 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
         {
             number += 1;
             if !line.trim_ascii().is_empty() {
-                let event = json(&line, &format!("line {number}"));
+                let event = json(&line, &format!("line {number}")).await;
                 tally.add(invoke(&handler, event, tally.events + 1, &signals).await?);
             }
         }
     } else {
-        let events: Vec<&str> = arguments
-            .iter()
-            .enumerate()
-            .map(|(index, argument)| {
-                json(
-                    argument.as_encoded_bytes(),
-                    &format!("argument {}", index + 1),
-                )
-            })
-            .collect();
+        let mut events = Vec::with_capacity(arguments.len());
+        for (index, argument) in arguments.iter().enumerate() {
+            let place = format!("argument {}", index + 1);
+            events.push(json(argument.as_encoded_bytes(), &place).await);
+        }
         for event in events {
             tally.add(invoke(&handler, event, tally.events + 1, &signals).await?);
         }
@@ -102,11 +97,12 @@ impl Tally {
 }
 
 /// Ends the process if `event` is no JSON at all. `place` says where it stands.
-fn json<'a>(event: &'a [u8], place: &str) -> &'a str {
+async fn json<'a>(event: &'a [u8], place: &str) -> &'a str {
     match serde_json::from_slice::<&RawValue>(event) {
         Ok(event) => event.get(),
         Err(error) => {
-            eprintln!("{place} is no JSON: {error}");
+            say(&format!("{place} is no JSON: {error}\n"));
+            crate::shutdown().await;
             process::exit(BAD_INPUT);
         }
     }
@@ -157,10 +153,7 @@ async fn invoke<Kind, H: Handler<Kind>>(
         stop(code).await;
     }
     if let Some(timeline) = host.timeline() {
-        eprint!(
-            "{}",
-            draw::picture(number, started, answered, &timeline.take())
-        );
+        say(&draw::picture(number, started, answered, &timeline.take()));
     }
     Ok(succeeded)
 }
@@ -177,6 +170,11 @@ async fn unless_stopped<W: Future>(signals: &Signals, work: W) -> W::Output {
 async fn stop(code: i32) -> ! {
     crate::shutdown().await;
     process::exit(code)
+}
+
+/// Writes to the standard error. That nobody reads it (`2>&1 >/dev/null | head -1`) is no reason to stop.
+fn say(text: &str) {
+    let _ = stderr().write_all(text.as_bytes());
 }
 
 fn print_line(line: &[u8]) -> Result<(), Error> {

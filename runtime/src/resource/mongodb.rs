@@ -17,6 +17,7 @@
 //! A handler that takes both a `&Client` and a `&Database` has two clients: each parameter has a slot
 //! of its own. Take the `&Client`, and ask it for the database.
 
+mod blame;
 mod fault;
 mod options;
 mod state;
@@ -136,7 +137,7 @@ impl<T: Lent> Resource for Connected<T> {
         let mut options = options::read(&acquire).await?;
         let state = State::attach(&mut options);
         let client = Client::with_options(options.clone())
-            .map_err(|error| options::unreadable(&acquire, &error))?;
+            .map_err(|error| options::not_taken(&acquire, &options, &error))?;
         Ok(Self {
             lent: T::of(&client, &acquire)?,
             client,
@@ -192,8 +193,10 @@ impl<T: Lent> Resource for Connected<T> {
         if self.state.usage().in_use >= self.settings.max {
             return Some(fault::all_in_use(&self.acquire));
         }
-        let silent = !self.state.has_heard();
-        silent.then(|| fault::unanswered(&self.acquire, &self.options))
+        Some(match self.state.heard() {
+            None => fault::unanswered(&self.acquire, &self.options),
+            Some(heard) => fault::unsuitable(&self.acquire, &self.options, heard.set.as_deref()),
+        })
     }
 
     fn abandon(&self) {

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use crate::{
+    clock::lock,
     function::Event,
     life::{Blueprint, Ended, Init, Life, Order},
     proxy::{Fault, Proxy},
@@ -31,6 +32,8 @@ pub struct Environment {
     proxies: Vec<Proxy>,
     freeze_between: bool,
     life: Mutex<Option<Arc<Life>>>,
+    /// When the last start was over.
+    ready: std::sync::Mutex<Option<Instant>>,
     invocations: AtomicU32,
     starts: AtomicU32,
 }
@@ -48,6 +51,7 @@ impl Environment {
             proxies,
             freeze_between,
             life: Mutex::default(),
+            ready: std::sync::Mutex::default(),
             invocations: AtomicU32::new(0),
             starts: AtomicU32::new(0),
         }
@@ -77,6 +81,8 @@ impl Environment {
             event: event.into(),
             number,
             asked,
+            // Also if it waited for a start that another invocation, or nobody, had asked for.
+            cold: lock(&self.ready).is_some_and(|ready| ready > asked),
             init,
         };
         let invocation = life.invoke(order).await;
@@ -211,6 +217,7 @@ impl Environment {
         }
         self.starts.fetch_add(1, Ordering::SeqCst);
         let Init { life, phases } = self.blueprint.start(limit).await?;
+        *lock(&self.ready) = Some(Instant::now());
         let life = Arc::new(life);
         *slot = Some(Arc::clone(&life));
         Ok((life, Some(phases)))

@@ -307,24 +307,27 @@ async fn lane(
 async fn stand_still(environment: &Environment, plan: &Plan, n: usize) -> Option<FreezeNote> {
     let frozen = environment.freeze().await;
     let until = Instant::now() + plan.freeze;
-    let held = environment
-        .networks()
-        .iter()
-        .map(|proxy| proxy.stats().open - proxy.stats().dark)
-        .sum();
-    let note = FreezeNote {
-        at: environment.now_ms(),
-        number: n,
-        held,
-    };
+    let at = environment.now_ms();
+    let alive: Vec<_> = environment.networks().iter().map(Proxy::alive).collect();
     happen(environment, plan, Moment::Freeze(n)).await;
     if !plan.jump.is_zero() {
         // Checked when the sandbox was built: it has a clock that jumps.
         let _ = environment.jump(plan.jump);
     }
     tokio::time::sleep_until(until.into()).await;
+    // One that stands still closes nothing: what it seems to have closed meanwhile was closing before.
+    let held = environment
+        .networks()
+        .iter()
+        .zip(&alive)
+        .map(|(proxy, alive)| proxy.not_let_go(alive))
+        .sum();
     happen(environment, plan, Moment::Thaw(n)).await;
-    frozen.then_some(note)
+    frozen.then_some(FreezeNote {
+        at,
+        number: n,
+        held,
+    })
 }
 
 async fn happen(environment: &Environment, plan: &Plan, moment: Moment) {

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 /// 64 random bits. The standard library seeds each `RandomState` from the system's randomness,
 /// and moves it on: no dependency is needed for ids that only have to differ.
-fn bits() -> u64 {
+pub(crate) fn bits() -> u64 {
     RandomState::new().hash_one(std::time::Instant::now())
 }
 

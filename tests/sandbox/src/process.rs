@@ -21,7 +21,7 @@ pub(crate) use self::{logs::Logs, watchdog::Watchdog};
 use crate::function::Function;
 
 /// Waits for the word "go" and becomes the function. Between the start of this shell and the
-/// word, the group is entered in the watchdog's book: were the sandbox killed in between, the
+/// word, it is marked, and the group is entered in the watchdog's book: were the sandbox killed in between, the
 /// shell reads the end of its input and goes away, so that there is no moment without a keeper.
 const LAUNCH: &str = r#"read -r go && exec "$@" </dev/null"#;
 
@@ -52,9 +52,7 @@ impl Group {
             .env_clear()
             .envs(inherited())
             .envs(env.iter().cloned());
-        command
-            .envs(function.env.iter().cloned())
-            .env(watchdog::MARK, watchdog.mark());
+        command.envs(function.env.iter().cloned());
         command.process_group(group.map_or(0, |group| group.id.as_raw_nonzero().get()));
         command
             .stdin(Stdio::piped())
@@ -73,6 +71,7 @@ impl Group {
         if leader.is_some() {
             watchdog.watch(pid)?;
         }
+        watchdog.mark(pid)?;
         release(&mut child)?;
         Ok((leader, child))
     }

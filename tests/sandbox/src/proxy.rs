@@ -113,6 +113,8 @@ struct Shared {
 struct Book {
     records: Vec<ConnectionRecord>,
     open: HashMap<usize, watch::Sender<Flow>>,
+    /// Those that the function has closed, although their end may still be on its way.
+    let_go: HashSet<usize>,
     peak: usize,
 }
 
@@ -204,6 +206,21 @@ impl Proxy {
         lock(&self.shared.book).records.clone()
     }
 
+    /// Those that are open and not dark.
+    pub(crate) fn alive(&self) -> HashSet<usize> {
+        let book = lock(&self.shared.book);
+        let alive = book
+            .open
+            .iter()
+            .filter(|(_, flow)| !matches!(*flow.borrow(), Flow::Dark { .. }));
+        alive.map(|(number, _)| *number).collect()
+    }
+
+    /// How many of these the function has not closed.
+    pub(crate) fn not_let_go(&self, numbers: &HashSet<usize>) -> usize {
+        numbers.difference(&lock(&self.shared.book).let_go).count()
+    }
+
     /// The ports that the database sees, of connections that are (`true`) or are not dark.
     pub(crate) fn ports(&self, dark: bool) -> HashSet<u16> {
         let book = lock(&self.shared.book);
@@ -257,6 +274,10 @@ impl Shared {
 
     fn update(&self, number: usize, change: impl FnOnce(&mut ConnectionRecord)) {
         change(&mut lock(&self.book).records[number]);
+    }
+
+    fn let_go(&self, number: usize) {
+        lock(&self.book).let_go.insert(number);
     }
 
     fn leave(&self, number: usize) {
@@ -316,5 +337,42 @@ async fn rebind(addr: SocketAddr, limit: Duration) -> Option<TcpListener> {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+    async fn until(what: &str, is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "waited for {what}");
+    }
+
+    #[tokio::test]
+    async fn connection_that_the_function_has_closed_is_not_held() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let target = server.local_addr().expect("an address").to_string();
+        let proxy = Proxy::start(target).await.expect("a port");
+        let mut kept = TcpStream::connect(proxy.addr()).await.expect("the proxy");
+        let mut closing = TcpStream::connect(proxy.addr()).await.expect("the proxy");
+        let mut sessions = Vec::new();
+        for client in [&mut kept, &mut closing] {
+            client.write_all(b"hello").await.expect("open");
+            sessions.push(server.accept().await.expect("a connection"));
+        }
+        until("both", || proxy.stats().sent == 10).await;
+        let alive = proxy.alive();
+        assert_eq!((alive.len(), proxy.not_let_go(&alive)), (2, 2));
+        // The server keeps its side open.
+        drop(closing);
+        until("the end", || proxy.not_let_go(&alive) == 1).await;
+        assert_eq!(proxy.stats().open, 2);
     }
 }

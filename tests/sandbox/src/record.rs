@@ -49,7 +49,7 @@ pub struct Invocation {
     pub request_id: String,
     /// Counted from 1 in each environment.
     pub number: u32,
-    /// Whether a process had to be started for it.
+    /// Whether it had to wait for the start of a process.
     pub cold: bool,
     /// How it ended.
     pub outcome: Outcome,

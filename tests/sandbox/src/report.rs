@@ -97,7 +97,7 @@ pub struct FreezeNote {
     pub at: f64,
     /// Its number in the environment, from 1.
     pub number: usize,
-    /// Connections that were open when it began.
+    /// Connections that were open when it began, without those that the function had closed by then.
     pub held: usize,
 }
 

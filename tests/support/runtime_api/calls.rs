@@ -55,7 +55,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
             shared.record(Call::InitError).await;
             accepted()
         }
-        (&Method::POST, ["2020-01-01", "extension", "register"]) => {
+        (&Method::POST, ["2020-01-01", "extension", "register"]) if shared.extensions => {
             shared.record(Call::Extension).await;
             let function = r#"{"functionName":"function-under-test","functionVersion":"$LATEST","handler":"bootstrap"}"#;
             let mut response = Response::new(Full::from(function));
@@ -154,7 +154,12 @@ async fn read(request: Request<Incoming>, id: &str, started: Instant) -> Answer 
     let (head, mut body) = request.into_parts();
     let mut chunks = Vec::new();
     let mut error_type = head.headers.get(ERROR_TYPE).cloned();
-    while let Some(Ok(frame)) = body.frame().await {
+    let mut is_complete = true;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            is_complete = false;
+            break;
+        };
         match frame.into_data() {
             Ok(data) => chunks.push((Instant::now(), data)),
             Err(frame) => {
@@ -172,6 +177,7 @@ async fn read(request: Request<Incoming>, id: &str, started: Instant) -> Answer 
         error_type: error_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         headers: head.headers,
         body: pieces.concat().into(),
+        is_complete,
         chunks,
         started,
         finished: Instant::now(),

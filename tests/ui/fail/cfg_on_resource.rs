@@ -8,4 +8,9 @@ async fn handler(_event: LambdaEvent<()>, #[cfg(all())] _db: &PgPool) -> Result<
     Ok(())
 }
 
+#[db_handler]
+async fn absent(_event: LambdaEvent<()>, #[cfg(any())] _db: &PgPool) -> Result<(), Error> {
+    Ok(())
+}
+
 fn main() {}

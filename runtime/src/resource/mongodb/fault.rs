@@ -117,7 +117,7 @@ fn connection(
     if kind == ErrorKind::ConnectTimeout {
         return silent(acquire, options, target).caused_by(error);
     }
-    let variable = acquire.settings().env.unwrap_or("the URL's variable");
+    let variable = options::variable(acquire);
     let (what, advice) = match kind {
         ErrorKind::Refused => (
             "refused the connection",
@@ -150,6 +150,27 @@ fn connection(
     };
     let message = format!("MongoDB at {target} {what}: {}; {advice}", error.kind);
     acquire.failed(kind, message).caused_by(error)
+}
+
+/// The error of servers that answer, but none of which is what the driver looks for. `set` is the replica set of the
+/// one that answered last.
+pub(super) fn unsuitable(acquire: &Acquire, options: &ClientOptions, set: Option<&str>) -> Error {
+    let target = options::target(options);
+    let variable = options::variable(acquire);
+    let wanted = options.repl_set_name.as_deref();
+    let message = match (wanted, set) {
+        (Some(wanted), None) => format!(
+            "MongoDB at {target} is in no replica set, but {variable} asks for `{wanted}`: remove `replicaSet` from it"
+        ),
+        (Some(wanted), Some(set)) if wanted != set => format!(
+            "MongoDB at {target} is in the replica set `{set}`, but {variable} asks for `{wanted}`: correct `replicaSet` in it"
+        ),
+        _ => format!(
+            "no server of MongoDB at {target} could be selected within {} ms, although at least one answers: is there a primary, and does one have what the read preference asks for?",
+            acquire.within().as_millis()
+        ),
+    };
+    acquire.failed(ErrorKind::Unreachable, message)
 }
 
 /// The error of servers that took the connection and have not said a word.

@@ -1,5 +1,6 @@
 //! From an environment variable to the driver's options, with a clear word on what is wrong with it.
 
+use super::blame;
 use crate::{
     error::{Error, ErrorKind, Stage},
     local_host::is_local_host,
@@ -31,7 +32,7 @@ pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
     check_scheme(acquire, &url)?;
     let mut options = ClientOptions::parse(&url)
         .await
-        .map_err(|error| not_resolved(acquire, &error))?;
+        .map_err(|error| not_resolved(acquire, &url, &error))?;
     encrypt(&mut options);
     bound(&mut options, acquire);
     Ok(options)
@@ -155,7 +156,7 @@ fn hides_a_password(url: &str) -> bool {
 }
 
 /// The error of a URL that the driver could read, but not follow, or not read at all.
-fn not_resolved(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+fn not_resolved(acquire: &Acquire, url: &str, error: &::mongodb::error::Error) -> Error {
     if let ::mongodb::error::ErrorKind::DnsResolve { .. } = &*error.kind {
         return Error::new(
             ErrorKind::Unreachable,
@@ -167,13 +168,37 @@ fn not_resolved(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
         )
         .at(Stage::Acquire);
     }
-    unreadable(acquire, error)
+    match blame::wrong_part(url) {
+        Some(reason) => wrong(acquire, &reason),
+        None => unreadable(acquire, error),
+    }
+}
+
+/// The error of a URL whose wrong part is known.
+fn wrong(acquire: &Acquire, reason: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidUrl,
+        format!("the URL in {} cannot be read: {reason}", variable(acquire)),
+    )
+    .at(Stage::Acquire)
 }
 
 /// The error of options that the driver does not take.
+pub(super) fn not_taken(
+    acquire: &Acquire,
+    options: &ClientOptions,
+    error: &::mongodb::error::Error,
+) -> Error {
+    match blame::wrong_file(options) {
+        Some(reason) => wrong(acquire, &reason),
+        None => unreadable(acquire, error),
+    }
+}
+
+/// The error of a URL that the driver does not take, for a reason that is not known here.
 ///
 /// The driver's own words are left out where they may quote the URL, and with it the password.
-pub(super) fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
     let reason = match &*error.kind {
         ::mongodb::error::ErrorKind::InvalidArgument { message, .. }
         | ::mongodb::error::ErrorKind::InvalidTlsConfig { message, .. }
@@ -187,7 +212,7 @@ pub(super) fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> 
 }
 
 /// What the driver says without quoting anything.
-const SAFE: [&str; 9] = [
+const SAFE: [&str; 11] = [
     "multiple seeds",
     "with loadBalanced=true",
     "with directConnection=true",
@@ -196,6 +221,8 @@ const SAFE: [&str; 9] = [
     "can't be set if tls=false",
     "the hostname cannot be empty",
     "must be percent-encoded",
+    "Unable to parse PEM-encoded",
+    "cannot specify replicaSet with loadBalanced",
     "username and mechanism both not provided",
 ];
 
@@ -222,7 +249,7 @@ pub(super) fn no_database(acquire: &Acquire) -> Error {
     .at(Stage::Acquire)
 }
 
-fn variable(acquire: &Acquire) -> &'static str {
+pub(super) fn variable(acquire: &Acquire) -> &'static str {
     acquire.settings().env.unwrap_or("the URL's variable")
 }
 

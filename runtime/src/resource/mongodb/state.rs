@@ -31,10 +31,17 @@ pub(super) struct State {
     /// Somebody dropped an operation that the server has begun.
     given_up: AtomicBool,
     abandoned: AtomicBool,
-    /// A server has answered.
-    heard: AtomicBool,
+    /// The server that answered last; `None` if none has ever answered.
+    heard: Mutex<Option<Heard>>,
     /// Why a server could not be reached when that was last tried; `None` once it could.
     failure: Mutex<Option<(ServerAddress, Error)>>,
+}
+
+/// A server's answer.
+#[derive(Clone)]
+pub(super) struct Heard {
+    /// The replica set that the server is in.
+    pub(super) set: Option<String>,
 }
 
 impl State {
@@ -75,8 +82,11 @@ impl State {
             SdamEvent::ServerHeartbeatFailed(failed) => {
                 *lock(&self.failure) = Some((failed.server_address, failed.failure));
             }
-            SdamEvent::ServerHeartbeatSucceeded(_) => {
-                self.heard.store(true, Ordering::Release);
+            SdamEvent::ServerHeartbeatSucceeded(succeeded) => {
+                let set = succeeded.reply.get_str("setName").ok();
+                *lock(&self.heard) = Some(Heard {
+                    set: set.map(str::to_owned),
+                });
                 *lock(&self.failure) = None;
             }
             _ => {}
@@ -94,9 +104,9 @@ impl State {
         lock(&self.failure).clone()
     }
 
-    /// Whether any server has ever answered.
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard.load(Ordering::Acquire)
+    /// What the server that answered last said, if any has ever answered.
+    pub(super) fn heard(&self) -> Option<Heard> {
+        lock(&self.heard).clone()
     }
 
     /// Waits until every connection is back in its pool.

@@ -110,7 +110,7 @@ impl<DB: Driver> Link<DB> {
 
 /// Whether nothing is on its way, as far as that can be told without waiting.
 pub(super) fn is_quiet<DB: Driver>(connection: &mut DB::Connection) -> bool {
-    // What sqlx finds where it has lost its place in the protocol may panic (launchbadge/sqlx#2711).
+    // What sqlx finds where it has lost its place in the protocol may panic (transact-rs/sqlx#2711).
     let drain = AssertUnwindSafe(|| DB::drain(connection).now_or_never());
     matches!(catch_unwind(drain), Ok(Some(Ok(()))))
 }

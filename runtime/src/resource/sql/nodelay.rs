@@ -1,4 +1,4 @@
-//! `TCP_NODELAY` for sqlx 0.9.0, which forgets to set it (launchbadge/sqlx#4335; mended there by #4336,
+//! `TCP_NODELAY` for sqlx 0.9.0, which forgets to set it (transact-rs/sqlx#4335; mended there by #4336,
 //! in no release yet). Without it, a TLS handshake with PostgreSQL and every handshake with MySQL waits
 //! twice for a delayed acknowledgement, 40 ms each on Linux.
 //!
@@ -6,6 +6,11 @@
 //! just opened is a TCP socket of this process whose peer has the database's port.
 //!
 //! With a sqlx that sets the option itself this finds nothing to do, and stops looking.
+//!
+//! Why `unsafe`, although `pidfd_getfd` on the own process is a safe function: sandboxes refuse that call unless the
+//! process may trace others (Docker's and containerd's default profiles: moby/moby#41665, containerd/containerd#4730),
+//! and without the option every handshake there costs 80 ms more. Besides, it makes a duplicate, and closing a
+//! duplicate of a file, which is what a number may be by then, releases the file's POSIX locks: SQLite's.
 
 #![allow(
     unsafe_code,

@@ -45,8 +45,9 @@ pub(super) async fn response(
     };
     match collect(request.into_body(), limit).await {
         Ok((body, trailers)) => {
-            answering
-                .finish(trailer_error(&trailers).unwrap_or(Answer::Response { body, streamed }));
+            let failure = trailer_error(&trailers)
+                .or_else(|| streamed.then(|| trailer_in_body(&body)).flatten());
+            answering.finish(failure.unwrap_or(Answer::Response { body, streamed }));
             Reply::accepted()
         }
         Err(Incomplete::TooLarge) => {
@@ -55,6 +56,11 @@ pub(super) async fn response(
             );
             answering.finish(failed("Function.ResponseSizeTooLarge", &message));
             desk.refuse(name, Reply::too_large(limit), message)
+        }
+        // A runtime that streams has no other way to say that it failed, if it sends no trailers.
+        Err(Incomplete::Broken) if streamed => {
+            drop(answering);
+            Reply::truncated()
         }
         Err(Incomplete::Broken) => {
             drop(answering);
@@ -199,6 +205,25 @@ fn trailer_error(trailers: &HeaderMap) -> Option<Answer> {
     Some(reported(Some(error_type), &body.unwrap_or_default()))
 }
 
+/// `lambda_runtime` writes them into the body, at its end.
+fn trailer_in_body(body: &[u8]) -> Option<Answer> {
+    let name = format!("{ERROR_TYPE}:");
+    let mut lines = body.rsplit(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let field = |line: &[u8], name: &str| {
+        // The type may stand behind a part of the body.
+        let from = line
+            .windows(name.len())
+            .rposition(|part| part.eq_ignore_ascii_case(name.as_bytes()))?;
+        let value = line[from + name.len()..].trim_ascii();
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    let details = lines.by_ref().find(|line| !line.is_empty())?;
+    let details = field(details, &format!("{ERROR_BODY}:"))?;
+    let error_type = field(lines.next()?, &name)?;
+    let message = decode_base64(details.as_bytes());
+    Some(reported(Some(error_type), &message))
+}
+
 /// Enough of base64 for one header; what is no digit of it is skipped.
 fn decode_base64(text: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -236,4 +261,35 @@ pub(super) async fn collect(
         }
     }
     Ok((bytes.freeze(), trailers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_within_the_body_are_an_error() {
+        let body = b"1 2 Lambda-Runtime-Function-Error-Type: Runtime.StreamError\r\nLambda-Runtime-Function-Error-Body: b29wcw==\r\n";
+        match trailer_in_body(body) {
+            Some(Answer::Error {
+                error_type,
+                message,
+            }) => assert_eq!(
+                (error_type.as_str(), message.as_str()),
+                ("Runtime.StreamError", "oops")
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn other_bodies_are_none() {
+        for body in [
+            &b""[..],
+            b"1 2 3\n",
+            b"Lambda-Runtime-Function-Error-Type: x\n4 5\n",
+        ] {
+            assert!(trailer_in_body(body).is_none());
+        }
+    }
 }

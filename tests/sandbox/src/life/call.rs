@@ -19,7 +19,9 @@ pub(crate) struct Order {
     pub(crate) number: u32,
     /// When the caller asked: before a cold start.
     pub(crate) asked: Instant,
-    /// The phases of that cold start.
+    /// Whether the caller waited for a cold start.
+    pub(crate) cold: bool,
+    /// The phases of that cold start, if it was for this caller.
     pub(crate) init: Option<Vec<Phase>>,
 }
 
@@ -64,13 +66,12 @@ impl Life {
             .send_modify(|board| board.queue.retain(|waiting| *waiting != id));
         let answered = course.answered.unwrap_or(course.over);
         let handed_over = course.dispatched.unwrap_or(course.over);
-        let cold = order.init.is_some();
         let mut phases = order.init.unwrap_or_default();
         phases.extend(self.phases(&course));
         Invocation {
             request_id: id,
             number: order.number,
-            cold,
+            cold: order.cold,
             outcome,
             waited: answered.saturating_duration_since(order.asked),
             billed: course.over.saturating_duration_since(handed_over),

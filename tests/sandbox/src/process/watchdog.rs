@@ -4,7 +4,12 @@
 //! sandbox itself is killed with SIGKILL, or aborts. So a shell, in a group of its own and deaf
 //! to the terminal's signals, keeps a book of the groups, read from a pipe; when the kernel closes
 //! the pipe, for whatever reason, the shell kills every group in its book, and then every process
-//! that carries the sandbox's mark in its environment, which finds those that left their group.
+//! that carries the sandbox's mark, which finds those that left their group.
+//!
+//! The mark is the value of a resource limit, `RLIMIT_LOCKS`, of which Linux has made no use since
+//! 2.4.25. It is inherited across `fork`, `exec` and `setsid`, and cannot be shed by a process that drops its
+//! environment. A subreaper would be told of orphans only as long as the sandbox lives, and could not tell them from
+//! the other children of the process that the sandbox runs in.
 
 use std::{
     io::{self, Write},
@@ -14,12 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::clock::lock;
-
-/// The variable that marks the children of a sandbox.
-pub(super) const MARK: &str = "SANDBOX_MARK";
 
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
@@ -42,9 +44,9 @@ done
 # Once more as long as some are found: one of them may just have started another.
 for turn in 1 2 3 4 5 6 7 8 9; do
   found=
-  for file in $(grep -lszxF -- "$mark" /proc/[0-9]*/environ 2>/dev/null); do
+  for file in $(grep -lsE "^Max file locks +$mark " /proc/[0-9]*/limits 2>/dev/null); do
     pid=${file#/proc/}
-    kill -s KILL -- "${pid%/environ}" 2>/dev/null && found=yes
+    kill -s KILL -- "${pid%/limits}" 2>/dev/null && found=yes
   done
   [ "$found" ] || break
 done
@@ -57,18 +59,20 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 /// One keeper per sandbox.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    mark: String,
+    mark: u64,
     book: Mutex<Option<ChildStdin>>,
     shell: Mutex<Child>,
 }
 
 impl Watchdog {
     pub(crate) fn start() -> io::Result<Self> {
-        let mark = crate::ids::uuid();
+        // Within a sandbox within a sandbox: only the mighty may raise a limit.
+        let most = getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX >> 2);
+        let mark = crate::ids::bits() % most.max(1) + 1;
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "sandbox-watchdog"])
-            .arg(format!("{MARK}={mark}"));
+            .arg(mark.to_string());
         // Its own group: a Ctrl-C in the terminal must not reach it before the children are gone.
         command.process_group(0).current_dir("/");
         command
@@ -84,9 +88,14 @@ impl Watchdog {
         })
     }
 
-    /// The value of [`MARK`] in the children's environment.
-    pub(super) fn mark(&self) -> &str {
-        &self.mark
+    /// Marks a process, and all that it will start.
+    pub(super) fn mark(&self, process: Pid) -> io::Result<()> {
+        let limit = Rlimit {
+            current: Some(self.mark),
+            maximum: Some(self.mark),
+        };
+        prlimit(Some(process), Resource::Locks, limit)?;
+        Ok(())
     }
 
     pub(super) fn watch(&self, group: Pid) -> io::Result<()> {

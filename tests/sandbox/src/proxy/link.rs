@@ -97,7 +97,8 @@ async fn carry(
         let sent = |bytes| shared.update(number, |record| record.sent += bytes as u64);
         let received = |bytes| shared.update(number, |record| record.received += bytes as u64);
         let both = async {
-            let (up, down) = (up.run(sent), down.run(received));
+            let let_go = || shared.let_go(number);
+            let (up, down) = (up.run(sent, let_go), down.run(received, || {}));
             tokio::pin!(up, down);
             // A broken direction ends the other one, a closed one does not.
             tokio::select! {

@@ -38,15 +38,23 @@ pub(super) struct Pump<'a> {
 type Parcel = (Instant, Vec<u8>);
 
 impl Pump<'_> {
-    /// Carries bytes until the sender closes, and reports each delivery.
-    pub(super) async fn run(mut self, mut delivered: impl FnMut(usize)) -> Over {
-        match self.carry(&mut delivered).await {
+    /// Carries bytes until the sender closes, and reports each delivery, and that the sender has closed.
+    pub(super) async fn run(
+        mut self,
+        mut delivered: impl FnMut(usize),
+        mut ended: impl FnMut(),
+    ) -> Over {
+        match self.carry(&mut delivered, &mut ended).await {
             Ok(over) => over,
             Err(_) => Over::Broken,
         }
     }
 
-    async fn carry(&mut self, delivered: &mut impl FnMut(usize)) -> io::Result<Over> {
+    async fn carry(
+        &mut self,
+        delivered: &mut impl FnMut(usize),
+        ended: &mut impl FnMut(),
+    ) -> io::Result<Over> {
         let timer = Timer::new()?;
         let mut on_the_way: VecDeque<Parcel> = VecDeque::new();
         let mut in_flight = 0;
@@ -89,8 +97,11 @@ impl Pump<'_> {
                     }
                 }
                 read = self.from.read(&mut buffer), if open && in_flight < MAX_IN_FLIGHT => {
+                    open = matches!(read, Ok(1..));
+                    if !open {
+                        ended();
+                    }
                     let read = read?;
-                    open = read > 0;
                     in_flight += read;
                     on_the_way.push_back((Instant::now() + self.delay, buffer[..read].to_vec()));
                 }

@@ -15,6 +15,16 @@ fn clock() -> Value {
 }
 
 #[tokio::test]
+async fn who_waited_for_the_init_is_cold() {
+    let sandbox = Sandbox::new(probe().env("PROBE_INIT_MS", "300")).concurrency(2);
+    let environment = sandbox.environment().await.unwrap();
+    let (one, other) = tokio::join!(environment.invoke(clock()), environment.invoke(clock()));
+    assert_eq!(environment.starts(), 1);
+    assert!(one.cold && other.cold, "{one:?} {other:?}");
+    assert!(!environment.invoke(clock()).await.cold);
+}
+
+#[tokio::test]
 async fn cold_then_warm_then_frozen() {
     let environment = Sandbox::new(probe()).environment().await.unwrap();
     let cold = environment.invoke(clock()).await;

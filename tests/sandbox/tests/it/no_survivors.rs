@@ -19,6 +19,10 @@ fn pids(file: &std::path::Path) -> Option<Vec<u32>> {
     (pids.len() == 3).then_some(pids)
 }
 
+/// A child that leaves its group and its session, drops its environment, and outlives its parent.
+const RENEGADE: &str = "(env -i /bin/sh -c 'setsid sleep 600 & echo $! >&3' 3>>$F); echo $$ >>$F; echo $$ >>$F; \
+                        curl -s http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next; sleep 600";
+
 /// The processes with this in their environment, which all descendants inherit.
 fn carriers(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -73,6 +77,31 @@ async fn killed_with_sigkill() {
             .unwrap();
         sandbox.wait().unwrap();
         clan_is_gone(&file, &pids).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_escapes_by_dropping_the_environment() {
+    for signal in ["-KILL", "-TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pids");
+        let mut sandbox = Command::new(env!("CARGO_BIN_EXE_sandbox"))
+            .args(["run", "--invocations", "1", "--timeout", "600s", "--env"])
+            .arg(format!("F={}", file.display()))
+            .args(["--", "/bin/sh", "-c", RENEGADE])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pids = eventually("the children", || pids(&file)).await;
+        assert!(pids.iter().all(|pid| is_running(*pid)));
+        let carriers = carriers(&format!("F={}", file.display()));
+        assert!(!carriers.contains(&pids[0]), "it has dropped it");
+        Command::new("kill")
+            .args([signal, &sandbox.id().to_string()])
+            .status()
+            .unwrap();
+        sandbox.wait().unwrap();
+        all_gone(&pids).await;
     }
 }
 

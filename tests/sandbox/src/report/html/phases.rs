@@ -141,7 +141,8 @@ fn axis(svg: &mut Svg, scale: Scale, number: usize) {
         svg.text("tick end small", LEFT - 6.0, y + 3.5, &text);
     }
     svg.line("base", (LEFT, scale.from), (RIGHT, scale.from));
-    svg.text("", 4.0, scale.to + 2.0, &format!("env {number}"));
+    // Above the topmost tick, which may stand at the very top.
+    svg.text("", 4.0, scale.to - 7.0, &format!("env {number}"));
 }
 
 fn ms_tick(value: f64) -> String {
@@ -210,4 +211,35 @@ fn bar(svg: &mut Svg, scale: Scale, number: usize, invocation: &Invocation, cell
 
 fn as_f64(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The heights of the texts that contain `what`.
+    fn heights(svg: &str, what: &str) -> Vec<f64> {
+        let texts = svg.split("<text").skip(1);
+        let heights =
+            texts.filter(|text| text.split('<').next().is_some_and(|it| it.contains(what)));
+        heights
+            .filter_map(|text| text.split("y=\"").nth(1)?.split('"').next()?.parse().ok())
+            .collect()
+    }
+
+    #[test]
+    fn name_of_an_environment_is_clear_of_the_ticks() {
+        let mut svg = Svg::new(200.0);
+        let scale = Scale {
+            max: 10.0,
+            from: 186.0,
+            to: 16.0,
+        };
+        axis(&mut svg, scale, 0);
+        let drawn = svg.finish("");
+        let (names, ticks) = (heights(&drawn, ">env 0"), heights(&drawn, " ms"));
+        assert!(names.len() == 1 && ticks.len() > 1, "{drawn}");
+        let highest = ticks.iter().copied().fold(f64::MAX, f64::min);
+        assert!(highest - names[0] >= 10.0, "{names:?} {ticks:?}");
+    }
 }
