@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         "platform" => Ok(platform::main()?),
         "pressure" => Ok(pressure::main()?),
         "scenario" => Ok(scenario::main()?),
-        "servers" => Ok(servers::main()),
+        "servers" => {
+            servers::main();
+            Ok(())
+        }
         "streaming" => Ok(streaming::main()?),
         "survival" => Ok(survival::main()?),
         "transaction" => Ok(transaction::main()?),

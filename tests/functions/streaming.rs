@@ -17,14 +17,14 @@ type Parts = Pin<Box<dyn Stream<Item = Result<String, Error>> + Send>>;
 #[serde(untagged)]
 enum Wanted {
     Whole(i64),
-    Then { parts: i64, then: End },
+    Then { parts: i64, then: Ending },
 }
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum End {
+enum Ending {
     /// Nothing: the body is complete.
-    End,
+    Complete,
     /// A statement that the server rejects.
     Fail,
     /// A panic.
@@ -36,7 +36,7 @@ enum End {
 #[db_handler]
 async fn count_up(event: LambdaEvent<Wanted>, db: &PgPool) -> Result<StreamResponse<Parts>, Error> {
     let (parts, end) = match event.payload {
-        Wanted::Whole(parts) => (parts, End::End),
+        Wanted::Whole(parts) => (parts, Ending::Complete),
         Wanted::Then { parts, then } => (parts, then),
     };
     let db = db.clone();
@@ -55,14 +55,14 @@ async fn count_up(event: LambdaEvent<Wanted>, db: &PgPool) -> Result<StreamRespo
     Ok(StreamResponse::from(parts.chain(last).boxed()))
 }
 
-async fn end_with(end: End, db: PgPool) -> Result<Option<String>, Error> {
+async fn end_with(end: Ending, db: PgPool) -> Result<Option<String>, Error> {
     match end {
-        End::End => {}
-        End::Fail => {
+        Ending::Complete => {}
+        Ending::Fail => {
             sqlx::query("SELECT no_such_column").execute(&db).await?;
         }
-        End::Panic => panic!("the body was told to panic"),
-        End::Hang => {
+        Ending::Panic => panic!("the body was told to panic"),
+        Ending::Hang => {
             sqlx::query("SELECT pg_sleep(30)").execute(&db).await?;
         }
     }

@@ -397,9 +397,9 @@ pub(crate) async fn main() -> Result<(), Error> {
     let handler = env::var("HANDLER").map_err(Error::other)?;
     let parts: Vec<&str> = handler.split('/').collect();
     match parts.as_slice() {
-        ["postgres", kind, close] => postgres::run(kind, close).await,
-        ["mariadb", kind, close] => mariadb::run(kind, close).await,
-        ["sqlite", kind, close] => sqlite::run(kind, close).await,
+        ["postgres", kind, close] => Box::pin(postgres::run(kind, close)).await,
+        ["mariadb", kind, close] => Box::pin(mariadb::run(kind, close)).await,
+        ["sqlite", kind, close] => Box::pin(sqlite::run(kind, close)).await,
         _ => Err(Error::other("HANDLER is database/kind/close")),
     }
 }
