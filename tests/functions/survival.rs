@@ -112,6 +112,7 @@ async fn common(step: Step) -> Result<Value, Error> {
 /// `&Db<..>` and sqlx's pool have the same methods, but no trait in common.
 macro_rules! shared {
     ($name:ident, $resource:ty) => {
+        #[expect(clippy::too_many_lines, reason = "an arm for each step")]
         async fn $name(steps: Vec<Step>, db: &$resource) -> Result<Value, Error> {
             let ask = |sql: String| {
                 sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql)).fetch_one(db)
@@ -344,8 +345,11 @@ database!(sqlite: Sqlite, SqlitePool, SqliteConnection);
 
 /// `&mut PgTransaction`, for the whole invocation.
 mod transaction {
-    use super::*;
-    use db_handler::sqlx::PgTransaction;
+    use super::{AssertSqlSafe, Error, Hand, LambdaEvent, Step, Value, common, json};
+    use db_handler::{
+        db_handler,
+        sqlx::{self, PgTransaction},
+    };
 
     #[db_handler(close = "never", pool(acquire_ms = 1_500))]
     async fn never(
