@@ -114,6 +114,7 @@ async fn common(step: Step) -> Result<Value, Error> {
 /// `&Db<..>` and sqlx's pool have the same methods, but no trait in common.
 macro_rules! shared {
     ($name:ident, $resource:ty) => {
+        #[expect(clippy::too_many_lines, reason = "an arm for each step")]
         async fn $name(steps: Vec<Step>, db: &$resource) -> Result<Value, Error> {
             let ask = |sql: String| {
                 sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql)).fetch_one(db)
