@@ -8,10 +8,14 @@ mod obtain;
 mod session;
 
 pub(crate) use finally::Finally;
+#[cfg(feature = "_sql")]
+pub(crate) use finally::time_left;
 pub(crate) use inject::Params;
 pub use inject::{Ref, RefMut, default_close};
 #[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) use session::explain;
+#[cfg(feature = "_sql")]
+pub(crate) use session::set_committing;
 
 use crate::{
     answer::Answer,

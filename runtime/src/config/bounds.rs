@@ -64,6 +64,38 @@ pub const QUIET: Duration = Duration::from_millis(50);
 /// The same for sqlx's pool, which returns a connection in a task of its own after a ping of its own: a
 /// small function (128 MB are a fourteenth of a processor) gets to that later.
 pub const POOL_QUIET: Duration = Duration::from_millis(100);
+/// How many connections are opened, at most, to reach the server on which a query is to be stopped: behind a
+/// balanced address that may be any one of several.
+#[cfg(feature = "_sql")]
+pub const CANCEL_CONNECTIONS: u32 = 8;
+/// How often PostgreSQL (14 and later) looks, while a query runs, whether its client's socket is still open.
+#[cfg(feature = "postgres")]
+pub const CLIENT_CHECK: Duration = Duration::from_secs(2);
+/// For how long nothing may come from a client before PostgreSQL asks its machine whether it is still there.
+/// To this comes, for a connection that is kept, the time for which it may idle: a frozen sandbox does not
+/// reply either, and has not vanished. [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_COUNT`] say what follows; all
+/// three together stay below a minute.
+#[cfg(feature = "postgres")]
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+/// After how long without a reply PostgreSQL asks the client's machine again.
+#[cfg(feature = "postgres")]
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// After how many questions without a reply the client has vanished.
+#[cfg(feature = "postgres")]
+pub const KEEPALIVE_COUNT: u32 = 4;
+/// How long a session of MySQL's may idle before the server ends it, and gives back its locks: longer than
+/// the 15 minutes for which a Lambda function may run. To this comes the time for which a kept connection
+/// may idle.
+#[cfg(feature = "mysql")]
+pub const WAIT_TIMEOUT: Duration = Duration::from_mins(20);
+/// How long, at the end of a handler that has succeeded, its transaction waits for a statement that the handler
+/// has dropped. A rollback to a savepoint takes a round trip; what takes longer than this still runs, and keeps
+/// the transaction from being committed.
+#[cfg(feature = "_sql")]
+pub const DROPPED_STATEMENT: Duration = Duration::from_millis(250);
+/// How long a local process may take, after Ctrl-C or SIGTERM, to cancel what runs on its servers and to close.
+#[cfg(feature = "local")]
+pub const LOCAL_STOP: Duration = Duration::from_millis(2_000);
 /// How long a query that was given up behind a PgBouncer is left before it is stopped once more: its
 /// transaction may have been between two statements.
 #[cfg(feature = "postgres")]

@@ -12,13 +12,30 @@ use crate::{
     unwind::{self, reported},
 };
 use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
+#[cfg(feature = "_sql")]
+use std::time::Duration;
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
+
+tokio::task_local! {
+    /// When the step of the *finally* that is being polled has to be over.
+    static UNTIL: Instant;
+}
+
+/// How long the step of the *finally* that is being polled may still take; `None` outside of one.
+#[cfg(feature = "_sql")]
+pub(crate) fn time_left() -> Option<Duration> {
+    let until = UNTIL.try_with(|until| *until).ok()?;
+    Some(until.saturating_duration_since(Instant::now()))
+}
 
 /// How the handler ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +145,15 @@ impl Finally {
         self.lock().ending.is_some()
     }
 
-    /// Lets go of everything at once, without a goodbye: for a future that was dropped.
-    pub(super) fn drop_all(&self) {
-        let held = std::mem::take(&mut self.lock().held);
-        drop(held);
+    /// For a future that was dropped, where nobody waits for what follows: a task of its own cancels what runs
+    /// and closes, within the same bounds. Without a tokio runtime everything is dropped.
+    pub(super) fn run_detached(self: Arc<Self>) {
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { self.run(None).await });
+        } else {
+            let held = std::mem::take(&mut self.lock().held);
+            drop(held);
+        }
     }
 
     /// Settles, keeps and closes.
@@ -211,8 +233,12 @@ impl Finally {
         let Some(deadline) = self.deadline else {
             return longest;
         };
-        // For posting the answer, or for asking for the next event.
-        let margin = ANSWER_MARGIN.min(reserve / 2);
+        // For posting the answer, or for asking for the next event. Where there was little time from the
+        // beginning, less than the whole reserve has been kept.
+        let kept = self.stop_at.map_or(reserve, |stop_at| {
+            deadline.saturating_duration_since(stop_at)
+        });
+        let margin = ANSWER_MARGIN.min(reserve.min(kept) / 2);
         deadline.checked_sub(margin).unwrap_or(now).min(longest)
     }
 
@@ -348,7 +374,8 @@ impl<'a> Step<'a> {
             }
         });
         let joined = pin!(lease.joined());
-        let fitness = match timeout_at(most_of_it, select(settling, joined)).await {
+        let settled = UNTIL.scope(most_of_it, select(settling, joined));
+        let fitness = match timeout_at(most_of_it, settled).await {
             Ok(Either::Left((fitness, _))) => fitness.unwrap_or(Fitness::Unfit),
             // Somebody else is at it now, and will settle it in the end.
             Ok(Either::Right(((), _))) => Fitness::Fit,
@@ -416,7 +443,34 @@ mod tests {
         host::Host,
         site::Site,
     };
-    use std::future::pending;
+    use std::{future::pending, time::Duration};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn cleanup_gets_its_share_however_little_time_there_is() {
+        static CONFIGS: [Config; 1] = [Config::new()];
+        static SITE: Site = Site::new("finally", "share", &CONFIGS);
+        for (left, share) in [
+            (20, 5),
+            (60, 15),
+            (99, 24),
+            (200, 50),
+            (400, 150),
+            (2_000, 200),
+        ] {
+            let (now, left) = (Instant::now(), Duration::from_millis(left));
+            let deadline = now + left;
+            let stop_at = super::super::session::stop_at(&SITE, now, Some(deadline));
+            let finally = super::Finally::new(&SITE, Some(deadline), stop_at);
+            tokio::time::advance(stop_at.expect("there is a deadline") - now).await;
+            let cleanup = finally.until() - Instant::now();
+            assert!(
+                cleanup >= Duration::from_millis(share),
+                "{left:?}: {cleanup:?}"
+            );
+            assert!(finally.until() < deadline, "{left:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_forgotten_handler_ends_like_a_dropped_one() {

@@ -45,10 +45,20 @@ pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
     LENT.try_with(|lent| lent.explain(symptom)).ok().flatten()
 }
 
+/// Notes whether the running handler's `COMMIT` is on its way to the server: until then it is known that
+/// nothing was committed.
+#[cfg(feature = "_sql")]
+pub(crate) fn set_committing(committing: bool) {
+    // Outside a handler's own task nobody asks.
+    let _ = LENT.try_with(|lent| lent.concluding.store(committing, Ordering::Relaxed));
+}
+
 /// The resources of one invocation, for as long as its handler runs.
 #[derive(Clone, Default)]
 struct Lent {
     handler: &'static str,
+    /// What the handler did is being made to last.
+    concluding: Arc<AtomicBool>,
     /// In the order of the parameters, whoever was there first.
     resources: Vec<(usize, Arc<dyn Probe>)>,
 }
@@ -128,7 +138,7 @@ pub struct Session {
     stop_at: Option<Instant>,
     lent: Mutex<Lent>,
     to_conclude: Mutex<Vec<(usize, Conclude)>>,
-    concluding: AtomicBool,
+    concluding: Arc<AtomicBool>,
     finally: Arc<Finally>,
     host: Option<Arc<Host>>,
     over: bool,
@@ -162,6 +172,7 @@ impl Session {
             request_id = invocation.request_id,
             "begin"
         );
+        let concluding = Arc::new(AtomicBool::new(false));
         Self {
             site,
             started,
@@ -169,10 +180,11 @@ impl Session {
             stop_at,
             lent: Mutex::new(Lent {
                 handler: site.name(),
+                concluding: Arc::clone(&concluding),
                 resources: Vec::new(),
             }),
             to_conclude: Mutex::default(),
-            concluding: AtomicBool::new(false),
+            concluding,
             finally,
             host,
             over: false,
@@ -355,14 +367,14 @@ impl Drop for Session {
         lock(&self.lent).abandon();
         self.finally.ended(Ending::Dropped);
         if self.host.is_none() {
-            self.finally.drop_all();
+            Arc::clone(&self.finally).run_detached();
         }
     }
 }
 
 /// When the handler is stopped: its reserve before the deadline, but never in the first half of the
 /// time that there is.
-fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
+pub(super) fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
     let left = deadline?.saturating_duration_since(started);
     Some(started + left.saturating_sub(site.reserve()).max(left / 2))
 }

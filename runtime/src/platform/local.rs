@@ -1,7 +1,9 @@
 //! Without a platform: events from arguments or standard input, for trying a handler out.
 
 mod draw;
+mod signals;
 
+use self::signals::Signals;
 use super::{
     Handler,
     caught::{answer, error_body},
@@ -11,12 +13,14 @@ use crate::{
     host::Host,
     timeline::Phase,
 };
+use futures_util::future::{Either, select};
 use lambda_runtime::Context;
 use serde_json::value::RawValue;
 use std::{
     env,
     ffi::OsString,
     io::{IsTerminal, Write, stdin, stdout},
+    pin::pin,
     process,
 };
 use tokio::{
@@ -36,6 +40,7 @@ struct Tally {
 
 pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    let signals = Signals::listen();
     let mut tally = Tally::default();
     if arguments.is_empty() {
         if stdin().is_terminal() {
@@ -44,17 +49,20 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
         // Bytes rather than text: what is no Unicode is no JSON, and is named by its line as well.
         let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
         let mut number = 0;
-        while let Some(line) = lines.next_segment().await.map_err(|error| {
-            Error::new(
-                ErrorKind::Platform,
-                format!("the standard input cannot be read after line {number}: {error}"),
-            )
-            .at(Stage::Platform)
-        })? {
+        while let Some(line) = unless_stopped(&signals, lines.next_segment())
+            .await
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Platform,
+                    format!("the standard input cannot be read after line {number}: {error}"),
+                )
+                .at(Stage::Platform)
+            })?
+        {
             number += 1;
             if !line.trim_ascii().is_empty() {
                 let event = json(&line, &format!("line {number}"));
-                tally.add(invoke(&handler, event, tally.events + 1).await?);
+                tally.add(invoke(&handler, event, tally.events + 1, &signals).await?);
             }
         }
     } else {
@@ -69,7 +77,7 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
             })
             .collect();
         for event in events {
-            tally.add(invoke(&handler, event, tally.events + 1).await?);
+            tally.add(invoke(&handler, event, tally.events + 1, &signals).await?);
         }
     }
     tally.result()
@@ -109,13 +117,28 @@ async fn invoke<Kind, H: Handler<Kind>>(
     handler: &H,
     event: &str,
     number: usize,
+    signals: &Signals,
 ) -> Result<bool, Error> {
     let mut context = Context::default();
     context.request_id = format!("local-{number}");
 
     let host = Host::observed();
     let started = Instant::now();
-    let answer = answer(&host, handler, event, context).await;
+    let answered = {
+        let answering = pin!(answer(&host, handler, event, context));
+        match select(answering, pin!(signals.first())).await {
+            Either::Left((answer, _)) => Ok(answer),
+            Either::Right((code, _)) => Err(code),
+        }
+    };
+    let answer = match answered {
+        Ok(answer) => answer,
+        // The handler is gone, and left to be cancelled what it was waiting for.
+        Err(code) => {
+            host.finish().await;
+            stop(code).await
+        }
+    };
 
     let answering = Instant::now();
     let (succeeded, line) = match answer {
@@ -130,6 +153,9 @@ async fn invoke<Kind, H: Handler<Kind>>(
         timeline.add(Phase::Answer, answering, what);
     }
     host.finish().await;
+    if let Some(code) = signals.received() {
+        stop(code).await;
+    }
     if let Some(timeline) = host.timeline() {
         eprint!(
             "{}",
@@ -137,6 +163,20 @@ async fn invoke<Kind, H: Handler<Kind>>(
         );
     }
     Ok(succeeded)
+}
+
+/// What `work` resolves to, unless a signal comes first.
+async fn unless_stopped<W: Future>(signals: &Signals, work: W) -> W::Output {
+    match select(pin!(work), pin!(signals.first())).await {
+        Either::Left((done, _)) => done,
+        Either::Right((code, _)) => stop(code).await,
+    }
+}
+
+/// Closes what is open, and ends the process.
+async fn stop(code: i32) -> ! {
+    crate::shutdown().await;
+    process::exit(code)
 }
 
 fn print_line(line: &[u8]) -> Result<(), Error> {

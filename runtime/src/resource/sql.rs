@@ -10,6 +10,7 @@ mod jitter;
 mod label;
 mod link;
 mod login;
+mod monitoring;
 mod nodelay;
 mod pool;
 #[cfg(feature = "postgres")]

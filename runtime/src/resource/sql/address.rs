@@ -1,18 +1,23 @@
 //! Where a resource's connections lead, and the one place where they are opened.
 
 use super::{
-    driver::Driver,
-    fault,
+    driver::{Cancelled, Driver},
     link::Link,
     login::{Denied, Login},
+    monitoring::{self, Monitoring},
     nodelay::promptly,
     tag::Tag,
 };
-use crate::{config::Proxy, error::Error, resource::Acquire};
+use crate::{
+    config::{CANCEL_CONNECTIONS, Close, Proxy},
+    error::Error,
+    resource::Acquire,
+};
 use sqlx::ConnectOptions;
 use std::{
     fmt,
     sync::{Arc, OnceLock, atomic::AtomicU32},
+    time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -20,6 +25,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct Address<DB: Driver> {
     login: Login<DB>,
     proxy: Option<Proxy>,
+    /// For how long nothing may come from here although this process is alive: while it is frozen.
+    silence: Duration,
     target: String,
     /// The same with what the credentials say over the URL, as soon as that is known.
     dialled: OnceLock<String>,
@@ -35,6 +42,10 @@ impl<DB: Driver> Address<DB> {
             target: login.place(),
             login,
             proxy: acquire.settings().proxy,
+            silence: match acquire.settings().close {
+                Close::Always => Duration::ZERO,
+                _ => acquire.settings().idle,
+            },
             dialled: OnceLock::new(),
             open: Arc::default(),
         })
@@ -50,7 +61,9 @@ impl<DB: Driver> Address<DB> {
         connection: &mut DB::Connection,
         options: &DB::Options,
     ) -> Result<DB::Session, sqlx::Error> {
-        DB::introduce(connection, options, self.login.greeting()).await
+        // What a session is told behind a proxy is told to another one, or pins it.
+        let silence = self.proxy.is_none().then_some(self.silence);
+        DB::introduce(connection, options, self.login.greeting(), silence).await
     }
 
     /// Host, port and database.
@@ -65,9 +78,44 @@ impl<DB: Driver> Address<DB> {
 
     /// `options`, which are [`tagged`](Driver::tagged), as they are sent.
     pub(super) fn sent(&self, options: &DB::Options) -> DB::Options {
-        match self.proxy {
-            Some(_) => DB::untagged(options),
-            None => options.clone(),
+        if self.proxy.is_some() {
+            return DB::untagged(options);
+        }
+        let monitored = match monitoring::of(&DB::target(options)) {
+            Monitoring::Accepted => DB::monitored(options, self.silence),
+            _ => None,
+        };
+        monitored.unwrap_or_else(|| options.clone())
+    }
+
+    /// Whether the server has to be told on each connection how it is to be monitored: nobody knows yet whether
+    /// that can be said while one is opened.
+    pub(super) fn monitors_by_statement(&self, options: &DB::Options) -> bool {
+        self.proxy.is_none() && !monitoring::of(&DB::target(options)).is_known()
+    }
+
+    /// Tells the server how an open connection is to be monitored.
+    pub(super) async fn monitor(&self, connection: &mut DB::Connection, options: &DB::Options) {
+        // Nothing is worse for it than without this crate.
+        if let Err(error) = DB::monitor(connection, options, self.silence).await {
+            tracing::debug!(target = self.target(), %error, "the server will not notice when this process vanishes");
+        }
+    }
+
+    /// Finds out whether the server lets a connection be opened that says how it is to be monitored, if that is
+    /// not known yet.
+    pub(super) async fn learn_monitoring(&self, acquire: &Acquire, options: &DB::Options) {
+        let target = DB::target(options);
+        if self.proxy.is_some()
+            || monitoring::of(&target) != Monitoring::Unknown
+            || DB::monitored(options, self.silence).is_none()
+        {
+            return;
+        }
+        // Once: where there is no time for it, there will be none the next time.
+        monitoring::learn(target, Monitoring::StillUnknown);
+        if let Ok(link) = self.dial(acquire).await {
+            link.close().await;
         }
     }
 
@@ -82,9 +130,7 @@ impl<DB: Driver> Address<DB> {
 
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
         self.dialled.get_or_init(|| DB::target(&options));
-        let sent = self.sent(&options);
-        let connecting = Box::pin(sent.connect());
-        let mut raw = promptly(DB::port(&options), connecting).await?;
+        let mut raw = self.connect(&options).await?;
         let session = self.introduce(&mut raw, &options).await?;
         let link = Link::<DB>::new(raw, session, &self.open);
         Ok(match self.proxy {
@@ -93,8 +139,28 @@ impl<DB: Driver> Address<DB> {
         })
     }
 
-    /// Stops what `sessions` still run: through `idle` if there is one, otherwise through a
-    /// connection opened for that.
+    async fn connect(&self, options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
+        let target = DB::target(options);
+        let unknown = self.proxy.is_none() && !monitoring::of(&target).is_known();
+        let Some(monitored) = DB::monitored(options, self.silence).filter(|_| unknown) else {
+            return open::<DB>(&self.sent(options)).await;
+        };
+        match open::<DB>(&monitored).await {
+            Ok(raw) => {
+                monitoring::learn(target, Monitoring::Accepted);
+                Ok(raw)
+            }
+            Err(sqlx::Error::Database(error)) if DB::refuses_monitoring(&*error) => {
+                tracing::debug!(target, %error, "the server will not notice when this process vanishes");
+                monitoring::learn(target, Monitoring::Refused);
+                open::<DB>(options).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops what `sessions` still run: through `idle` if there is one and it does, otherwise through
+    /// connections opened for that.
     pub(super) async fn cancel(
         &self,
         acquire: &Acquire,
@@ -112,33 +178,19 @@ impl<DB: Driver> Address<DB> {
         if rest.is_empty() || self.proxy == Some(Proxy::Rds) {
             return true;
         }
-        let cancel = match self.proxy {
-            Some(_) => DB::cancel_in_transactions,
-            None => DB::cancel,
-        };
-        let cancelling = async {
-            if let Some(idle) = idle {
-                return cancel(idle, &rest).await;
-            }
-            let dialled = self.dial(acquire).await;
-            let mut link = dialled.map_err(|denied| fault::wrapped(denied.why))?;
-            cancel(&mut link, &rest).await?;
-            link.close().await;
-            Ok(())
-        };
         // Whoever waits for this may have less time still.
         let mut in_time = InTime {
             target: self.target(),
             over: false,
         };
-        let cancelled = timeout_at(until, cancelling).await;
+        let cancelled = timeout_at(until, self.cancel_all(acquire, rest, idle)).await;
         in_time.over = cancelled.is_ok();
         match cancelled {
             Ok(Ok(())) => true,
-            Ok(Err(error)) => {
+            Ok(Err(reason)) => {
                 tracing::warn!(
                     target = self.target(),
-                    %error,
+                    %reason,
                     "what still runs on the server could not be stopped"
                 );
                 false
@@ -146,6 +198,77 @@ impl<DB: Driver> Address<DB> {
             Err(_) => false,
         }
     }
+
+    async fn cancel_all(
+        &self,
+        acquire: &Acquire,
+        mut rest: Vec<DB::Session>,
+        idle: Option<&mut DB::Connection>,
+    ) -> Result<(), String> {
+        if let Some(idle) = idle {
+            match self.cancel_via(idle, &rest).await {
+                Ok(cancelled) if cancelled.elsewhere.is_empty() => {
+                    self.judge(&cancelled);
+                    return Ok(());
+                }
+                Ok(cancelled) => rest = cancelled.elsewhere,
+                // A handler may have left it in any state.
+                Err(error) => {
+                    tracing::debug!(target = self.target(), %error, "stopping through another connection");
+                }
+            }
+        }
+        let mut opened = 0;
+        loop {
+            let dialled = self.dial(acquire).await;
+            let mut link = dialled.map_err(|denied| denied.why.to_string())?;
+            opened += 1;
+            let cancelled = self
+                .cancel_via(&mut link, &rest)
+                .await
+                .map_err(|error| error.to_string())?;
+            link.close().await;
+            if cancelled.elsewhere.is_empty() {
+                self.judge(&cancelled);
+                return Ok(());
+            }
+            if opened == CANCEL_CONNECTIONS {
+                return Err(format!(
+                    "it runs on another server behind the same address, which {opened} new connections did not reach"
+                ));
+            }
+            rest = cancelled.elsewhere;
+        }
+    }
+
+    /// Nothing can be done about what is not found, and it is no reason to distrust other connections.
+    fn judge(&self, cancelled: &Cancelled<DB::Session>) {
+        if let Some(reason) = cancelled.unsure {
+            tracing::warn!(
+                target = self.target(),
+                reason,
+                "what was dropped may still run on the server"
+            );
+        }
+    }
+
+    async fn cancel_via(
+        &self,
+        via: &mut DB::Connection,
+        sessions: &[DB::Session],
+    ) -> Result<Cancelled<DB::Session>, sqlx::Error> {
+        match self.proxy {
+            Some(_) => {
+                DB::cancel_in_transactions(via, sessions).await?;
+                Ok(Cancelled::all())
+            }
+            None => DB::cancel(via, sessions).await,
+        }
+    }
+}
+
+async fn open<DB: Driver>(options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
+    promptly(DB::port(options), Box::pin(options.connect())).await
 }
 
 /// Says so if it is dropped before it is over.

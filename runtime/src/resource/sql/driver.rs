@@ -4,6 +4,7 @@ use super::{login::Identify, pressure::Pressured, tag::Tag};
 use crate::{config::Proxy, error::ErrorKind, resource::Fitness};
 use futures_util::future::{BoxFuture, ready};
 use sqlx::{ConnectOptions, Connection, Database, Transaction, error::DatabaseError, pool::Pool};
+use std::time::Duration;
 
 /// A database that sqlx speaks to. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
 pub trait Driver:
@@ -80,13 +81,46 @@ pub trait Driver:
         Ok(String::new())
     }
 
+    /// The same options, so that the server notices when this process has vanished without a goodbye;
+    /// `None` if the options cannot say so. A client that is silent for less than `silence` has not vanished.
+    #[must_use]
+    fn monitored(options: &Self::Options, silence: Duration) -> Option<Self::Options> {
+        let _ = (options, silence);
+        None
+    }
+
+    /// Whether a server, or a pooler in front of it, refuses a connection because of what
+    /// [`monitored`](Self::monitored) adds.
+    fn refuses_monitoring(error: &dyn DatabaseError) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Says on an open connection what [`monitored`](Self::monitored) says while one is opened.
+    fn monitor<'c>(
+        connection: &'c mut Self::Connection,
+        options: &'c Self::Options,
+        silence: Duration,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let _ = (connection, options, silence);
+        Box::pin(ready(Ok(())))
+    }
+
     /// The first thing that happens on a new connection, opened with `options` that were
-    /// [`tagged`](Self::tagged).
+    /// [`tagged`](Self::tagged). `silence` is that of [`monitored`](Self::monitored), and `None` where the session
+    /// is not ours alone.
     fn introduce<'c>(
         connection: &'c mut Self::Connection,
         options: &'c Self::Options,
         greeting: &str,
+        silence: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>>;
+
+    /// The session as its reset has identified it, if that is more than was known of it before.
+    fn identified(session: &Self::Session, memory: &Self::Memory) -> Option<Self::Session> {
+        let _ = (session, memory);
+        None
+    }
 
     /// Resolves when everything that was sent has been answered: at once, and without a byte on the
     /// wire, if nothing is on its way.
@@ -107,7 +141,7 @@ pub trait Driver:
     fn cancel<'c>(
         via: &'c mut Self::Connection,
         sessions: &'c [Self::Session],
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>>;
 
     /// Stops what transactions behind a PgBouncer run whose names are `sessions`, and nothing that runs
     /// before or after them on the same connections of the pooler's.
@@ -139,6 +173,26 @@ pub trait Driver:
 
     /// Whether the server, or a proxy before it, has no room for one more connection right now.
     fn has_no_room(error: &dyn DatabaseError) -> bool;
+}
+
+/// What is left after a server was asked to stop sessions. Those that are not in here were stopped, or have
+/// ended by themselves.
+#[derive(Debug)]
+pub struct Cancelled<Session> {
+    /// Sessions of another server behind the same address.
+    pub(super) elsewhere: Vec<Session>,
+    /// Why others may still be running.
+    pub(super) unsure: Option<&'static str>,
+}
+
+impl<Session> Cancelled<Session> {
+    /// Everything was stopped.
+    pub(super) fn all() -> Self {
+        Self {
+            elsewhere: Vec::new(),
+            unsure: None,
+        }
+    }
 }
 
 /// A socket that does not exist: not being found is no refusal, which sqlx's pool would retry.

@@ -206,6 +206,18 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(kind, what).caused_by(error)
 }
 
+/// The error of a transaction on whose connection a statement is still running, although its handler has
+/// returned `Ok`.
+pub(super) fn statement_dropped<DB: Driver>() -> Error {
+    Error::new(
+        ErrorKind::CommitFailed,
+        format!(
+            "{} did not commit: a statement that the handler dropped before it was done (a timeout, a `select!`) was still running; the transaction is rolled back: await each statement, or return an error",
+            DB::NAME
+        ),
+    )
+}
+
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
         // A Unix socket that is not there is a server that does not listen.

@@ -75,7 +75,13 @@ impl<DB: Driver> Link<DB> {
 
     pub(super) async fn reset(&mut self, longest: Duration) -> bool {
         match &mut self.raw {
-            Some(raw) if self.resets => reset::<DB>(raw, &mut self.memory, longest).await,
+            Some(raw) if self.resets => {
+                let clean = reset::<DB>(raw, &mut self.memory, longest).await;
+                if let Some(session) = DB::identified(&self.session, &self.memory) {
+                    self.session = session;
+                }
+                clean
+            }
             _ => false,
         }
     }

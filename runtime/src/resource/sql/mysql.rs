@@ -1,9 +1,12 @@
 //! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
 
+mod session;
+
+use self::session::MySqlSession;
 use super::{
     advice::is_here,
     db::lend_connection,
-    driver::{Driver, NO_SOCKET, sealed::Sealed},
+    driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::{Identify, Written},
     pressure::{Load, Pressured},
@@ -11,20 +14,20 @@ use super::{
     tag::Tag,
 };
 use crate::{
-    config::Proxy,
+    config::{Proxy, WAIT_TIMEOUT},
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
     resource::Fitness,
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row,
+    ConnectOptions, Connection, MySql, MySqlConnection, Row,
     error::DatabaseError,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode},
     raw_sql,
 };
 use sqlx_core::Url;
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 /// Ends what can be ended, and tells what cannot: MySQL has no `RESET ALL` that leaves prepared
 /// statements alone, but it counts what each session has done.
@@ -53,8 +56,7 @@ impl Sealed for MySql {}
 
 impl Driver for MySql {
     type Options = MySqlConnectOptions;
-    /// `CONNECTION_ID()`
-    type Session = u64;
+    type Session = MySqlSession;
     type Memory = Counters;
 
     const POOL: &'static str = "MySQL pool";
@@ -91,7 +93,7 @@ impl Driver for MySql {
         };
         Ok(format!(
             "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')),\
-             time_zone='{time_zone}',{label}NAMES {}{collate}; SELECT CONNECTION_ID()",
+             time_zone='{time_zone}',{label}NAMES {}{collate}",
             options.get_charset()
         ))
     }
@@ -120,13 +122,13 @@ impl Driver for MySql {
         connection: &'c mut MySqlConnection,
         _: &'c Self::Options,
         greeting: &str,
+        silence: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
-        // Made from the options of a URL, as sqlx itself would.
-        let greeting = raw_sql(AssertSqlSafe(greeting.to_owned()));
-        Box::pin(silently(async move {
-            let row: MySqlRow = greeting.fetch_one(connection).await?;
-            row.try_get(0)
-        }))
+        let greeting = match silence {
+            Some(silence) => format!("{greeting},{}", wait_timeout(silence)),
+            None => greeting.to_owned(),
+        };
+        Box::pin(async move { session::introduce(connection, &greeting, silence.is_some()).await })
     }
 
     fn drain(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
@@ -140,31 +142,8 @@ impl Driver for MySql {
     fn cancel<'c>(
         via: &'c mut MySqlConnection,
         sessions: &'c [Self::Session],
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        let ids: Vec<String> = sessions.iter().map(u64::to_string).collect();
-        // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
-        let alive = format!(
-            "SELECT CAST(ID AS UNSIGNED), COMMAND = 'Sleep' FROM information_schema.PROCESSLIST \
-             WHERE ID <> CONNECTION_ID() AND ID IN ({})",
-            ids.join(", ")
-        );
-        Box::pin(silently(async move {
-            // Nothing but numbers.
-            let alive: Vec<MySqlRow> = raw_sql(AssertSqlSafe(alive)).fetch_all(&mut *via).await?;
-            for row in alive {
-                let (id, sleeps): (u64, bool) = (row.try_get(0)?, row.try_get(1)?);
-                // What was sent last may not even have been read: then the session ends before it begins.
-                let what = if sleeps { "CONNECTION" } else { "QUERY" };
-                let killed = raw_sql(AssertSqlSafe(format!("KILL {what} {id}")))
-                    .execute(&mut *via)
-                    .await;
-                match killed {
-                    Err(error) if !has_gone(&error) => return Err(error),
-                    _ => {}
-                }
-            }
-            Ok(())
-        }))
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>> {
+        Box::pin(session::cancel(via, sessions))
     }
 
     fn reset<'c>(
@@ -290,12 +269,11 @@ impl Pressured for MySql {
     }
 }
 
-/// Whether there was no session to stop any more: unknown thread id.
-fn has_gone(error: &sqlx::Error) -> bool {
-    let database = error.as_database_error();
-    database
-        .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
-        .is_some_and(|error| error.number() == 1094)
+/// An assignment for how long a session may idle before the server ends it, which gives back the locks of a
+/// client that has vanished. A shorter time of the server's own stays.
+fn wait_timeout(silence: Duration) -> String {
+    let seconds = (WAIT_TIMEOUT + silence).as_secs();
+    format!("wait_timeout=LEAST(@@wait_timeout,{seconds})")
 }
 
 lend_connection!(MySqlConnection, MySql);

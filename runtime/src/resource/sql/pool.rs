@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config::{Close, Defaults, POOL_QUIET, QUIET},
     error::{Error, ErrorKind},
+    lifecycle::time_left,
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
 use futures_util::future::{BoxFuture, Either, join_all, select};
@@ -295,8 +296,12 @@ impl<DB: Driver> Resource for SqlPool<DB> {
     }
 
     async fn settle(&self) -> Fitness {
-        let until = Instant::now() + self.state.settings.reserve.saturating_sub(QUIET);
-        let all_back = timeout(POOL_QUIET, self.is_quiet()).await.is_ok();
+        let reserve = self.state.settings.reserve.saturating_sub(QUIET);
+        let left = time_left().map_or(reserve, |left| left.min(reserve));
+        let until = Instant::now() + left;
+        // Where little time is left, it is for cancelling.
+        let patience = POOL_QUIET.min(left / 4);
+        let all_back = timeout(patience, self.is_quiet()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
             self.state.rest();
@@ -325,12 +330,18 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let longest = self.state.settings.ping;
         let resetting = idle.into_iter().map(async |mut connection| {
             let mut memory = DB::Memory::default();
-            if !link::reset::<DB>(&mut connection, &mut memory, longest).await {
-                self.state.one_less();
-                drop(connection.detach());
+            if link::reset::<DB>(&mut connection, &mut memory, longest).await {
+                let again = self.state.monitor_again(&mut connection);
+                if timeout(longest, again).await.is_ok() {
+                    return Some(memory);
+                }
             }
+            self.state.one_less();
+            drop(connection.detach());
+            None
         });
-        join_all(resetting).await;
+        let kept = join_all(resetting).await;
+        self.state.identify(kept.iter().flatten());
         self.is_quiet().await;
         match self.state.settings.close {
             Close::Pressure => self.ask_for_room().await,
@@ -360,6 +371,9 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         } else if timeout(QUIET, closing).await.is_err() {
             // What comes back later is dropped.
             self.abandon();
+        } else {
+            // sqlx's pool opens its connections itself, and could not go on without.
+            self.state.learn_monitoring().await;
         }
     }
 

@@ -215,7 +215,7 @@ async fn begin(lent: &mut Lent<Postgres>, proxy: Option<Proxy>) -> Result<(), sq
     }
     let begin = match proxy {
         Some(Proxy::PgBouncer) => {
-            let name = literal(lent.session());
+            let name = literal(lent.session().name());
             format!("BEGIN; SET LOCAL application_name ={name}")
         }
         _ => "BEGIN".to_owned(),

@@ -1,9 +1,13 @@
 //! PostgreSQL: `&PgPool`, `&Db<Postgres>` and `&mut PgConnection`.
 
+mod monitor;
+mod session;
+
+use self::session::{Backend, PgSession};
 use super::{
     advice::is_here,
     db::lend_connection,
-    driver::{Driver, NO_SOCKET, sealed::Sealed},
+    driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::{Identify, Written},
     pressure::{Load, Pressured},
@@ -23,7 +27,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgRow, PgSslMode},
     raw_sql,
 };
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, time::Duration};
 use tokio::time::sleep;
 
 /// The longest `application_name`: PostgreSQL's `NAMEDATALEN` less one.
@@ -34,6 +38,8 @@ const LONGEST_NAME: usize = 63;
 pub struct Knowledge {
     /// sqlx has asked for the database's own types.
     pub(super) types: bool,
+    /// Which process of the server it is.
+    backend: Option<Backend>,
 }
 
 /// One message, one answer. Everything of `DISCARD ALL` except for the prepared statements, which sqlx
@@ -52,9 +58,7 @@ impl Sealed for Postgres {}
 
 impl Driver for Postgres {
     type Options = PgConnectOptions;
-    /// The session's `application_name`, which no other session has: it is known without a round
-    /// trip, and other than a port it is the same on both sides of a NAT or a proxy.
-    type Session = Arc<str>;
+    type Session = PgSession;
     type Memory = Knowledge;
 
     const POOL: &'static str = "PostgreSQL pool";
@@ -107,13 +111,42 @@ impl Driver for Postgres {
         }
     }
 
+    fn monitored(options: &Self::Options, silence: Duration) -> Option<Self::Options> {
+        monitor::in_options(options, silence)
+    }
+
+    fn refuses_monitoring(error: &dyn DatabaseError) -> bool {
+        monitor::is_refused(error)
+    }
+
+    fn monitor<'c>(
+        connection: &'c mut PgConnection,
+        options: &'c Self::Options,
+        silence: Duration,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let Some(sql) = monitor::in_sql(options, silence, connection.server_version_num()) else {
+            return Box::pin(ready(Ok(())));
+        };
+        // Nothing but numbers.
+        let setting = raw_sql(AssertSqlSafe(sql));
+        Box::pin(silently(async move {
+            setting.execute(connection).await.map(drop)
+        }))
+    }
+
     fn introduce<'c>(
         _: &'c mut PgConnection,
         options: &'c Self::Options,
         _: &str,
+        _: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
         let name = options.get_application_name().unwrap_or_default();
-        Box::pin(ready(Ok(name.into())))
+        Box::pin(ready(Ok(PgSession::named(name))))
+    }
+
+    fn identified(session: &Self::Session, memory: &Knowledge) -> Option<Self::Session> {
+        let backend = memory.backend?;
+        (!session.is(backend)).then(|| session.with(backend))
     }
 
     fn drain(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
@@ -127,25 +160,15 @@ impl Driver for Postgres {
     fn cancel<'c>(
         via: &'c mut PgConnection,
         sessions: &'c [Self::Session],
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        let names: Vec<String> = sessions.iter().map(|name| literal(name)).collect();
-        // What was sent last may not even have been read: then the session ends before it begins.
-        let cancel = format!(
-            "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END \
-             FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name IN ({})",
-            names.join(", ")
-        );
-        Box::pin(silently(async move {
-            // The names are ours, and quoted.
-            raw_sql(AssertSqlSafe(cancel)).execute(via).await.map(drop)
-        }))
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>> {
+        Box::pin(session::cancel(via, sessions))
     }
 
     fn cancel_in_transactions<'c>(
         via: &'c mut PgConnection,
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        let names: Vec<String> = sessions.iter().map(|name| literal(name)).collect();
+        let names: Vec<String> = sessions.iter().map(|one| literal(one.name())).collect();
         // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
         // long as it runs, and the pooler gives its connection to nobody else.
         let cancel = format!(
@@ -168,11 +191,19 @@ impl Driver for Postgres {
 
     fn reset<'c>(
         connection: &'c mut PgConnection,
-        _: &'c mut Knowledge,
+        memory: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         // Where no transaction is open, the server says so in a warning, which sqlx would log.
         Box::pin(silently(async move {
-            raw_sql(RESET).execute(connection).await?;
+            if memory.backend.is_some() {
+                raw_sql(RESET).execute(connection).await?;
+            } else {
+                // A session can be renamed, and its name be copied: from now on it is known for what it is.
+                let sql = AssertSqlSafe(format!("{RESET}; SELECT {}", session::BACKEND));
+                let rows = raw_sql(sql).fetch_all(connection).await?;
+                let last = rows.last().ok_or(sqlx::Error::RowNotFound)?;
+                memory.backend = Some(Backend::read(last, 0)?);
+            }
             Ok(Fitness::Fit)
         }))
     }

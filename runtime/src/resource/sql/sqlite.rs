@@ -2,7 +2,7 @@
 
 use super::{
     db::lend_connection,
-    driver::{Driver, sealed::Sealed},
+    driver::{Cancelled, Driver, sealed::Sealed},
     login::{Identify, Written},
     pressure::{Load, Pressured},
     silent::silently,
@@ -27,6 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 /// What outlives a statement: objects in the temporary schema, and attached databases.
@@ -79,6 +80,7 @@ impl Driver for Sqlite {
         connection: &'c mut SqliteConnection,
         _: &'c Self::Options,
         _: &str,
+        _: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
         Box::pin(async move {
             let interrupted = Arc::new(AtomicBool::new(false));
@@ -111,12 +113,12 @@ impl Driver for Sqlite {
     fn cancel<'c>(
         _: &'c mut SqliteConnection,
         sessions: &'c [Self::Session],
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>> {
         Box::pin(async move {
             for session in sessions {
                 Self::interrupt(session);
             }
-            Ok(())
+            Ok(Cancelled::all())
         })
     }
 

@@ -1,8 +1,10 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use super::{SqlPool, driver::Driver, fault};
+use super::{SqlPool, driver::Driver, fault, link::becomes_quiet};
 use crate::{
+    config::DROPPED_STATEMENT,
     error::Error,
+    lifecycle::set_committing,
     resource::{Acquire, Exclusive, Fate, Outcome},
 };
 use sqlx::Transaction;
@@ -36,13 +38,23 @@ impl<DB: Driver> Exclusive for OwnTransaction<DB> {
     }
 
     async fn conclude(loan: &mut Self::Loan, outcome: Outcome) -> Result<(), Error> {
-        match (loan.transaction.take(), outcome) {
-            (Some(OwnTransaction(transaction)), Outcome::Succeeded) => DB::commit(transaction)
-                .await
-                .map_err(fault::not_committed::<DB>),
-            // The pool sees the rollback through, and the *finally* waits for the pool.
-            (_, _) => Ok(()),
+        // The pool sees the rollback through, and the *finally* waits for the pool.
+        let Some(OwnTransaction(mut transaction)) = loan.transaction.take() else {
+            return Ok(());
+        };
+        if outcome != Outcome::Succeeded {
+            return Ok(());
         }
+        set_committing(false);
+        // A `COMMIT` would wait for a statement that the handler has dropped, and make half of it last. The
+        // *finally* cancels it.
+        if !becomes_quiet::<DB>(&mut transaction, DROPPED_STATEMENT).await {
+            return Err(fault::statement_dropped::<DB>());
+        }
+        set_committing(true);
+        DB::commit(transaction)
+            .await
+            .map_err(fault::not_committed::<DB>)
     }
 
     async fn put_back(_: &SqlPool<DB>, loan: Self::Loan, _: Fate) {

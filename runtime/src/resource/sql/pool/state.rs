@@ -27,7 +27,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The most sessions that a pool remembers: many times what it has at once, and little memory.
 const SESSIONS: usize = 1_024;
@@ -43,6 +43,10 @@ pub(super) struct State<DB: Driver> {
     acquire: Acquire,
     /// Of the connections that were opened, some of which may have gone.
     sessions: Mutex<Vec<DB::Session>>,
+    /// Some connections were told how they are to be monitored when they were open.
+    by_statement: AtomicBool,
+    /// Of those that are kept, as their resets have identified them.
+    identified: Mutex<Vec<DB::Session>>,
     /// A connection came back in the middle of a statement, which may still run on the server.
     strayed: AtomicBool,
     /// Kept for the next invocation: nobody may use it.
@@ -96,6 +100,8 @@ impl<DB: Driver> State<DB> {
             address,
             acquire,
             sessions: Mutex::default(),
+            by_statement: AtomicBool::new(false),
+            identified: Mutex::default(),
             strayed: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             barred: AtomicBool::new(false),
@@ -126,6 +132,10 @@ impl<DB: Driver> State<DB> {
         }
         let session = self.address.introduce(connection, &options).await?;
         self.remember(session);
+        if self.address.monitors_by_statement(&options) {
+            self.by_statement.store(true, Ordering::Release);
+            self.address.monitor(connection, &options).await;
+        }
         self.live.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -157,7 +167,39 @@ impl<DB: Driver> State<DB> {
     }
 
     pub(super) fn sessions(&self) -> Vec<DB::Session> {
-        lock(&self.sessions).clone()
+        let mut all = lock(&self.sessions).clone();
+        all.extend(lock(&self.identified).iter().cloned());
+        all
+    }
+
+    /// Says once more what a reset has undone.
+    pub(super) async fn monitor_again(&self, connection: &mut DB::Connection) {
+        if self.by_statement.load(Ordering::Acquire) {
+            self.address.monitor(connection, &self.options()).await;
+        }
+    }
+
+    /// What has just been reset is all that there is.
+    pub(super) fn identify<'m>(&self, kept: impl Iterator<Item = &'m DB::Memory>) {
+        // They have the same name.
+        let Some(session) = lock(&self.sessions).first().cloned() else {
+            return;
+        };
+        *lock(&self.identified) = kept
+            .filter_map(|memory| DB::identified(&session, memory))
+            .collect();
+    }
+
+    pub(super) async fn learn_monitoring(&self) {
+        // Nobody has been connected: there is nothing to be told about the next time.
+        if lock(&self.sessions).is_empty() {
+            return;
+        }
+        let options = self.options();
+        let acquire = self.acquire.restarted();
+        let learning = Box::pin(self.address.learn_monitoring(&acquire, &options));
+        // Not worth more: without it, each new connection takes a round trip longer.
+        let _ = timeout(QUIET, learning).await;
     }
 
     pub(super) fn have_all_left(&self) -> bool {

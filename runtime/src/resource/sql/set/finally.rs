@@ -3,13 +3,14 @@
 use super::{Idle, Lent, Phase, Set};
 use crate::{
     config::{Close, QUIET},
+    lifecycle::time_left,
     resource::{
         Fate, Fitness,
         sql::{advice, driver::Driver, link::Link, pressure},
     },
 };
 use futures_util::future::join_all;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 impl<DB: Driver> Set<DB> {
@@ -47,13 +48,17 @@ impl<DB: Driver> Set<DB> {
     /// Waits until every connection is back, and stops on the server what is not.
     pub(in crate::resource::sql) async fn settle(self: &Arc<Self>) -> Fitness {
         // Putting back has had its time to become quiet already.
-        let until = Instant::now() + self.settings.reserve.saturating_sub(QUIET);
-        let all_back = timeout(QUIET, self.all_back()).await.is_ok();
+        let reserve = self.settings.reserve.saturating_sub(QUIET);
+        let left = time_left().map_or(reserve, |left| left.min(reserve));
+        let until = Instant::now() + left;
+        // Where little time is left, it is for cancelling.
+        let patience = QUIET.min(left / 4);
+        let all_back = timeout(patience, self.all_back()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
             self.rest();
         }
-        self.quieten_idle().await;
+        self.quieten_idle(patience).await;
         let sessions = self.sessions_to_stop();
         if !sessions.is_empty() {
             self.stop(&sessions, all_back, until).await;
@@ -98,14 +103,14 @@ impl<DB: Driver> Set<DB> {
     }
 
     /// Lets what idles come to an end with what is still on its way.
-    async fn quieten_idle(&self) {
+    async fn quieten_idle(&self, longest: Duration) {
         let unsettled: Vec<Idle<DB>> = self
             .lock()
             .idle
             .extract_if(.., |idle| idle.unsettled)
             .collect();
         let settling = unsettled.into_iter().map(async |idle: Idle<DB>| {
-            if let Some(link) = self.quietened(idle.link, QUIET).await {
+            if let Some(link) = self.quietened(idle.link, longest).await {
                 self.lock().idle.push(Idle {
                     link,
                     unsettled: false,
