@@ -284,8 +284,21 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
+            /// With time to cancel on a machine that is busy with other things.
+            #[db_handler(close = "always", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            async fn patient_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            #[db_handler(close = "never", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            async fn patient_never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
             pub(super) async fn run(close: &str) -> Result<(), Error> {
                 match close {
+                    "patient_always" => database!(@run patient_always),
+                    "patient_never" => database!(@run patient_never),
                     "always" => database!(@run always),
                     "on_error" => database!(@run on_error),
                     "never" => database!(@run never),
@@ -306,8 +319,19 @@ macro_rules! database {
                 Err(_) => Ok(json!([GIVEN_UP])),
             }
         }
+        if let Ok(steps) = env::var("ALONE") {
+            return alone($handler(LambdaEvent::new(serde_json::from_str(&steps)?, Context::default()))).await;
+        }
         db_handler::run(caller).await
     }};
+}
+
+/// A handler that is called without `run`, and dropped.
+async fn alone(handler: impl Future<Output = Result<Value, Error>>) -> Result<(), Error> {
+    let _ = timeout(Duration::from_secs(2), handler).await;
+    println!("dropped");
+    sleep(Duration::from_secs(20)).await;
+    Ok(())
 }
 
 database!(postgres: Postgres, PgPool, PgConnection);

@@ -2,10 +2,11 @@
 
 use db_handler::{
     Error, LambdaEvent, db_handler,
-    sqlx::{self, AssertSqlSafe},
+    sqlx::{self, AssertSqlSafe, Connection},
 };
 use serde::Deserialize;
-use std::{env, future::pending};
+use std::{env, future::pending, time::Duration};
+use tokio::time::timeout;
 
 #[derive(Deserialize)]
 struct Deed {
@@ -23,6 +24,12 @@ enum Then {
     Fail,
     Panic,
     WaitForEver,
+    /// Drops `sql` after 200 ms, and succeeds.
+    Drop,
+    /// The same 100 ms before it is stopped, where it has 1.5 s.
+    DropLate,
+    /// Drops a savepoint around another `sql`, and succeeds.
+    Savepoint,
 }
 
 macro_rules! handlers {
@@ -32,7 +39,17 @@ macro_rules! handlers {
             use db_handler::sqlx::$transaction;
 
             async fn transact(deed: Deed, db: &mut $transaction<'_>) -> Result<i64, Error> {
-                let _ = sqlx::raw_sql(AssertSqlSafe(deed.sql))
+                if let Then::Drop | Then::DropLate = deed.then {
+                    let ms = if let Then::Drop = deed.then {
+                        200
+                    } else {
+                        1_150
+                    };
+                    let query = sqlx::raw_sql(AssertSqlSafe(deed.sql)).execute(&mut **db);
+                    let _ = timeout(Duration::from_millis(ms), query).await;
+                    return Ok(0);
+                }
+                let _ = sqlx::raw_sql(AssertSqlSafe(deed.sql.clone()))
                     .execute(&mut **db)
                     .await;
                 match deed.then {
@@ -44,6 +61,15 @@ macro_rules! handlers {
                     Then::Fail => Err(Error::other("told to fail")),
                     Then::Panic => panic!("told to panic"),
                     Then::WaitForEver => pending().await,
+                    Then::Savepoint => {
+                        let mut inner = (**db).begin().await?;
+                        sqlx::raw_sql(AssertSqlSafe(deed.sql))
+                            .execute(&mut *inner)
+                            .await?;
+                        // Its rollback is on its way when the transaction is to be committed.
+                        Ok(0)
+                    }
+                    Then::Drop | Then::DropLate => Ok(0),
                 }
             }
 

@@ -17,6 +17,8 @@ pub enum Pooler {
     Plain,
     /// The one of Debian 13, 1.24, with `max_prepared_statements`.
     Tracking,
+    /// The one of Debian 12, which pools sessions, for clients that know nothing of it.
+    Session,
 }
 
 const PLAIN: Programs = Programs {
@@ -101,10 +103,16 @@ impl Start {
             servers,
             clients,
         } = self;
-        let (program, tracking) = match pooler {
+        let (program, more) = match pooler {
             Pooler::Plain => {
                 let [program] = PLAIN.find();
-                (program, "")
+                (program, "pool_mode = transaction\n")
+            }
+            Pooler::Session => {
+                let [program] = PLAIN.find();
+                let lenient =
+                    "pool_mode = session\nignore_startup_parameters = extra_float_digits\n";
+                (program, lenient)
             }
             Pooler::Tracking => {
                 let is_there = fs::exists(TRACKING).is_ok_and(|there| there);
@@ -112,7 +120,10 @@ impl Start {
                     is_there,
                     "these tests need {TRACKING}: run tests/get-pgbouncer"
                 );
-                (TRACKING.into(), "max_prepared_statements = 200\n")
+                (
+                    TRACKING.into(),
+                    "pool_mode = transaction\nmax_prepared_statements = 200\n",
+                )
             }
         };
         let workplace = Workplace::create("pgbouncer");
@@ -123,9 +134,9 @@ impl Start {
         let settings = folder.join("settings");
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n\
+             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n\
              default_pool_size = {servers}\nmax_client_conn = {clients}\nlog_connections = 0\nlog_disconnections = 0\n\
-             {tracking}",
+             {more}",
             users = users.display(),
         );
         fs::write(&settings, text).expect("room for settings");

@@ -2,10 +2,12 @@
 //! single connection, each on PostgreSQL, MariaDB and SQLite, seen from the platform and the server.
 
 mod burst;
+mod cancelled;
 mod handle;
 mod nodelay;
 mod reset;
 mod silence;
 mod stopped;
 mod thaw;
+mod vanished;
 mod world;
