@@ -113,12 +113,10 @@ async fn failed_cancellation_is_logged_with_its_reason() {
     for kind in KINDS {
         let database = server.fresh_database().await;
         let world = World::of(Product::Postgres, Some(database));
-        let running = world.start(kind, "always").await;
+        let running = world.start(kind, "patient_always").await;
         let endless = Product::Postgres.endless();
-        // Connected first, so that the query runs by the time it is dropped.
-        let ask = json!({ "ask": Product::Postgres.session() });
-        let give_up = json!({ "give_up": { "sql": endless, "ms": 1_000 } });
-        running.succeed(json!([ask, give_up])).await;
+        let steps = json!([{ "give_up": { "sql": endless, "ms": 3_000 } }]);
+        running.succeed(steps).await;
         world.wait_for_log("could not be stopped").await;
         let log = world.log();
         let line = log
@@ -147,15 +145,22 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
             &unmonitored(&database),
         )
         .await;
-        let session = running.ask(Product::Postgres.session()).await;
         let endless = Product::Postgres.endless();
         let steps = json!([
             { "ask": Product::Postgres.session() },
             { "run": RENAME },
-            { "give_up": { "sql": endless, "ms": 300 } },
+            { "give_up": { "sql": endless, "ms": 1_000 } },
         ]);
-        let answers = running.succeed(steps).await;
-        assert_eq!(answers[0], session, "{kind}: it was kept");
+        // On a busy machine a connection may not be reset in time to be kept.
+        for attempt in 1.. {
+            assert!(attempt <= 5, "{kind}: it is never kept");
+            let session = running.ask(Product::Postgres.session()).await;
+            let answers = running.succeed(steps.clone()).await;
+            if answers[0] == session {
+                break;
+            }
+            database.terminate_connections().await;
+        }
         is_cancelled(&database, kind).await;
         running.end().await;
     }
@@ -272,10 +277,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
         )
         .await;
         let endless = Product::MariaDb.endless();
-        let steps = json!([
-            { "ask": Product::MariaDb.session() },
-            { "give_up": { "sql": endless, "ms": 8_000 } },
-        ]);
+        let steps = json!([{ "give_up": { "sql": endless, "ms": 8_000 } }]);
         let disguising = async {
             wait_for(
                 "the query",

@@ -5,10 +5,13 @@ no reset. A socket filter does that without any privilege (Linux).
 """
 
 import ctypes
+import fcntl
 import socket
 import struct
 import sys
+import termios
 import threading
+import time
 
 SO_ATTACH_FILTER = 26
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
@@ -22,6 +25,10 @@ def pump(source, sink):
             sink.sendall(data)
     except OSError:
         pass
+
+
+def unacknowledged(server):
+    return struct.unpack("i", fcntl.ioctl(server, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def relay(listener, port):
@@ -38,6 +45,9 @@ threading.Thread(target=relay, args=(listener, int(sys.argv[1])), daemon=True).s
 print(listener.getsockname()[1], flush=True)
 sys.stdin.readline()
 for server in servers:
+    # What the server has not acknowledged would be sent again and again: a sign of life.
+    while unacknowledged(server):
+        time.sleep(0.001)
     program = ctypes.create_string_buffer(DROP_ALL)
     server.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 print("silent", flush=True)

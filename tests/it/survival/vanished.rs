@@ -109,11 +109,8 @@ async fn query_on_a_silent_network_ends_within_a_minute() {
         .env("DATABASE_URL", database.url().replace(&there, &here))
         .arg(json!([{ "ask": "SELECT pg_sleep(600)::text" }]).to_string())
         .start();
-    let started = Instant::now();
     database.wait_until_running(1).await;
-    let ran = started.elapsed();
     relay.vanish().await;
-    eprintln!("ran after {ran:?}, silent after {:?}", started.elapsed());
     let from = Instant::now();
     while !database.running_queries().await.is_empty() {
         assert!(
