@@ -65,8 +65,7 @@ async fn body_is_stopped_before_the_deadline_and_cleaned_up_after() {
 #[tokio::test]
 async fn simulator_counts_a_broken_transfer_as_failed() {
     let database = postgres().fresh_database().await;
-    let sandbox = Sandbox::new(Simulated::new(FUNCTION))
-        .env("FUNCTION", "streaming")
+    let sandbox = Sandbox::new(Simulated::new(FUNCTION).env("FUNCTION", "streaming"))
         .timeout(SHORT)
         .database("DATABASE_URL", database.url())
         .expect("a URL with a host");

@@ -226,7 +226,7 @@ async fn the_name_of_a_secret_may_stand_in_a_variable() {
         .await
         .expect("moto takes it");
     let arn = created.arn().expect("its ARN");
-    let url = aws().url().to_string();
+    let url = aws().url().clone();
     let variables = [
         ("DB_SECRET_ARN", arn),
         ("AWS_REGION", Aws::REGION),

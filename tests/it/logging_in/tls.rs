@@ -143,7 +143,8 @@ async fn mongodbs_password_goes_to_another_machine_over_tls_unless_the_url_says_
     let here = format!("127.0.0.1:{}", mongodb().port());
     let url = mongodb().fresh_url().replace(&here, &address.to_string());
     let insert = async |url: &str| {
-        let function = local(Path::new(env!("CARGO_BIN_EXE_mongodb_function")))
+        let function = local(Path::new(crate::FUNCTION))
+            .env("FUNCTION", "mongodb")
             .env("HANDLER", "kept")
             .env("MONGODB_URI", url);
         call(function, &[json!({ "do": "insert" })]).await

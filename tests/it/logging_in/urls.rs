@@ -4,7 +4,7 @@ use super::login::{assert_in, assert_refused};
 use support::{mariadb, postgres};
 
 /// The password of its user is that of the server's URL, with a path in the query.
-fn with(url: String, query: &str) -> String {
+fn with(url: &str, query: &str) -> String {
     format!(
         "{}?{query}",
         url.split_once('?').map_or(&*url, |(url, _)| url)
@@ -31,7 +31,7 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
                 "`sslkey`",
             ),
         ] {
-            let url = with(postgres().url(), &query);
+            let url = with(&postgres().url(), &query);
             let message = assert_refused(handler, &url, "InvalidDatabaseUrl", &[word]).await;
             assert!(!message.contains("running"), "{message}");
         }
@@ -52,7 +52,7 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
 
 #[tokio::test]
 async fn an_at_sign_in_a_parameter_is_no_part_of_a_password() {
-    let url = with(postgres().url(), "sslmode=disable&application_name=a@b");
+    let url = with(&postgres().url(), "sslmode=disable&application_name=a@b");
     for handler in ["single", "pool"] {
         assert_in(handler, &url, false).await;
     }
@@ -105,17 +105,17 @@ async fn a_time_zone_does_not_end_the_statement_that_it_stands_in() {
             );
             assert_refused(handler, &url, "InvalidDatabaseUrl", &[named]).await;
         }
-        let url = with(mariadb().url(), "ssl-mode=DISABLED&timezone=-03:00");
+        let url = with(&mariadb().url(), "ssl-mode=DISABLED&timezone=-03:00");
         assert_in(handler, &url, false).await;
     }
 }
 
 #[tokio::test]
 async fn a_mode_that_there_is_not_is_named() {
-    let url = with(postgres().url(), "sslmode=verify_full");
+    let url = with(&postgres().url(), "sslmode=verify_full");
     let words = ["`sslmode` is none of disable, allow"];
     assert_refused("single", &url, "InvalidDatabaseUrl", &words).await;
-    let url = with(mariadb().url(), "ssl-mode=require");
+    let url = with(&mariadb().url(), "ssl-mode=require");
     let words = ["`ssl-mode` is none of DISABLED, PREFERRED"];
     assert_refused("mysql_single", &url, "InvalidDatabaseUrl", &words).await;
 }

@@ -168,6 +168,10 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
 
 /// A session of another role that copies the name is not touched, and does not keep ours from being found.
 #[tokio::test]
+#[allow(
+    clippy::async_yields_async,
+    reason = "the other query goes on meanwhile"
+)]
 async fn copy_of_the_name_by_another_role_changes_nothing() {
     let server = Postgres::builder().start();
     let mut admin = server.admin().await;
@@ -259,6 +263,10 @@ async fn id(connection: &mut MySqlConnection) -> u64 {
 
 /// Behind a balanced address, another server has a session with the same `CONNECTION_ID()`.
 #[tokio::test]
+#[allow(
+    clippy::async_yields_async,
+    reason = "the other query goes on meanwhile"
+)]
 async fn kill_reaches_the_right_server_behind_a_balanced_address() {
     for kind in KINDS {
         let (ours, others) = (MariaDb::builder().start(), MariaDb::builder().start());

@@ -207,10 +207,10 @@ async fn refused_settings_are_left_out() {
             .env("HANDLER", format!("postgres/{kind}/always"))
             .env("DATABASE_URL", bouncer.url(&database));
         let called = call(function, &events).await;
-        let served = json!(["served"]);
+        let reply = json!(["served"]);
         assert_eq!(
             called.answers,
-            [served.clone(), served.clone(), served],
+            [reply.clone(), reply.clone(), reply],
             "{kind}: {}",
             called.log
         );
