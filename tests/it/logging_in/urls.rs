@@ -7,7 +7,7 @@ use support::{mariadb, postgres};
 fn with(url: &str, query: &str) -> String {
     format!(
         "{}?{query}",
-        url.split_once('?').map_or(&*url, |(url, _)| url)
+        url.split_once('?').map_or(url, |(url, _)| url)
     )
 }
 
@@ -38,12 +38,12 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
     }
     for handler in ["mysql_single", "mysql_pool"] {
         let url = with(
-            mariadb().url(),
+            &mariadb().url(),
             &format!("ssl-mode=VERIFY_CA&ssl-ca={no_file}"),
         );
         assert_refused(handler, &url, "InvalidDatabaseUrl", &[no_file, "`ssl-ca`"]).await;
         let url = with(
-            mariadb().url(),
+            &mariadb().url(),
             &format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={maria}"),
         );
         assert_in(handler, &url, true).await;
@@ -75,7 +75,7 @@ async fn of_an_unknown_parameter_only_the_name_is_logged() {
         ),
     ] {
         // That no value is shown, all of these calls look at.
-        let called = assert_in(handler, &with(url, query), false).await;
+        let called = assert_in(handler, &with(&url, query), false).await;
         let said = called.log.lines().filter(|line| line.contains("passwd"));
         assert_eq!(said.count(), 1, "{}", called.log);
     }
@@ -100,7 +100,7 @@ async fn a_time_zone_does_not_end_the_statement_that_it_stands_in() {
     for handler in ["mysql_single", "mysql_pool"] {
         for (value, named) in [(r"\',@stray:='yes'%23", "timezone"), (r"%5C'", "timezone")] {
             let url = with(
-                mariadb().url(),
+                &mariadb().url(),
                 &format!("ssl-mode=DISABLED&timezone={value}"),
             );
             assert_refused(handler, &url, "InvalidDatabaseUrl", &[named]).await;
