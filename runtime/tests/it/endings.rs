@@ -1,6 +1,6 @@
 //! However a handler ends, its *finally* runs, and after an abnormal end nothing is used again.
 
-use crate::fake::{self, FakeEvent, exclusive, poll_once, shared};
+use crate::fake::{self, FakeEvent, exclusive, let_cleanups_run, poll_once, shared};
 use db_handler::{
     __private::{Close, Config, Site},
     Error, ErrorKind,
@@ -190,6 +190,7 @@ async fn a_dropped_handler_leaves_nothing_behind() {
         poll_once(&mut running).await;
         assert_eq!(script.log(), ["open"]);
     }
+    let_cleanups_run().await;
     let log = script.log();
     assert_eq!(log.last().map(String::as_str), Some("gone"), "{log:?}");
     succeed(site).await;

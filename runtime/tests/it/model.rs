@@ -3,7 +3,7 @@
 //!
 //! A failure prints its seed; `PROPTEST_RNG_SEED=<seed>` repeats it.
 
-use crate::fake::{FakeEvent, Script, shared};
+use crate::fake::{FakeEvent, Script, let_cleanups_run, shared};
 use db_handler::{
     __private::{Close, Config, Site},
     Error, ErrorKind,
@@ -266,6 +266,7 @@ async fn live(close: Close, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
                 model.end(who, Some(how));
                 world.end(who, how);
+                let_cleanups_run().await;
             }
             Step::Pass { ms } => {
                 advance(Duration::from_millis(ms)).await;

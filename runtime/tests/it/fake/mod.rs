@@ -359,6 +359,13 @@ macro_rules! site {
     }};
 }
 
+/// Lets the tasks run that clean up after dropped handlers. The clock, if it is paused, stands still.
+pub async fn let_cleanups_run() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Polls `future` once.
 pub async fn poll_once<F: Future + Unpin>(future: &mut F) {
     let _ = futures_util::poll!(future);
