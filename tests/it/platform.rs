@@ -131,7 +131,7 @@ async fn resource_that_cannot_be_opened_is_named_with_its_address() {
     assert_eq!(error_type, "HandlerFailed");
     assert_eq!(
         message,
-        "platform_function::tell: acquire: cannot open ledger at books.example:4711: connection refused"
+        "function::platform::tell: acquire: cannot open ledger at books.example:4711: connection refused"
     );
     assert!(!called.log.contains("hunter2"), "{}", called.log);
 }

@@ -178,13 +178,13 @@ async fn a_failed_statement_that_was_passed_over_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_before_the_commit_is_said_to_be_unknown() {
+async fn connection_lost_before_the_commit_has_committed_nothing() {
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE orders (id INT)").await;
     let world = World::start("postgres/never", database.url()).await;
     let kill = "SELECT pg_terminate_backend(pg_backend_pid())";
-    let words = ["whether it was committed is not known"];
-    world.fails(kill, "succeed", "CommitUnknown", &words).await;
+    let words = ["the connection was lost before COMMIT was sent"];
+    world.fails(kill, "succeed", "CommitFailed", &words).await;
     assert_eq!(world.count().await, 0);
 
     let database = mariadb().fresh_database().await;
@@ -197,7 +197,7 @@ async fn a_connection_lost_before_the_commit_is_said_to_be_unknown() {
         .expect("creates");
     let world = World::start("mariadb/never", database.url()).await;
     let kill = "KILL CONNECTION_ID()";
-    world.fails(kill, "succeed", "CommitUnknown", &words).await;
+    world.fails(kill, "succeed", "CommitFailed", &words).await;
     assert_eq!(world.count().await, 0);
 }
 

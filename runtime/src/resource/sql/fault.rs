@@ -288,6 +288,18 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(kind, what).caused_by(error)
 }
 
+/// The error of a transaction whose connection was lost before its `COMMIT` was sent.
+pub(super) fn lost_before_commit<DB: Driver>(error: sqlx::Error) -> Error {
+    Error::new(
+        ErrorKind::CommitFailed,
+        format!(
+            "{} did not commit: the connection was lost before COMMIT was sent: {error}; the transaction is rolled back",
+            DB::NAME
+        ),
+    )
+    .caused_by(error)
+}
+
 /// The error of a transaction on whose connection a statement is still running, although its handler has
 /// returned `Ok`.
 pub(super) fn statement_dropped<DB: Driver>() -> Error {

@@ -1,17 +1,20 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use super::{SqlPool, driver::Driver, fault, link::becomes_quiet};
+use super::{SqlPool, driver::Driver, fault};
 use crate::{
     config::DROPPED_STATEMENT,
     error::Error,
     lifecycle::set_committing,
     resource::{Acquire, Exclusive, Fate, Outcome},
 };
+use futures_util::FutureExt;
 use sqlx::Transaction;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    panic::AssertUnwindSafe,
 };
+use tokio::time::timeout;
 
 /// What a handler's `&mut PgTransaction<'_>`, or a sibling of it, is borrowed from: begun before the handler,
 /// committed when it returns `Ok`, rolled back otherwise. Its connection comes from a pool of its own.
@@ -48,8 +51,12 @@ impl<DB: Driver> Exclusive for OwnTransaction<DB> {
         set_committing(false);
         // A `COMMIT` would wait for a statement that the handler has dropped, and make half of it last. The
         // *finally* cancels it.
-        if !becomes_quiet::<DB>(&mut transaction, DROPPED_STATEMENT).await {
-            return Err(fault::statement_dropped::<DB>());
+        let draining = AssertUnwindSafe(DB::drain(&mut transaction)).catch_unwind();
+        match timeout(DROPPED_STATEMENT, draining).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => return Err(fault::lost_before_commit::<DB>(error)),
+            // sqlx may panic where it has lost its place in the protocol.
+            Ok(Err(_)) | Err(_) => return Err(fault::statement_dropped::<DB>()),
         }
         set_committing(true);
         DB::commit(transaction)
