@@ -22,7 +22,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         "mongodb" => Ok(mongodb::main()?),
         "pressure" => Ok(pressure::main()?),
         "scenario" => Ok(scenario::main()?),
-        "servers" => Ok(servers::main()),
+        "servers" => {
+            servers::main();
+            Ok(())
+        }
         "streaming" => Ok(streaming::main()?),
         "survival" => Ok(survival::main()?),
         "transaction" => Ok(transaction::main()?),

@@ -208,6 +208,7 @@ mod ten_thousand_queries {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn side_by_side_have_their_own_answers() {
+        support::alone();
         all_right("1.18, always", plain::always).await;
         all_right("1.18, never", plain::never).await;
         all_right("1.24, always", tracking::always).await;
@@ -218,6 +219,7 @@ mod ten_thousand_queries {
 /// What the same comes to with plain connections: the tests would see it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_without_a_transaction_is_wrong() {
+    support::alone();
     let behind = Behind::start(Pooler::Plain, SERVERS, 100).await;
     let mut total = Tally::default();
     let callers = join_all((0..AT_ONCE).map(async |caller| {
@@ -317,12 +319,13 @@ mod the_end {
         Ok(0)
     }
 
-    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
+    // A busy machine stops nothing within the usual reserve.
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
     async fn never(event: LambdaEvent<Then>, db: &mut PooledTransaction) -> Result<i64, Error> {
         insert(event.payload, db).await
     }
 
-    #[db_handler(proxy = "pgbouncer", credentials = through_it)]
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, deadline(reserve_ms = 2000))]
     async fn always(event: LambdaEvent<Then>, db: &mut PooledTransaction) -> Result<i64, Error> {
         insert(event.payload, db).await
     }
@@ -365,7 +368,7 @@ mod the_end {
                 continue;
             }
             let begun = Instant::now();
-            let sleeping = handler(event_within(Then::Sleep, Duration::from_millis(700)));
+            let sleeping = handler(event_within(Then::Sleep, Duration::from_millis(2_700)));
             let error = sleeping.await.expect_err("is stopped");
             assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{name}: {error}");
             behind.database.wait_until_running(0).await;

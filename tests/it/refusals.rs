@@ -122,6 +122,7 @@ async fn the_host_is_unknown() {
 
 #[tokio::test]
 async fn the_server_has_no_room() {
+    support::measures_time();
     // Three of PostgreSQL's connections are reserved for superusers.
     let full = Postgres::builder().setting("max_connections", "4").start();
     let database = full.fresh_database().await;

@@ -54,6 +54,7 @@ fn number(variable: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_fails_that_did_not_have_to() {
+    support::alone();
     let invocations = number("SOAK_INVOCATIONS").unwrap_or(600);
     let seed = number("SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now()

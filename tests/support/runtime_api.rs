@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::turn;
 use crate::wait::PATIENCE;
 
 /// What the function asked for or said.
@@ -134,6 +135,7 @@ impl RuntimeApi {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn start() -> Self {
+        turn::beside();
         Self::serve(None).await
     }
 
