@@ -5,7 +5,10 @@ use db_handler::{
     Context, Db, Error, LambdaEvent, db_handler,
     sqlx::{self, AssertSqlSafe, Connection, MySql, Postgres, Sqlite},
 };
-use futures_util::{TryStreamExt, future::try_join_all};
+use futures_util::{
+    TryStreamExt,
+    future::{BoxFuture, try_join_all},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{env, fs::File, sync::Mutex, time::Duration};
@@ -197,6 +200,9 @@ macro_rules! shared {
     };
 }
 
+/// An annotated handler, or what gives it up. Of one type for all of them: `run` is compiled once.
+type Caller = fn(LambdaEvent<Vec<Step>>) -> BoxFuture<'static, Result<Value, Error>>;
+
 macro_rules! database {
     ($module:ident: $database:ident, $pool:ident, $connection:ident) => {
         mod $module {
@@ -255,11 +261,11 @@ macro_rules! database {
             database!(@handlers pool, with_pool, &$pool);
             database!(@handlers single, with_connection, &mut $connection);
 
-            pub(super) async fn run(kind: &str, close: &str) -> Result<(), Error> {
+            pub(super) fn caller(kind: &str, close: &str) -> Result<Caller, Error> {
                 match kind {
-                    "db" => db::run(close).await,
-                    "pool" => pool::run(close).await,
-                    "single" => single::run(close).await,
+                    "db" => db::caller(close),
+                    "pool" => pool::caller(close),
+                    "single" => single::caller(close),
                     other => Err(Error::other(format!("no kind {other}"))),
                 }
             }
@@ -284,18 +290,17 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            pub(super) async fn run(close: &str) -> Result<(), Error> {
+            pub(super) fn caller(close: &str) -> Result<Caller, Error> {
                 match close {
-                    "always" => database!(@run always),
-                    "on_error" => database!(@run on_error),
-                    "never" => database!(@run never),
+                    "always" => Ok(database!(@caller always)),
+                    "on_error" => Ok(database!(@caller on_error)),
+                    "never" => Ok(database!(@caller never)),
                     other => Err(Error::other(format!("no close {other}"))),
                 }
             }
         }
     };
-    (@run $handler:ident) => {{
-        /// The annotated handler, or a caller that gives it up.
+    (@caller $handler:ident) => {{
         async fn caller(event: LambdaEvent<Vec<Step>>) -> Result<Value, Error> {
             let [Step::Dropped { steps, ms }] = event.payload.as_slice() else {
                 return $handler(event).await;
@@ -306,7 +311,7 @@ macro_rules! database {
                 Err(_) => Ok(json!([GIVEN_UP])),
             }
         }
-        db_handler::run(caller).await
+        |event| Box::pin(caller(event))
     }};
 }
 
@@ -332,10 +337,11 @@ pub(crate) async fn main() -> Result<(), Error> {
     log()?;
     let handler = env::var("HANDLER").map_err(Error::other)?;
     let parts: Vec<&str> = handler.split('/').collect();
-    match parts.as_slice() {
-        ["postgres", kind, close] => postgres::run(kind, close).await,
-        ["mariadb", kind, close] => mariadb::run(kind, close).await,
-        ["sqlite", kind, close] => sqlite::run(kind, close).await,
+    let caller = match parts.as_slice() {
+        ["postgres", kind, close] => postgres::caller(kind, close),
+        ["mariadb", kind, close] => mariadb::caller(kind, close),
+        ["sqlite", kind, close] => sqlite::caller(kind, close),
         _ => Err(Error::other("HANDLER is database/kind/close")),
-    }
+    }?;
+    db_handler::run(caller).await
 }
