@@ -1,7 +1,7 @@
 //! The races that the Sequelize guide and the article on MongoDB and Tencent SCF describe, each
 //! against plain sqlx as everyone writes it, and against an annotated handler.
 //!
-//! `EXTENDED=1 cargo test -p db-handler-tests --test it scenarios -- --nocapture | grep '^|'` prints the table.
+//! `EXTENDED=1 cargo test --all-features --test it scenarios -- --nocapture | grep '^|'` prints the table.
 
 use crate::FUNCTION;
 use futures_util::future::join_all;

@@ -142,7 +142,7 @@ fn seen(invocation: &Invocation) -> String {
     }
 }
 
-/// `EXTENDED=1 cargo test -p db-handler-tests --test it situations -- --nocapture | grep '^|'` prints the table.
+/// `EXTENDED=1 cargo test --all-features --test it situations -- --nocapture | grep '^|'` prints the table.
 #[tokio::test]
 async fn the_recipes_situations() {
     support::measures_time();

@@ -1,7 +1,7 @@
 //! What the compiler says to a handler that is written wrong. Those that are written right (`ui/pass`) are tests of the
 //! packages in `users/`, in edition 2021 and in edition 2024: here, trybuild would build every driver a second time for them.
 //!
-//! The texts are the pinned compiler's: `TRYBUILD=overwrite cargo test -p db-handler-ui` renews them.
+//! The texts are the pinned compiler's: `TRYBUILD=overwrite cargo test --all-features --test ui` renews them.
 
 use std::{env, fs, path::Path, process::Command};
 
