@@ -388,6 +388,7 @@ mod the_end {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn commits_on_ok_and_nothing_else_does() {
+        support::measures_time();
         let behind = behind().await;
         let mut owner = behind.direct().await;
         owner

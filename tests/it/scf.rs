@@ -86,6 +86,7 @@ fn epoch_ms() -> u64 {
 
 #[tokio::test]
 async fn errors_panics_and_deadlines_are_reported_and_the_instance_goes_on() {
+    support::measures_time();
     let server = MongoDb::start(false);
     let url = server.fresh_url();
     let environment = started(sandbox(Platform::Scf, "kept", &url)).await;
