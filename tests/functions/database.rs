@@ -1,10 +1,7 @@
 //! A function for the tests: its event says what to do with the database, its first variable says
 //! which handler it is.
 
-use db_handler::{
-    Error, LambdaEvent, db_handler,
-    sqlx::{self, Connection},
-};
+use db_handler::{Error, LambdaEvent, db_handler, sqlx};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{env, time::Duration};
@@ -24,8 +21,6 @@ enum Deed {
     Nothing,
     /// A query that takes this long.
     Sleep { seconds: f64 },
-    /// A query that takes long beside one that fails.
-    TwinOfAFailure,
     /// A statement that the server rejects.
     BadStatement,
     /// An error of the handler's own.
@@ -34,10 +29,6 @@ enum Deed {
     Panic,
     /// Everything that the pool may have, and one more.
     OneTooMany,
-    /// A transaction that is dropped half-way, with an insert into the table `orders`.
-    DropTransaction,
-    /// How many rows the table `orders` has.
-    CountOrders,
 }
 
 macro_rules! handlers {
@@ -76,13 +67,6 @@ macro_rules! handlers {
                         sqlx::query($sleep).bind(seconds).execute(db).await?;
                         json!("awake")
                     }
-                    Deed::TwinOfAFailure => {
-                        tokio::try_join!(
-                            sqlx::query($sleep).bind(30.0).execute(db),
-                            sqlx::query("SELECT no_such_column").execute(db),
-                        )?;
-                        json!("both")
-                    }
                     Deed::BadStatement => {
                         sqlx::query("SELECT no_such_column").execute(db).await?;
                         json!("accepted")
@@ -93,19 +77,6 @@ macro_rules! handlers {
                             held.push(db.acquire().await?);
                         }
                         json!(held.len())
-                    }
-                    Deed::DropTransaction => {
-                        let mut transaction = db.begin().await?;
-                        sqlx::query("INSERT INTO orders VALUES (1)")
-                            .execute(&mut *transaction)
-                            .await?;
-                        json!("dropped")
-                    }
-                    Deed::CountOrders => {
-                        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
-                            .fetch_one(db)
-                            .await?;
-                        json!(count)
                     }
                     other => without(&other)?,
                 })
@@ -119,19 +90,6 @@ macro_rules! handlers {
                     Deed::Sleep { seconds } => {
                         sqlx::query($sleep).bind(seconds).execute(db).await?;
                         json!("awake")
-                    }
-                    Deed::DropTransaction => {
-                        let mut transaction = db.begin().await?;
-                        sqlx::query("INSERT INTO orders VALUES (1)")
-                            .execute(&mut *transaction)
-                            .await?;
-                        json!("dropped")
-                    }
-                    Deed::CountOrders => {
-                        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM orders")
-                            .fetch_one(db)
-                            .await?;
-                        json!(count)
                     }
                     other => without(&other)?,
                 })

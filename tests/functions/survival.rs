@@ -7,7 +7,10 @@ use db_handler::{
     Context, Db, Error, LambdaEvent, db_handler,
     sqlx::{self, AssertSqlSafe, Connection, MySql, Postgres, Sqlite},
 };
-use futures_util::{TryStreamExt, future::try_join_all};
+use futures_util::{
+    TryStreamExt,
+    future::{BoxFuture, try_join_all},
+};
 use hands::Hand;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -225,6 +228,9 @@ macro_rules! shared {
     };
 }
 
+/// An annotated handler, or what gives it up. Of one type for all of them: `run` is compiled once.
+type Caller = fn(LambdaEvent<Vec<Step>>) -> BoxFuture<'static, Result<Value, Error>>;
+
 macro_rules! database {
     ($module:ident: $database:ident, $pool:ident, $connection:ident, $transaction:ident) => {
         mod $module {
@@ -295,12 +301,12 @@ macro_rules! database {
             database!(@handlers single, with_connection, &mut $connection);
             database!(@handlers transaction, with_transaction, &mut $transaction<'_>);
 
-            pub(super) async fn run(kind: &str, close: &str) -> Result<(), Error> {
+            pub(super) fn caller(kind: &str, close: &str) -> Result<Caller, Error> {
                 match kind {
-                    "db" => db::run(close).await,
-                    "pool" => pool::run(close).await,
-                    "single" => single::run(close).await,
-                    "transaction" => transaction::run(close).await,
+                    "db" => db::caller(close),
+                    "pool" => pool::caller(close),
+                    "single" => single::caller(close),
+                    "transaction" => transaction::caller(close),
                     other => Err(Error::other(format!("no kind {other}"))),
                 }
             }
@@ -336,20 +342,19 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            pub(super) async fn run(close: &str) -> Result<(), Error> {
+            pub(super) fn caller(close: &str) -> Result<Caller, Error> {
                 match close {
-                    "patient_always" => database!(@run patient_always),
-                    "patient_never" => database!(@run patient_never),
-                    "always" => database!(@run always),
-                    "on_error" => database!(@run on_error),
-                    "never" => database!(@run never),
+                    "patient_always" => Ok(database!(@caller patient_always)),
+                    "patient_never" => Ok(database!(@caller patient_never)),
+                    "always" => Ok(database!(@caller always)),
+                    "on_error" => Ok(database!(@caller on_error)),
+                    "never" => Ok(database!(@caller never)),
                     other => Err(Error::other(format!("no close {other}"))),
                 }
             }
         }
     };
-    (@run $handler:ident) => {{
-        /// The annotated handler, or a caller that gives it up.
+    (@caller $handler:ident) => {{
         async fn caller(event: LambdaEvent<Vec<Step>>) -> Result<Value, Error> {
             let [Step::Dropped { steps, ms }] = event.payload.as_slice() else {
                 return $handler(event).await;
@@ -360,10 +365,7 @@ macro_rules! database {
                 Err(_) => Ok(json!([GIVEN_UP])),
             }
         }
-        if let Ok(steps) = env::var("ALONE") {
-            return alone($handler(LambdaEvent::new(serde_json::from_str(&steps)?, Context::default()))).await;
-        }
-        db_handler::run(caller).await
+        |event| Box::pin(caller(event))
     }};
 }
 
@@ -397,10 +399,15 @@ pub(crate) async fn main() -> Result<(), Error> {
     log()?;
     let handler = env::var("HANDLER").map_err(Error::other)?;
     let parts: Vec<&str> = handler.split('/').collect();
-    match parts.as_slice() {
-        ["postgres", kind, close] => Box::pin(postgres::run(kind, close)).await,
-        ["mariadb", kind, close] => Box::pin(mariadb::run(kind, close)).await,
-        ["sqlite", kind, close] => Box::pin(sqlite::run(kind, close)).await,
+    let caller = match parts.as_slice() {
+        ["postgres", kind, close] => postgres::caller(kind, close),
+        ["mariadb", kind, close] => mariadb::caller(kind, close),
+        ["sqlite", kind, close] => sqlite::caller(kind, close),
         _ => Err(Error::other("HANDLER is database/kind/close")),
+    }?;
+    if let Ok(steps) = env::var("ALONE") {
+        let steps = serde_json::from_str(&steps)?;
+        return alone(caller(LambdaEvent::new(steps, Context::default()))).await;
     }
+    db_handler::run(caller).await
 }

@@ -116,6 +116,7 @@ mod files {
     /// Ten rotations under load: now the server first, now the file.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_rotation_costs_no_invocation() {
+        support::alone();
         create_role("rotated", "generation-0").await;
         replace(&FILE, &rds_json("rotated", "generation-0"));
         let over = AtomicBool::new(false);

@@ -120,6 +120,7 @@ macro_rules! test_full_server {
     ($name:ident, $server:ident, $holders:ident, $handler:ident, $impatient:ident, $room:ident) => {
         #[tokio::test]
         async fn $name() {
+            support::measures_time();
             // Not part of what is measured.
             LazyLock::force(&$server);
             let labels = join_all((0..3 * $room).map(|_| $handler(event(0.1)))).await;
@@ -132,7 +133,7 @@ macro_rules! test_full_server {
             let holding = $room;
             let held = AtomicUsize::new(0);
             let hold = async {
-                let ended = join_all((0..holding).map(|_| $handler(event(6.0)))).await;
+                let ended = join_all((0..holding).map(|_| $handler(event(4.0)))).await;
                 held.store(ended.len(), Ordering::Relaxed);
             };
             let turned_away = async {

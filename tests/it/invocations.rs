@@ -3,7 +3,6 @@
 use crate::FUNCTION;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
 use std::{collections::HashSet, path::Path, time::Duration};
 use support::{
     Database,
@@ -12,6 +11,7 @@ use support::{
     mariadb, postgres,
     runtime_api::RuntimeApi,
 };
+
 /// A limit that no event of these tests comes near.
 const AMPLE: Duration = Duration::from_secs(60);
 
@@ -180,74 +180,6 @@ async fn an_error_of_the_handler_leaves_a_kept_session_in_use() {
 }
 
 #[tokio::test]
-async fn the_handler_is_stopped_before_the_deadline_and_the_next_event_works() {
-    for (prefix, database) in databases().await {
-        for handler in ["always", "never", "single", "single_kept"] {
-            let running = Running::start(&format!("{prefix}/{handler}"), &database).await;
-            let limit = Duration::from_millis(1_000);
-            let sleep = json!({"do": "sleep", "seconds": 30.0});
-            let answer = running.api.invoke(&sleep, limit).await;
-            assert_eq!(
-                answer.json()["errorType"],
-                "DeadlineExceeded",
-                "{prefix}/{handler}"
-            );
-            running.succeed(&session()).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_query_that_outlives_its_failed_twin_does_not_reach_the_next_event() {
-    for (prefix, database) in databases().await {
-        for handler in ["always", "never"] {
-            let running = Running::start(&format!("{prefix}/{handler}"), &database).await;
-            let answer = running
-                .api
-                .invoke(&json!({"do": "twin_of_a_failure"}), AMPLE)
-                .await;
-            assert_eq!(
-                answer.json()["errorType"],
-                "QueryFailed",
-                "{prefix}/{handler}"
-            );
-            running.succeed(&session()).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_dropped_transaction_is_rolled_back() {
-    for (prefix, database) in databases().await {
-        create_orders(prefix, &database).await;
-        for handler in ["always", "never", "single_kept"] {
-            let events = [
-                json!({"do": "drop_transaction"}),
-                json!({"do": "count_orders"}),
-            ];
-            let called = call(function(&format!("{prefix}/{handler}"), &database), &events).await;
-            assert_eq!(
-                called.answers,
-                [json!("dropped"), json!(0)],
-                "{prefix}/{handler}"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn queries_run_side_by_side() {
-    for (prefix, database) in databases().await {
-        let events = [json!({"do": "side_by_side"})];
-        let called = call(function(&format!("{prefix}/always"), &database), &events).await;
-        let [one, other] = called.answer().as_array().expect("two").as_slice() else {
-            panic!("{called:?}");
-        };
-        assert_ne!(one, other, "{prefix}");
-    }
-}
-
-#[tokio::test]
 async fn each_parameter_has_its_own_database_and_policy() {
     for (prefix, database) in databases().await {
         let replica = match prefix {
@@ -262,27 +194,6 @@ async fn each_parameter_has_its_own_database_and_policy() {
         };
         assert_ne!(first["main"], second["main"], "{prefix}: closed every time");
         assert_eq!(first["replica"], second["replica"], "{prefix}: kept");
-    }
-}
-
-#[tokio::test]
-async fn a_session_that_the_server_ended_in_a_pause_costs_no_invocation() {
-    for (prefix, database) in databases().await {
-        for handler in ["never", "single_kept"] {
-            let running = Running::start(&format!("{prefix}/{handler}"), &database).await;
-            let before = running.succeed(&session()).await;
-            running.api.idle().await;
-            let pause = db_handler::config::TRUST + Duration::from_millis(100);
-            running.function.freeze(pause).await;
-            assert_eq!(
-                database.terminate_connections().await,
-                1,
-                "{prefix}/{handler}"
-            );
-            running.function.thaw().await;
-            let after = running.succeed(&session()).await;
-            assert_ne!(before, after, "{prefix}/{handler}");
-        }
     }
 }
 
@@ -331,20 +242,6 @@ async fn what_a_given_up_call_held_does_not_serve_the_next() {
             panic!("{called:?}");
         };
         assert_ne!(before, after, "{prefix}");
-    }
-}
-
-#[tokio::test]
-async fn encrypted_sessions_work() {
-    for (prefix, database) in databases().await {
-        for handler in ["always", "single_kept"] {
-            let function = local(Path::new(FUNCTION))
-                .env("FUNCTION", "database")
-                .env("HANDLER", format!("{prefix}/{handler}"))
-                .env("DATABASE_URL", database.tls_url());
-            let called = call(function, &[session(), session()]).await;
-            assert_eq!(called.code, Some(0), "{prefix}/{handler}: {called:?}");
-        }
     }
 }
 
@@ -409,21 +306,4 @@ async fn ids(database: &Database) -> Vec<i64> {
         .iter()
         .map(|session| session.id)
         .collect()
-}
-
-async fn create_orders(prefix: &str, database: &Database) {
-    let create = "CREATE TABLE orders (id INT)";
-    if prefix == "postgres" {
-        let mut connection = PgConnection::connect(database.url())
-            .await
-            .expect("connects");
-        connection.execute(create).await.expect("creates");
-        connection.close().await.expect("closes");
-    } else {
-        let mut connection = MySqlConnection::connect(database.url())
-            .await
-            .expect("connects");
-        connection.execute(create).await.expect("creates");
-        connection.close().await.expect("closes");
-    }
 }

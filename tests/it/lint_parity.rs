@@ -25,6 +25,7 @@ type Finding = (u64, u64, String, String);
 
 #[tokio::test]
 async fn an_annotated_function_has_the_lints_of_the_bare_one() {
+    support::alone();
     let output = clippy(&every_lint().await).await;
     let (with, bare) = (findings(&output, "with"), findings(&output, "bare"));
 

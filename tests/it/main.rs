@@ -19,13 +19,17 @@ mod refusals;
 mod scenarios;
 mod scf;
 mod soak;
-mod sqlx_defaults;
 
 mod streams;
 mod support_works;
 mod survival;
 mod transactions;
 mod world;
+
+/// Whether this is the extended run, `tests/run --all`.
+fn extended() -> bool {
+    std::env::var_os("EXTENDED").is_some()
+}
 
 /// The functions that run as a process of their own; the variable `FUNCTION` says which of them it is.
 const FUNCTION: &str = env!("CARGO_BIN_EXE_function");

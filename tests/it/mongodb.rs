@@ -161,6 +161,7 @@ async fn nothing_is_lost_when_the_network_forgets_or_the_server_ends_connections
 
 #[tokio::test]
 async fn what_a_short_freeze_has_killed_is_healed_by_the_drivers_own_retry() {
+    support::measures_time();
     let environment = started("kept", &mongodb().fresh_url()).await;
     assert!(environment.invoke(deed("insert")).await.is_answered());
     environment.apply(Fault::ResetExisting);
@@ -221,6 +222,7 @@ async fn on_error_keeps_after_a_success_and_closes_after_an_error() {
 
 #[tokio::test]
 async fn an_escaped_cursor_does_not_hold_up_the_close() {
+    support::measures_time();
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let environment = started("always", &server.fresh_url()).await;

@@ -100,6 +100,7 @@ async fn with_room_it_is_kept(handler: &str, database: &Database) {
 #[tokio::test]
 async fn in_postgres() {
     const ROOM: usize = 40;
+    support::alone();
     let server = Postgres::builder()
         .setting("max_connections", (ROOM + 3).to_string())
         .start();
@@ -113,6 +114,7 @@ async fn in_postgres() {
 #[tokio::test]
 async fn in_mariadb() {
     const ROOM: usize = 20;
+    support::alone();
     let server = MariaDb::builder()
         .setting("max-connections", ROOM.to_string())
         .start();

@@ -66,6 +66,7 @@ async fn assert_refused_in_the_end(handler: &str, url: &str, error_type: &str, w
 
 #[tokio::test]
 async fn nobody_listens() {
+    support::measures_time();
     let port = refused_port();
     let place = format!("127.0.0.1:{port}/shop");
     for handler in ["postgres/always", "postgres/single", "postgres/boxed"] {
@@ -80,6 +81,7 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn the_password_is_wrong() {
+    support::measures_time();
     let port = postgres().port();
     for handler in ["postgres/always", "postgres/single", "postgres/boxed"] {
         let url = format!("postgres://app:hunter2@127.0.0.1:{port}/postgres");
@@ -96,6 +98,7 @@ async fn the_password_is_wrong() {
 
 #[tokio::test]
 async fn there_is_no_such_database() {
+    support::measures_time();
     let url = with_database(&postgres().url(), "nowhere");
     for handler in ["postgres/always", "postgres/single"] {
         assert_refused(handler, &url, "NoSuchDatabase", &["nowhere"]).await;
@@ -122,6 +125,7 @@ async fn the_host_is_unknown() {
 
 #[tokio::test]
 async fn the_server_has_no_room() {
+    support::measures_time();
     // Three of PostgreSQL's connections are reserved for superusers.
     let full = Postgres::builder().setting("max_connections", "4").start();
     let database = full.fresh_database().await;
@@ -180,6 +184,7 @@ async fn every_connection_is_in_use() {
 
 #[tokio::test]
 async fn a_url_that_cannot_be_used_says_what_is_wrong_with_it() {
+    support::measures_time();
     for (url, error_type, word) in [
         (
             "postgres://app:hunter2@127.0.0.1:port/shop",

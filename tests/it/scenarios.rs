@@ -1,7 +1,7 @@
 //! The races that the Sequelize guide and the article on MongoDB and Tencent SCF describe, each
 //! against plain sqlx as everyone writes it, and against an annotated handler.
 //!
-//! `cargo test -p db-handler-tests --test it scenarios -- --nocapture | grep '^|'` prints the table.
+//! `EXTENDED=1 cargo test --all-features --test it scenarios -- --nocapture | grep '^|'` prints the table.
 
 use crate::FUNCTION;
 use futures_util::future::join_all;
@@ -24,6 +24,12 @@ fn sandbox(handler: &str, database: &Database) -> Sandbox {
 
 async fn started(sandbox: Sandbox) -> Environment {
     sandbox.start().await.expect("the function starts")
+}
+
+/// The handlers of a scenario. The extended run has the one in plain sqlx, too: it shows that the race is there.
+fn handlers<'a>(plain: &'a str, ours: &[&'a str]) -> Vec<&'a str> {
+    let plain = crate::extended().then_some(plain);
+    plain.into_iter().chain(ours.iter().copied()).collect()
 }
 
 fn session() -> Value {
@@ -62,9 +68,10 @@ async fn frozen_for(environment: &Environment, pause: Duration) {
 
 #[tokio::test]
 async fn a_pools_timers_stand_still_and_its_connection_dies_in_the_freeze() {
+    support::measures_time();
     let race = "the connection died silently during a freeze";
     let database = postgres().fresh_database().await;
-    for handler in ["plain", "always", "never"] {
+    for handler in handlers("plain", &["always", "never"]) {
         let environment = started(sandbox(handler, &database)).await;
         assert!(
             environment.invoke(session()).await.is_answered(),
@@ -98,9 +105,10 @@ async fn a_pools_timers_stand_still_and_its_connection_dies_in_the_freeze() {
 
 #[tokio::test]
 async fn a_query_outlives_its_handler_because_its_twin_failed() {
+    support::measures_time();
     let race = "`findAndCountAll`: a query outlives the handler";
     let database = postgres().fresh_database().await;
-    for handler in ["plain", "always", "never"] {
+    for handler in handlers("plain", &["always", "never"]) {
         let environment = started(sandbox(handler, &database)).await;
         let first = environment.invoke(json!({"do": "twin_of_a_failure"})).await;
         assert!(
@@ -129,7 +137,7 @@ async fn a_query_outlives_its_handler_because_its_twin_failed() {
 async fn a_connect_timer_fires_in_the_next_invocation() {
     let race = "a connect timer fires in the next invocation";
     let database = postgres().fresh_database().await;
-    for handler in ["plain_promise", "always", "never"] {
+    for handler in handlers("plain_promise", &["always", "never"]) {
         let environment = sandbox(handler, &database)
             .environment()
             .await
@@ -156,11 +164,12 @@ async fn a_connect_timer_fires_in_the_next_invocation() {
 
 #[tokio::test]
 async fn a_timed_out_predecessor_still_holds_its_row() {
+    support::measures_time();
     let race = "a timed-out predecessor's transaction";
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE rows (id INT, touched INT)").await;
     prepare(&database, "INSERT INTO rows VALUES (1, 0)").await;
-    for handler in ["plain", "always", "never"] {
+    for handler in handlers("plain", &["always", "never"]) {
         let environment =
             started(sandbox(handler, &database).timeout(Duration::from_secs(2))).await;
         let first = environment
@@ -198,10 +207,11 @@ async fn a_timed_out_predecessor_still_holds_its_row() {
 
 #[tokio::test]
 async fn background_work_resumes_in_a_later_invocation() {
+    support::measures_time();
     let race = "background work resumes in a later invocation";
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE inserted (at TIMESTAMPTZ)").await;
-    for handler in ["plain", "always", "never"] {
+    for handler in handlers("plain", &["always", "never"]) {
         let environment = started(sandbox(handler, &database)).await;
         let later = json!({"do": "insert_later", "ms": 300});
         assert!(environment.invoke(later).await.is_answered(), "{handler}");
@@ -230,7 +240,7 @@ async fn background_work_resumes_in_a_later_invocation() {
 async fn two_callers_connect_at_once() {
     let race = "two callers connect at once";
     let database = postgres().fresh_database().await;
-    for handler in ["plain_look_first", "one"] {
+    for handler in handlers("plain_look_first", &["one"]) {
         let environment = started(sandbox(handler, &database).concurrency(2)).await;
         let (one, other) =
             tokio::join!(environment.invoke(session()), environment.invoke(session()));
@@ -262,11 +272,12 @@ async fn two_callers_connect_at_once() {
 #[tokio::test]
 async fn a_burst_meets_the_servers_limit() {
     const ENVIRONMENTS: usize = 12;
+    support::alone();
     let race = "12 environments, room for 5 connections, frozen in between";
     // Three of PostgreSQL's connections are reserved for superusers.
     let server = Postgres::builder().setting("max_connections", "8").start();
     let database = server.fresh_database().await;
-    for handler in ["plain", "always"] {
+    for handler in handlers("plain", &["always"]) {
         let sandbox = sandbox(handler, &database);
         let environments: Vec<Environment> =
             join_all((0..ENVIRONMENTS).map(|_| started(sandbox.clone()))).await;
@@ -288,7 +299,7 @@ async fn a_burst_meets_the_servers_limit() {
 async fn the_platform_ends_an_environment_that_kept_something() {
     let race = "the environment is ended while a connection is kept";
     let database = postgres().fresh_database().await;
-    for handler in ["plain", "never"] {
+    for handler in handlers("plain", &["never"]) {
         let environment = started(sandbox(handler, &database)).await;
         assert!(
             environment.invoke(session()).await.is_answered(),

@@ -4,7 +4,7 @@
 //! `SOAK_INVOCATIONS` (600) says how many in all, `SOAK_SEED` repeats a run, and `SOAK_ENVIRONMENT`
 //! repeats one of its environments alone. The long run:
 //!
-//! `SOAK_INVOCATIONS=10000 cargo test -p db-handler-tests --test it soak -- --nocapture`
+//! `SOAK_INVOCATIONS=10000 cargo test --all-features --test it soak -- --nocapture`
 
 mod plan;
 mod process;
@@ -54,6 +54,7 @@ fn number(variable: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_fails_that_did_not_have_to() {
+    support::alone();
     let invocations = number("SOAK_INVOCATIONS").unwrap_or(600);
     let seed = number("SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now()
@@ -224,7 +225,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
         }
         if let Some(wrong) = wrong {
             let failure = format!(
-                "{name}, invocation {number}: {scene:?}, shaken: {shaken}\n  {} after {:?}, then {after:?}: {wrong}\n  again: {replay} cargo test -p db-handler-tests --test it soak -- --nocapture\n  {}",
+                "{name}, invocation {number}: {scene:?}, shaken: {shaken}\n  {} after {:?}, then {after:?}: {wrong}\n  again: {replay} cargo test --all-features --test it soak -- --nocapture\n  {}",
                 invocation.outcome,
                 invocation.waited,
                 world.last_words(3)

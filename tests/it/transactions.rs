@@ -10,6 +10,7 @@ use support::{
     mariadb, postgres,
     runtime_api::{Answer, RuntimeApi},
 };
+
 const AMPLE: Duration = Duration::from_secs(30);
 /// Of which the handler has all but its reserve of 250 ms.
 const SHORT: Duration = Duration::from_millis(700);

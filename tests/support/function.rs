@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::runtime_api::RuntimeApi;
+use crate::turn;
 use crate::wait::{PATIENCE, wait_for};
 
 /// What starts a [`Function`].
@@ -157,6 +158,7 @@ impl Function {
 
 impl FunctionBuilder {
     fn bare(binary: &Path) -> Self {
+        turn::beside();
         let mut command = Command::new(binary);
         command
             .env_clear()

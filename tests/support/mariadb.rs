@@ -18,6 +18,7 @@ use crate::ports::free_port;
 use crate::programs::Programs;
 use crate::server::DatabaseServer;
 use crate::tls::Certificate;
+use crate::turn;
 use crate::wait::on_any_free_port;
 
 const PROGRAMS: Programs = Programs {
@@ -50,6 +51,7 @@ const SETTINGS: &[(&str, &str)] = &[
 /// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
 pub fn mariadb() -> &'static MariaDb {
     static SHARED: OnceLock<MariaDb> = OnceLock::new();
+    turn::beside();
     SHARED.get_or_init(|| MariaDb::builder().start())
 }
 
@@ -137,6 +139,7 @@ impl MariaDbBuilder {
     /// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
     #[must_use]
     pub fn start(self) -> MariaDb {
+        turn::beside();
         on_any_free_port(free_port, |port| self.start_on(port))
     }
 

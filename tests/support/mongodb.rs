@@ -17,6 +17,7 @@ use db_handler::mongodb::options::{ClientOptions, ServerMonitoringMode};
 use crate::guarded::{EndWith, Server, Workplace};
 use crate::ports::free_port;
 use crate::tls::Certificate;
+use crate::turn;
 use crate::wait::{Patience, block_on, on_any_free_port};
 
 pub use relay::MongoRelay;
@@ -33,6 +34,7 @@ const FOLDER: &str = "secantusdb-0.7.0b3";
 /// When there is neither a `mongod` nor SecantusDB, with the command that installs it, or when it does not start.
 pub fn mongodb() -> &'static MongoDb {
     static SHARED: OnceLock<MongoDb> = OnceLock::new();
+    turn::beside();
     SHARED.get_or_init(|| MongoDb::start(false))
 }
 
@@ -77,6 +79,7 @@ impl MongoDb {
     /// When there is neither a `mongod` nor SecantusDB, with the command that installs it, or when it does not start.
     #[must_use]
     pub fn start(tls: bool) -> Self {
+        turn::beside();
         on_any_free_port(free_port, |port| Self::start_on(port, tls))
     }
 

@@ -14,6 +14,7 @@ use crate::ports::free_port;
 use crate::programs::Programs;
 use crate::server::DatabaseServer;
 use crate::tls::Certificate;
+use crate::turn;
 use crate::wait::on_any_free_port;
 
 const PROGRAMS: Programs = Programs {
@@ -44,6 +45,7 @@ const SETTINGS: &[(&str, &str)] = &[
 /// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
 pub fn postgres() -> &'static Postgres {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
+    turn::beside();
     SHARED.get_or_init(|| Postgres::builder().start())
 }
 
@@ -138,6 +140,7 @@ impl PostgresBuilder {
     /// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
     #[must_use]
     pub fn start(self) -> Postgres {
+        turn::beside();
         on_any_free_port(free_port, |port| self.start_on(port))
     }
 

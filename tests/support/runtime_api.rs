@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::turn;
 use crate::wait::PATIENCE;
 
 /// What the function asked for or said.
@@ -138,6 +139,7 @@ impl RuntimeApi {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn start() -> Self {
+        turn::beside();
         Self::serve(None, true).await
     }
 
@@ -146,6 +148,7 @@ impl RuntimeApi {
     /// # Panics
     /// When there is no free loopback port.
     pub async fn without_extensions() -> Self {
+        turn::beside();
         Self::serve(None, false).await
     }
 

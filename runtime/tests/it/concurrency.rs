@@ -115,23 +115,6 @@ async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
     assert_eq!(script.log(), ["settle"]);
 }
 
-#[tokio::test]
-async fn an_error_takes_the_resource_from_the_next_one_too() {
-    let (site, script) = site!(on_error, Config::new().close(Close::OnError));
-    let go_on = Arc::new(Semaphore::new(0));
-    let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
-    poll_once(&mut neighbour).await;
-    shared::<()>(site, FakeEvent::default(), async |_| {
-        Err(Error::new(ErrorKind::Query, "scripted"))
-    })
-    .await
-    .expect_err("fails");
-    script.log();
-    go_on.add_permits(1);
-    neighbour.await;
-    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
-}
-
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_what_a_newcomer_has_taken() {
     let (site, script) = site!(newcomer, Config::new().close(Close::Never));
@@ -157,22 +140,6 @@ async fn nobody_waits_for_what_a_newcomer_has_taken() {
         !log.contains(&"close".to_owned()),
         "a healthy one was closed: {log:?}"
     );
-}
-
-#[tokio::test]
-async fn what_is_dropped_serves_nobody_else() {
-    let (site, script) = site!(dropped, Config::new().close(Close::Never));
-    let go_on = Arc::new(Semaphore::new(0));
-    let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
-    poll_once(&mut neighbour).await;
-    {
-        let mut dropped = pin!(until(site, Arc::new(Semaphore::new(0))));
-        poll_once(&mut dropped).await;
-    }
-    script.log();
-    let mut next = pin!(until(site, go_on));
-    poll_once(&mut next).await;
-    assert_eq!(script.log(), ["open"]);
 }
 
 /// Calls a handler that takes two `&Fake`.

@@ -35,13 +35,6 @@ async fn always_opens_and_closes_for_every_invocation() {
     }
 }
 
-#[tokio::test]
-async fn always_closes_after_an_error_too() {
-    let (site, script) = site!(always_error, Config::new());
-    fail(site).await.expect_err("fails");
-    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
-}
-
 #[tokio::test(start_paused = true)]
 async fn never_keeps_what_has_settled() {
     let (site, script) = site!(never, Config::new().close(Close::Never));

@@ -41,6 +41,7 @@ async fn neighbour(stop: &AtomicBool) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_stopped_on_the_server_and_nobody_elses() {
+    support::measures_time();
     let behind = behind().await;
     let stop = AtomicBool::new(false);
     let given_up = async {

@@ -223,6 +223,7 @@ fn from_environment(variable: &str, otherwise: u64) -> u64 {
 
 #[tokio::test]
 async fn text_that_is_let_through_does_not_end_the_transaction() {
+    support::alone();
     let cases = from_environment("DB_HANDLER_FUZZ_CASES", CASES);
     let seed = from_environment("DB_HANDLER_FUZZ_SEED", 20_261_124);
     let mut random = Random(seed.max(1));

@@ -121,6 +121,7 @@ async fn all_right(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn side_by_side_have_their_own_answers() {
+    support::alone();
     all_right("1.18, always", plain::always).await;
     all_right("1.18, never", plain::never).await;
     all_right("1.24, always", tracking::always).await;
@@ -130,6 +131,7 @@ async fn side_by_side_have_their_own_answers() {
 /// What the same comes to with plain connections: the tests would see it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_without_a_transaction_is_wrong() {
+    support::alone();
     let behind = Behind::start(Pooler::Plain, SERVERS, 100).await;
     let mut total = Tally::default();
     let callers = join_all((0..AT_ONCE).map(async |caller| {

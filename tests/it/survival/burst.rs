@@ -17,6 +17,7 @@ fn size() -> usize {
 
 #[tokio::test]
 async fn a_burst_after_a_freeze_loses_nothing() {
+    support::alone();
     let size = size();
     let room = (2 * size + 50).to_string();
     let server = Postgres::builder().setting("max_connections", room).start();

@@ -74,6 +74,7 @@ fn error_of(invocation: &Invocation) -> (&str, &str) {
 /// Its connection is closed, and the server looks for that every [`CLIENT_CHECK`].
 #[tokio::test]
 async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
+    support::measures_time();
     for kind in KINDS {
         let world = World::new(Product::Postgres).await;
         let running = world.start(kind, "always").await;
@@ -89,6 +90,7 @@ async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
 
 #[tokio::test]
 async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
+    support::measures_time();
     let world = Transactions::new("postgres").await;
     for close in ["always", "never"] {
         let running = world.start(close).await;
@@ -104,6 +106,7 @@ async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
 /// Here the server has no connection to spare for cancelling.
 #[tokio::test]
 async fn failed_cancellation_is_logged_with_its_reason() {
+    support::measures_time();
     let server = Postgres::builder().start();
     let mut admin = server.admin().await;
     admin
@@ -137,6 +140,7 @@ async fn failed_cancellation_is_logged_with_its_reason() {
 /// From its first reset on it is known by its process, whatever it calls itself.
 #[tokio::test]
 async fn renamed_session_of_a_kept_connection_is_cancelled() {
+    support::measures_time();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
         let running = start(
@@ -332,6 +336,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
 /// Without `run`, nobody calls the cleanup of a handler whose future is dropped.
 #[tokio::test]
 async fn dropped_handler_without_run_is_cancelled() {
+    support::measures_time();
     for (product, database) in [
         ("postgres", postgres().fresh_database().await),
         ("mariadb", mariadb().fresh_database().await),
@@ -369,6 +374,7 @@ fn locally(handler: &str, url: &str, steps: &serde_json::Value) -> FunctionBuild
 
 #[tokio::test]
 async fn signals_cancel_what_runs_locally() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     let url = unmonitored(&database);
     let steps = json!([{ "ask": Product::Postgres.endless() }]);
@@ -431,6 +437,7 @@ async fn count(running: &Running) -> serde_json::Value {
 
 #[tokio::test]
 async fn transaction_with_a_dropped_statement_is_not_committed() {
+    support::measures_time();
     for product in ["postgres", "mariadb"] {
         let world = Transactions::new(product).await;
         for close in ["always", "never"] {
@@ -462,6 +469,7 @@ async fn transaction_with_a_dropped_statement_is_not_committed() {
 /// It has been answered by the time of the `COMMIT`, or the rest of its rows is on the way.
 #[tokio::test]
 async fn dropped_statement_that_is_done_is_committed() {
+    support::measures_time();
     for product in ["postgres", "mariadb"] {
         let world = Transactions::new(product).await;
         let running = world.start("never").await;
@@ -481,6 +489,7 @@ async fn dropped_statement_that_is_done_is_committed() {
 
 #[tokio::test]
 async fn deadline_before_the_commit_leaves_nothing_unknown() {
+    support::measures_time();
     let world = Transactions::new("postgres").await;
     let function = Function::new(FUNCTION)
         .env("FUNCTION", TRANSACTION)

@@ -76,6 +76,7 @@ async fn impatient(world: &World, kind: &str) -> Running {
 
 #[tokio::test]
 async fn the_deadlines_error_says_that_every_connection_is_in_use() {
+    support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
         for kind in ["db", "pool"] {
@@ -113,6 +114,7 @@ async fn the_deadlines_error_says_that_a_connection_is_being_opened() {
 #[tokio::test]
 async fn the_deadlines_error_says_that_the_server_is_full() {
     const ROOM: usize = 5;
+    support::measures_time();
     // Three of PostgreSQL's connections are reserved for superusers.
     let server = Postgres::builder()
         .setting("max_connections", (ROOM + 3).to_string())
@@ -148,6 +150,7 @@ async fn the_deadlines_error_says_nothing_of_a_wait_that_was_given_up() {
 
 #[tokio::test]
 async fn what_is_given_up_is_discarded_and_no_longer_runs() {
+    support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
         for kind in ["db", "pool", "single"] {
@@ -176,6 +179,7 @@ async fn what_is_given_up_is_discarded_and_no_longer_runs() {
 /// What came back in the middle of a statement is waited for by whoever takes it next.
 #[tokio::test]
 async fn who_gives_up_that_wait_leaves_nothing_running_either() {
+    support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
         for close in ["always", "never"] {
@@ -194,6 +198,7 @@ async fn who_gives_up_that_wait_leaves_nothing_running_either() {
 
 #[tokio::test]
 async fn in_the_same_invocation_what_was_given_up_is_replaced() {
+    support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
         let running = world.start("db", "never").await;
@@ -286,6 +291,7 @@ async fn an_error_in_the_middle_leaves_the_connection_usable() {
 
 #[tokio::test]
 async fn a_clone_that_escapes_is_refused_and_named_and_holds_up_nothing() {
+    support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
             for close in ["always", "never"] {
@@ -338,6 +344,7 @@ async fn a_clone_that_escapes_is_refused_and_named_and_holds_up_nothing() {
 
 #[tokio::test]
 async fn a_clone_that_is_in_the_middle_of_a_query_holds_up_nothing() {
+    support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
             for close in ["always", "never"] {

@@ -22,6 +22,7 @@ fn deeds(product: Product) -> &'static [&'static str] {
 
 #[tokio::test]
 async fn write_after_a_guard_that_left_a_transaction_open_is_kept() {
+    support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
             for deed in deeds(product) {
@@ -42,6 +43,7 @@ async fn write_after_a_guard_that_left_a_transaction_open_is_kept() {
 
 #[tokio::test]
 async fn write_after_a_raw_begin_through_the_handle_is_kept() {
+    support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
             let place = format!("{product:?}/{kind}");
@@ -60,6 +62,7 @@ async fn write_after_a_raw_begin_through_the_handle_is_kept() {
 
 #[tokio::test]
 async fn commit_fails_when_postgres_rolled_back() {
+    support::measures_time();
     let world = World::new(Product::Postgres).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
     let running = world.start("db", "never").await;
@@ -72,6 +75,7 @@ async fn commit_fails_when_postgres_rolled_back() {
 
 #[tokio::test]
 async fn commit_is_complete_although_a_savepoint_was_leaked() {
+    support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
         world.prepare("CREATE TABLE orders (id INT)").await;
@@ -86,6 +90,7 @@ async fn commit_is_complete_although_a_savepoint_was_leaked() {
 
 #[tokio::test]
 async fn transactions_in_a_row_share_one_connection() {
+    support::measures_time();
     for product in crate::world::SERVERS {
         let world = World::new(product).await;
         world.prepare("CREATE TABLE orders (id INT)").await;

@@ -48,6 +48,7 @@ async fn fails_once(running: &Running, steps: Value, place: &str) -> Option<(Str
 
 #[tokio::test]
 async fn after_an_alter_table() {
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         world
@@ -151,6 +152,7 @@ feel!(opaque_transaction, ShopError, db: &mut PgTransaction<'_>);
 
 #[tokio::test]
 async fn after_an_enum_was_created_anew() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     let mut admin = PgConnection::connect(database.url()).await.expect("in");
     MOODS.set(database).expect("the first");
@@ -182,6 +184,7 @@ async fn after_an_enum_was_created_anew() {
 /// In the same invocation, too, who asks again gets another connection.
 #[tokio::test]
 async fn the_same_invocation_can_ask_again() {
+    support::measures_time();
     let world = World::new(Product::Postgres).await;
     let running = world.start("db", "never").await;
     let forget = json!({ "run": "DEALLOCATE ALL" });
@@ -196,6 +199,7 @@ async fn the_same_invocation_can_ask_again() {
 /// What another server's code says here: no MySQL of a version that uses it can be had.
 #[tokio::test]
 async fn codes_that_mean_read_only_replace_the_connections() {
+    support::measures_time();
     let cases = [
         (
             Product::Postgres,
@@ -229,6 +233,7 @@ async fn codes_that_mean_read_only_replace_the_connections() {
 /// An option that has nothing to do with it is an ordinary error.
 #[tokio::test]
 async fn another_option_of_mysqls_is_no_reason() {
+    support::measures_time();
     let world = World::new(Product::MariaDb).await;
     let running = world.start("db", "never").await;
     let before = running.ask(world.product.session()).await;
@@ -310,6 +315,7 @@ async fn failed_over(
 
 #[tokio::test]
 async fn a_demoted_writer_of_postgresql() {
+    support::measures_time();
     let servers = [Postgres::builder().start(), Postgres::builder().start()];
     let mut databases = Vec::new();
     for server in &servers {
@@ -336,6 +342,7 @@ async fn a_demoted_writer_of_postgresql() {
 
 #[tokio::test]
 async fn a_demoted_writer_of_mariadb() {
+    support::measures_time();
     let servers = [MariaDb::builder().start(), MariaDb::builder().start()];
     let mut databases = Vec::new();
     for server in &servers {

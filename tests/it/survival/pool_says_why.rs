@@ -8,6 +8,7 @@ use std::time::Duration;
 /// What the URL asks for is refused by the server: at once, and in its own words.
 #[tokio::test]
 async fn what_the_server_refuses_to_set() {
+    support::measures_time();
     for (option, word) in [
         ("timezone=Mars/Olympus", "Mars/Olympus"),
         ("collation=klingon_ci", "klingon_ci"),
@@ -45,6 +46,7 @@ async fn what_the_server_refuses_to_set() {
 /// A clone that is used when its pool has been closed is used after its invocation, whatever `close` is.
 #[tokio::test]
 async fn a_clone_that_outlives_its_pool() {
+    support::measures_time();
     for product in SERVERS {
         let mut said = Vec::new();
         for kind in ["db", "pool"] {

@@ -77,6 +77,7 @@ async fn every_deed(product: Product, kind: &str, goes_on: bool) {
 
 #[tokio::test]
 async fn handle_returns_no_row_of_an_earlier_query() {
+    support::measures_time();
     for product in crate::world::PRODUCTS {
         every_deed(product, "db", true).await;
     }
@@ -84,6 +85,7 @@ async fn handle_returns_no_row_of_an_earlier_query() {
 
 #[tokio::test]
 async fn pool_returns_no_row_of_an_earlier_query() {
+    support::measures_time();
     for product in crate::world::PRODUCTS {
         every_deed(product, "pool", true).await;
     }
@@ -91,6 +93,7 @@ async fn pool_returns_no_row_of_an_earlier_query() {
 
 #[tokio::test]
 async fn single_connection_returns_no_row_of_an_earlier_invocation() {
+    support::measures_time();
     for product in crate::world::PRODUCTS {
         // In the same invocation it is sqlx's own, and nobody stands between.
         every_deed(product, "single", false).await;
@@ -99,6 +102,7 @@ async fn single_connection_returns_no_row_of_an_earlier_invocation() {
 
 #[tokio::test]
 async fn transaction_is_replaced_after_a_dropped_copy() {
+    support::measures_time();
     let world = World::new(Product::Postgres).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
     for deed in POSTGRES {
@@ -118,6 +122,7 @@ async fn transaction_is_replaced_after_a_dropped_copy() {
 /// A guard that did nothing unusual costs no connection.
 #[tokio::test]
 async fn guard_is_reused_after_completed_statements() {
+    support::measures_time();
     for product in crate::world::SERVERS {
         let world = World::new(product).await;
         for kind in ["db", "pool"] {

@@ -2,6 +2,7 @@
 
 use crate::world::{KINDS, SERVERS, SLACK, World};
 use db_handler::config::RESERVE;
+use futures_util::future::join_all;
 use sandbox::{Fault, PhaseKind};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ fn left(session: &str, endless: &str) -> [(&'static str, Vec<Value>); 4] {
 async fn bounded(fault: Fault) {
     for product in SERVERS {
         let database = World::new(product).await.server().clone();
-        for kind in KINDS {
+        join_all(KINDS.map(async |kind| {
             for close in ["always", "never"] {
                 for (what, steps) in left(product.session(), product.endless()) {
                     let place = format!("{product:?}/{kind}/{close}, {what}, {fault}");
@@ -59,16 +60,19 @@ async fn bounded(fault: Fault) {
                     running.end().await;
                 }
             }
-        }
+        }))
+        .await;
     }
 }
 
 #[tokio::test]
 async fn when_open_connections_go_dark() {
+    support::measures_time();
     bounded(Fault::DarkExisting).await;
 }
 
 #[tokio::test]
 async fn when_everything_goes_dark() {
+    support::measures_time();
     bounded(Fault::Dark).await;
 }

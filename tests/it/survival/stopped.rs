@@ -2,6 +2,7 @@
 
 use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
 use db_handler::config::RESERVE;
+use futures_util::future::join_all;
 use sandbox::{Invocation, Outcome, PhaseKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -46,9 +47,9 @@ struct Scene<'a> {
     place: String,
 }
 
-/// `prove` with each database, and each of these handlers.
+/// `prove` with each of these handlers, on all databases side by side.
 async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'_>)) {
-    for product in PRODUCTS {
+    join_all(PRODUCTS.map(async |product| {
         let world = world(product).await;
         for kind in kinds {
             for close in closes {
@@ -61,7 +62,8 @@ async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'
                 .await;
             }
         }
-    }
+    }))
+    .await;
 }
 
 impl Scene<'_> {
@@ -98,6 +100,7 @@ impl Scene<'_> {
 
 #[tokio::test]
 async fn at_the_deadline() {
+    support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let place = &scene.place;
         let running = scene.start_with_timeout(Duration::from_millis(1_200)).await;
@@ -116,6 +119,7 @@ async fn at_the_deadline() {
 
 #[tokio::test]
 async fn after_an_error_with_a_twin() {
+    support::measures_time();
     let closes = ["always", "on_error", "never"];
     everywhere(&["db", "pool"], &closes, async |scene| {
         let place = &scene.place;
@@ -136,6 +140,7 @@ async fn after_an_error_with_a_twin() {
 
 #[tokio::test]
 async fn after_the_callers_own_timeout() {
+    support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let hold = hold(scene.world.product);
@@ -152,6 +157,7 @@ async fn after_the_callers_own_timeout() {
 
 #[tokio::test]
 async fn after_a_panic() {
+    support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let endless = scene.world.product.endless();

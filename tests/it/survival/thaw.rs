@@ -59,6 +59,7 @@ async fn a_reset_during_the_freeze() {
 /// A dark connection costs at most an opening and `ping_ms`, whatever the round trip.
 #[tokio::test]
 async fn darkness_costs_at_most_one_opening_and_a_ping() {
+    support::measures_time();
     for product in SERVERS {
         for rtt in [1, 20] {
             let rtt = Duration::from_millis(rtt);
@@ -117,6 +118,7 @@ async fn a_server_that_was_restarted_in_between() {
 #[tokio::test]
 async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
     const QUERIES: usize = 4;
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         let floor = bare(product, &world, QUERIES).await;

@@ -1,7 +1,7 @@
 //! Handlers full of what lints find, with the attribute.
 //!
 //! `bare.rs` is the same without the lines of the attribute, which are one line each:
-//! `UPDATE_EXPECT=1 cargo test -p db-handler-tests --test it lint_parity` writes it.
+//! `UPDATE_EXPECT=1 cargo test --all-features --test it lint_parity` writes it.
 
 use db_handler::sqlx::{Executor, PgConnection, PgPool};
 use db_handler::{Error, LambdaEvent};

@@ -1,7 +1,7 @@
 //! What the attribute and its lifecycle cost an invocation that does nothing with its database.
 //!
 //! ```sh
-//! DATABASE_URL=postgres://nobody@localhost/nothing cargo bench --bench overhead
+//! DATABASE_URL=postgres://nobody@localhost/nothing cargo bench -p db-handler-benchmarks --bench overhead
 //! ```
 //!
 //! The database is never connected to: the URL only has to be there.

@@ -1,12 +1,12 @@
 //! sqlx with its default features and its checked queries, beside the runtime in one binary.
 
-use support::{PATIENCE, bin, postgres};
+use support::{PATIENCE, postgres};
 use tokio::{process::Command, time::timeout};
 
 #[tokio::test]
 async fn checked_queries_run_on_every_kind_of_parameter() {
     let database = postgres().fresh_database().await;
-    let output = Command::new(bin("db-handler-sqlx-defaults"))
+    let output = Command::new(env!("CARGO_BIN_EXE_db-handler-sqlx-defaults"))
         .env("DATABASE_URL", database.url())
         .kill_on_drop(true)
         .output();
