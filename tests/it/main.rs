@@ -19,7 +19,6 @@ mod refusals;
 mod scenarios;
 mod scf;
 mod soak;
-
 mod streams;
 mod support_works;
 mod survival;
