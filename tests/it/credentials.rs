@@ -470,5 +470,6 @@ async fn the_password_may_come_alone() {
         let () = event.payload;
         Ok(db.ping().await.is_ok())
     }
+    LazyLock::force(&OPTIONS);
     assert!(handler(event()).await.expect("let in"));
 }

@@ -475,6 +475,7 @@ mod a_restart_of_the_pooler {
 
     #[tokio::test]
     async fn between_two_invocations_costs_none() {
+        behind().await;
         for number in 0..5 {
             assert_eq!(trusting(event(number)).await.expect("answers"), number + 1);
             assert_eq!(asking(event(number)).await.expect("answers"), number + 1);
@@ -504,6 +505,7 @@ mod a_statement {
 
     #[tokio::test]
     async fn that_ends_or_outlives_the_transaction_is_refused_before_it_is_sent() {
+        behind().await;
         for (sql, word) in [
             ("commit", "would end"),
             ("select 1; rollback", "would end"),
@@ -577,6 +579,7 @@ mod behind_rds {
 
     #[tokio::test]
     async fn what_pins_a_session_is_not_kept() {
+        behind().await;
         let first = session(event("select 1")).await.expect("answers");
         let second = session(event("set local work_mem = '1MB'")).await;
         assert_eq!(second.expect("answers"), first);
