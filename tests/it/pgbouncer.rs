@@ -579,7 +579,7 @@ mod behind_rds {
 
     #[tokio::test]
     async fn what_pins_a_session_is_not_kept() {
-        behind().await;
+        straight().await.expect("a server");
         let first = session(event("select 1")).await.expect("answers");
         let second = session(event("set local work_mem = '1MB'")).await;
         assert_eq!(second.expect("answers"), first);
