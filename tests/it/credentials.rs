@@ -470,6 +470,7 @@ async fn the_password_may_come_alone() {
         let () = event.payload;
         Ok(db.ping().await.is_ok())
     }
+    // The server is started here, not within the handler's own time.
     LazyLock::force(&OPTIONS);
     assert!(handler(event()).await.expect("let in"));
 }

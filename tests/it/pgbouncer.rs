@@ -475,6 +475,7 @@ mod a_restart_of_the_pooler {
 
     #[tokio::test]
     async fn between_two_invocations_costs_none() {
+        // Started here, not within the handler's own time.
         behind().await;
         for number in 0..5 {
             assert_eq!(trusting(event(number)).await.expect("answers"), number + 1);
@@ -505,6 +506,7 @@ mod a_statement {
 
     #[tokio::test]
     async fn that_ends_or_outlives_the_transaction_is_refused_before_it_is_sent() {
+        // Started here, not within the handler's own time.
         behind().await;
         for (sql, word) in [
             ("commit", "would end"),
@@ -579,7 +581,8 @@ mod behind_rds {
 
     #[tokio::test]
     async fn what_pins_a_session_is_not_kept() {
-        straight().await.expect("a server");
+        // Started here, not within the handler's own time.
+        assert!(straight().await.is_ok());
         let first = session(event("select 1")).await.expect("answers");
         let second = session(event("set local work_mem = '1MB'")).await;
         assert_eq!(second.expect("answers"), first);
