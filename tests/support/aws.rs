@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use crate::guarded::{EndWith, Server, Workplace};
 use crate::ports::free_port;
 use crate::programs::Programs;
+use crate::turn;
 use crate::wait::on_any_free_port;
 
 const PROGRAMS: Programs = Programs {
@@ -23,6 +24,7 @@ const PROGRAMS: Programs = Programs {
 /// When moto is not installed, with the command that installs it, or does not start, with its log.
 pub fn aws() -> &'static Aws {
     static SHARED: OnceLock<Aws> = OnceLock::new();
+    turn::beside();
     SHARED.get_or_init(|| on_any_free_port(free_port, Aws::start_on))
 }
 

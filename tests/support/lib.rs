@@ -44,7 +44,7 @@ pub use pgbouncer::{PgBouncer, Pooler};
 pub use ports::{SilentListener, free_port, refused_port, silent_listener};
 pub use postgres::{Postgres, PostgresBuilder, postgres};
 pub use server::DatabaseServer;
-pub use turn::{alone, measures_time};
+pub use turn::{alone, beside, measures_time};
 pub use wait::{PATIENCE, wait_for};
 
 /// The README's code, compiled.

@@ -4,14 +4,15 @@ use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+/// So many tests run side by side, whatever number of threads the harness has: with more threads than that, those that wait for
+/// another kind's turn keep none of these waiting.
+const BESIDE_AT_ONCE: usize = 6;
 /// So many tests that measure time may run at once: what they do most is wait.
 const MEASURING_AT_ONCE: usize = 2;
 
-static RUNNING: Mutex<Running> = Mutex::new(Running {
-    beside: 0,
-    measuring: 0,
-    alone: 0,
-    waiting: 0,
+static TURNS: Mutex<Turns> = Mutex::new(Turns {
+    running: Counts::NONE,
+    waiting: Counts::NONE,
 });
 static CHANGED: Condvar = Condvar::new();
 
@@ -20,14 +21,7 @@ thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
-struct Running {
-    beside: usize,
-    measuring: usize,
-    alone: usize,
-    /// Of the latter two kinds: until they have run, nothing else begins.
-    waiting: usize,
-}
-
+/// Those that come first in this list go first: kind after kind, so that the machine does not run empty each time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Beside,
@@ -35,17 +29,26 @@ enum Kind {
     Alone,
 }
 
-impl Running {
-    fn has_room_for(&self, kind: Kind) -> bool {
-        self.alone == 0
-            && match kind {
-                Kind::Beside => self.measuring == 0 && self.waiting == 0,
-                Kind::Measuring => self.beside == 0 && self.measuring < MEASURING_AT_ONCE,
-                Kind::Alone => self.beside == 0 && self.measuring == 0,
-            }
-    }
+#[derive(Clone, Copy)]
+struct Counts {
+    beside: usize,
+    measuring: usize,
+    alone: usize,
+}
 
-    fn count(&mut self, kind: Kind) -> &mut usize {
+struct Turns {
+    running: Counts,
+    waiting: Counts,
+}
+
+impl Counts {
+    const NONE: Self = Self {
+        beside: 0,
+        measuring: 0,
+        alone: 0,
+    };
+
+    fn of(&mut self, kind: Kind) -> &mut usize {
         match kind {
             Kind::Beside => &mut self.beside,
             Kind::Measuring => &mut self.measuring,
@@ -54,22 +57,39 @@ impl Running {
     }
 }
 
+impl Turns {
+    fn has_room_for(&self, kind: Kind) -> bool {
+        let Self { running, waiting } = self;
+        match kind {
+            Kind::Beside => {
+                running.beside < BESIDE_AT_ONCE && running.measuring == 0 && running.alone == 0
+            }
+            Kind::Measuring => {
+                running.measuring < MEASURING_AT_ONCE
+                    && running.beside + waiting.beside == 0
+                    && running.alone == 0
+            }
+            Kind::Alone => {
+                running.alone == 0
+                    && running.beside + waiting.beside == 0
+                    && running.measuring + waiting.measuring == 0
+            }
+        }
+    }
+}
+
 struct Turn(Kind);
 
 impl Turn {
     fn wait_for(kind: Kind) -> Self {
-        let mut running = running();
-        if kind != Kind::Beside {
-            running.waiting += 1;
-        }
-        running = CHANGED
-            .wait_while(running, |running| !running.has_room_for(kind))
+        let mut turns = turns();
+        *turns.waiting.of(kind) += 1;
+        turns = CHANGED
+            .wait_while(turns, |turns| !turns.has_room_for(kind))
             .unwrap_or_else(PoisonError::into_inner);
-        if kind != Kind::Beside {
-            running.waiting -= 1;
-        }
-        *running.count(kind) += 1;
-        // Who waited behind this one may run beside it.
+        *turns.waiting.of(kind) -= 1;
+        *turns.running.of(kind) += 1;
+        // Another one of this kind may have waited for nothing but this one.
         CHANGED.notify_all();
         Self(kind)
     }
@@ -77,13 +97,13 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *running().count(self.0) -= 1;
+        *turns().running.of(self.0) -= 1;
         CHANGED.notify_all();
     }
 }
 
-fn running() -> MutexGuard<'static, Running> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn turns() -> MutexGuard<'static, Turns> {
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The calling test keeps both processors busy: no other one runs until it is over.
@@ -102,8 +122,9 @@ pub fn measures_time() {
     first(Kind::Measuring);
 }
 
-/// The calling test runs beside others, unless it has said something else. Whatever starts a server or a function calls this.
-pub(crate) fn beside() {
+/// The calling test runs beside others, unless it has said something else. Whatever starts a server or a function calls this;
+/// who shares something of their own between tests calls it before they wait for that.
+pub fn beside() {
     take(Kind::Beside);
 }
 
@@ -137,30 +158,39 @@ fn is_a_tests_thread() -> bool {
 mod tests {
     use super::*;
 
+    const KINDS: [Kind; 3] = [Kind::Beside, Kind::Measuring, Kind::Alone];
+
+    fn roomy(running: [usize; 3], waiting: [usize; 3]) -> [bool; 3] {
+        let counts = |[beside, measuring, alone]: [usize; 3]| Counts {
+            beside,
+            measuring,
+            alone,
+        };
+        let turns = Turns {
+            running: counts(running),
+            waiting: counts(waiting),
+        };
+        KINDS.map(|kind| turns.has_room_for(kind))
+    }
+
     #[test]
     fn only_tests_of_one_kind_run_at_once() {
-        let mut running = Running {
-            beside: 1,
-            measuring: 0,
-            alone: 0,
-            waiting: 0,
-        };
-        assert!(running.has_room_for(Kind::Beside));
-        assert!(!running.has_room_for(Kind::Measuring) && !running.has_room_for(Kind::Alone));
-        running.waiting = 1;
-        assert!(
-            !running.has_room_for(Kind::Beside),
-            "it would wait for ever"
-        );
-        (running.beside, running.measuring) = (0, 1);
-        assert!(running.has_room_for(Kind::Measuring));
-        assert!(!running.has_room_for(Kind::Beside) && !running.has_room_for(Kind::Alone));
-        running.measuring = MEASURING_AT_ONCE;
-        assert!(!running.has_room_for(Kind::Measuring));
-        (running.measuring, running.alone, running.waiting) = (0, 1, 0);
-        for kind in [Kind::Beside, Kind::Measuring, Kind::Alone] {
-            assert!(!running.has_room_for(kind));
-        }
+        assert_eq!(roomy([0, 0, 0], [0, 0, 0]), [true, true, true]);
+        assert_eq!(roomy([1, 0, 0], [0, 0, 0]), [true, false, false]);
+        assert_eq!(roomy([0, 1, 0], [0, 0, 0]), [false, true, false]);
+        assert_eq!(roomy([0, 0, 1], [0, 0, 0]), [false, false, false]);
+    }
+
+    #[test]
+    fn no_more_of_a_kind_run_than_may() {
+        assert_eq!(roomy([BESIDE_AT_ONCE, 0, 0], [0, 0, 0]), [false; 3]);
+        assert_eq!(roomy([0, MEASURING_AT_ONCE, 0], [0, 0, 0]), [false; 3]);
+    }
+
+    #[test]
+    fn one_kind_comes_after_the_other() {
+        assert_eq!(roomy([0, 0, 0], [1, 1, 1]), [true, false, false]);
+        assert_eq!(roomy([0, 0, 0], [0, 1, 1]), [true, true, false]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ macro_rules! behind {
             tokio::sync::OnceCell::const_new();
 
         async fn behind() -> &'static $crate::pgbouncer::world::Behind {
+            // Whoever starts it must not wait for a test that waits for it.
+            support::beside();
             BEHIND
                 .get_or_init(|| {
                     $crate::pgbouncer::world::Behind::start($pooler, $servers, $clients)

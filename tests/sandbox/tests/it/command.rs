@@ -13,6 +13,7 @@ const LOOP: &str = "api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime\n\
     while id=$(curl -s -D - -o /dev/null $api/invocation/next | sed -n 's/\\r$//;s/^lambda-runtime-aws-request-id: //p'); [ \"$id\" ]; do\n";
 
 fn sandbox(args: &[&str], function: &[&str]) -> Output {
+    crate::turn::measures_time();
     let began = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
     let output = command

@@ -10,3 +10,6 @@ mod network;
 mod no_survivors;
 mod runtime_api;
 mod scf;
+#[allow(dead_code, reason = "all of these tests measure time")]
+#[path = "../../../support/turn.rs"]
+mod turn;

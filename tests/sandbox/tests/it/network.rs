@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::common::{self, PATIENCE};
+use crate::turn;
 use sandbox::{Fault, Proxy};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,6 +20,7 @@ const SILENCE: Duration = Duration::from_millis(150);
 
 /// A server that sends back what it gets.
 async fn echo() -> SocketAddr {
+    turn::measures_time();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::turn;
 use sandbox::Function;
 
 /// No test waits longer than this for anything.
@@ -23,6 +24,7 @@ pub fn probe() -> Function {
 
 /// An example's binary. `cargo test --test NAME` alone does not build examples.
 pub fn example(name: &str) -> PathBuf {
+    turn::measures_time();
     let test = std::env::current_exe().unwrap();
     let path = test
         .parent()
@@ -45,6 +47,7 @@ pub fn example(name: &str) -> PathBuf {
 
 /// A shell script as a function.
 pub fn script(text: &str) -> Function {
+    turn::measures_time();
     Function::new("/bin/sh").args(["-c", text])
 }
 

@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::PATIENCE;
+use crate::turn;
 
 /// A server; dropped, or when the test's process ends in whatever way, it is stopped.
 pub struct Server {
@@ -22,6 +23,7 @@ pub struct Server {
 impl Server {
     /// PostgreSQL, without a password for the user `app`.
     pub fn postgres() -> Self {
+        turn::measures_time();
         let tools = tools("/usr/lib/postgresql", "postgres");
         let folder = folder();
         let data = folder.path().join("data");
@@ -63,6 +65,7 @@ impl Server {
 
     /// MariaDB, with a user `root` without a password.
     pub fn mariadb() -> Self {
+        turn::measures_time();
         let folder = folder();
         let data = format!("--datadir={}", folder.path().join("data").display());
         std::fs::create_dir(folder.path().join("data")).expect("a folder");
