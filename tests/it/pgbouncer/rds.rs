@@ -15,6 +15,8 @@ use tokio::sync::OnceCell;
 static SERVER: OnceCell<Database> = OnceCell::const_new();
 
 pub(crate) async fn straight() -> Result<Secret, Error> {
+    // Whoever starts it must not wait for a test that waits for it.
+    support::beside();
     let database = SERVER.get_or_init(|| postgres().fresh_database()).await;
     Ok(Secret::new(Postgres::PASSWORD)
         .user(Postgres::USER)
@@ -33,6 +35,8 @@ async fn session(event: LambdaEvent<&str>, db: &mut PooledTransaction) -> Result
 
 #[tokio::test]
 async fn what_pins_a_session_is_not_kept() {
+    // Started here, not within the handler's own time.
+    assert!(straight().await.is_ok());
     let first = session(event("select 1")).await.expect("answers");
     let second = session(event("set local work_mem = '1MB'")).await;
     assert_eq!(second.expect("answers"), first);
