@@ -23,7 +23,7 @@ function show(n,    from, to, i) {
     from = (i > 0 ? i - 5 : lines[n] - 35)
     if (from < 1) from = 1
     to = (from + 35 < lines[n] ? from + 35 : lines[n])
-    for (i = from; i <= to; i++) print substr(text[n, i], 1, 400)
+    for (i = from; i <= to && text[n, i] != "stack backtrace:"; i++) print substr(text[n, i], 1, 400)
     if (to - from + 1 < lines[n]) printf "(of %d lines; all are in %s)\n", lines[n], everything
     printf "repeat with: %s %s -- --exact %s\n", cargo, selection[n], quoted(test[n])
 }

@@ -373,22 +373,28 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn start(mut reply: impl FnMut(&str) -> Option<&'static str> + Send + 'static) -> Self {
+    fn start(reply: impl FnMut(&str) -> Option<&'static str> + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let port = listener.local_addr().expect("the bound port").port();
         let seen = Arc::<Mutex<Vec<String>>>::default();
-        let book = Arc::clone(&seen);
-        // It ends with the test's process.
+        let reply = Arc::new(Mutex::new((reply, Arc::clone(&seen))));
+        // They end with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                while let Some(request) = read(&stream) {
-                    book.lock().expect("nobody panics").push(request.clone());
-                    let answered = reply(&request)
-                        .is_some_and(|text| (&stream).write_all(text.as_bytes()).is_ok());
-                    if !answered {
-                        break;
+                let reply = Arc::clone(&reply);
+                // A client may open a second connection before its first one is free again.
+                thread::spawn(move || {
+                    while let Some(request) = read(&stream) {
+                        let (reply, book) = &mut *reply.lock().expect("nobody panics");
+                        book.lock().expect("nobody panics").push(request.clone());
+                        let text = reply(&request);
+                        let answered =
+                            text.is_some_and(|text| (&stream).write_all(text.as_bytes()).is_ok());
+                        if !answered {
+                            break;
+                        }
                     }
-                }
+                });
             }
         });
         Self {

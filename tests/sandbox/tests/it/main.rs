@@ -10,6 +10,6 @@ mod network;
 mod no_survivors;
 mod runtime_api;
 mod scf;
-#[allow(dead_code, reason = "all of these tests measure time")]
+#[allow(dead_code, unreachable_pub, reason = "all of these tests measure time")]
 #[path = "../../../support/turn.rs"]
 mod turn;
