@@ -45,6 +45,7 @@ async fn body_that_fails_is_a_broken_transfer() {
 
 #[tokio::test]
 async fn body_is_stopped_before_the_deadline_and_cleaned_up_after() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let function = start(&api, &database);
@@ -64,6 +65,7 @@ async fn body_is_stopped_before_the_deadline_and_cleaned_up_after() {
 
 #[tokio::test]
 async fn simulator_counts_a_broken_transfer_as_failed() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     let sandbox = Sandbox::new(Simulated::new(FUNCTION).env("FUNCTION", "streaming"))
         .timeout(SHORT)

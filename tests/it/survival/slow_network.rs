@@ -24,10 +24,10 @@ fn rolled_back(product: Product) -> Value {
 
 /// One connection serves all invocations: also after a rollback that nobody has waited for, and after a
 /// ping. `rtt` is what the network takes for a message and its reply.
-async fn one_connection(rtt: Duration) {
+async fn one_connection(rtt: Duration, kinds: &[&str]) {
     for product in SERVERS {
         let world = World::new(product).await;
-        for kind in KINDS {
+        for &kind in kinds {
             let place = format!("{product:?}/{kind} at {rtt:?}");
             let running = start(&world, kind, "never", rtt).await;
             let ask = json!([{ "ask": product.session() }]);
@@ -51,13 +51,14 @@ async fn one_connection(rtt: Duration) {
 #[tokio::test]
 async fn one_connection_serves_all_invocations() {
     support::measures_time();
-    one_connection(RTT).await;
+    one_connection(RTT, &KINDS).await;
 }
 
 #[tokio::test]
 async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
     support::measures_time();
-    one_connection(RTT * 3).await;
+    // Without the transaction: to open its connection and to begin takes all of `acquire_ms`.
+    one_connection(RTT * 3, &["db", "pool", "single"]).await;
 }
 
 #[tokio::test]
@@ -70,7 +71,14 @@ async fn always_opens_one_connection_for_each_invocation() {
             for _ in 0..INVOCATIONS {
                 running.ask(product.session()).await;
             }
-            assert_eq!(running.opened(), INVOCATIONS, "{product:?}/{kind}");
+            // A pool finds out once per process what the server lets a connection say when it is opened.
+            let once =
+                usize::from(product == Product::Postgres && !["db", "single"].contains(&kind));
+            let opened = running.opened();
+            assert!(
+                (INVOCATIONS..=INVOCATIONS + once).contains(&opened),
+                "{product:?}/{kind}: {opened}"
+            );
             running.end().await;
         }
     }

@@ -314,7 +314,7 @@ impl<DB: Driver> Resource for SqlPool<DB> {
         let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.
-        let patience = quiet.min(left / 4);
+        let patience = quiet.min(left / 2);
         let all_back = timeout(patience, self.is_quiet()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.

@@ -63,7 +63,7 @@ impl<DB: Driver> Set<DB> {
         let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.
-        let patience = self.quiet_within().min(left / 4);
+        let patience = self.quiet_within().min(left / 2);
         let all_back = timeout(patience, self.all_back()).await.is_ok();
         if !all_back {
             // Whoever is still connecting comes too late.
