@@ -91,7 +91,7 @@ async fn a_slow_opening_is_no_reason_to_open_another_one() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in ["db", "pool"] {
-            let running = start(&world, kind, "never", RTT * 3).await;
+            let running = start(&world, kind, "never", RTT * 2).await;
             let guards = json!([{ "guards": { "count": 2, "sql": product.session() } }]);
             running.succeed(guards).await;
             assert_eq!(running.opened(), 2, "{product:?}/{kind}");

@@ -6,7 +6,7 @@ use super::{
     login::{Denied, Login},
     monitoring::{self, Monitoring},
     nodelay::promptly,
-    round_trip::{RoundTrip, typical_wait},
+    round_trip::{RoundTrip, longest_wait},
     tag::Tag,
 };
 use crate::{
@@ -173,7 +173,7 @@ impl<DB: Driver> Address<DB> {
     }
 
     async fn open(&self, options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
-        let connecting = Box::pin(typical_wait(options.connect()));
+        let connecting = Box::pin(longest_wait(options.connect()));
         let (raw, waited) = promptly(DB::port(options), connecting).await?;
         self.round_trip.guess(waited);
         Ok(raw)

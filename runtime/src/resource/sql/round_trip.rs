@@ -32,7 +32,7 @@ impl RoundTrip {
         bound.max(self.get() * times)
     }
 
-    /// A login has waited for the server so long, each time: a round trip, and some work of the server's.
+    /// The longest that a login has waited for the server: a round trip, and some work of the server's.
     pub(super) fn guess(&self, waited: Duration) {
         self.guessed.store(micros(waited), Ordering::Relaxed);
     }
@@ -64,8 +64,8 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Drives `login`, and says how long it waited between two of its steps.
-pub(super) async fn typical_wait<T, E>(
+/// Drives `login`, and says how long it waited between two of its steps at most.
+pub(super) async fn longest_wait<T, E>(
     login: impl Future<Output = Result<T, E>>,
 ) -> Result<(T, Duration), E> {
     let mut login = pin!(login);
@@ -77,18 +77,15 @@ pub(super) async fn typical_wait<T, E>(
         polled
     })
     .await?;
-    Ok((output, waits.typical()))
+    Ok((output, waits.longest()))
 }
 
-/// The waits of something that is polled: the first few.
+/// The waits of something that is polled.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     since: Option<Instant>,
-    ended: Vec<Duration>,
+    longest: Duration,
 }
-
-/// A login takes fewer steps. Whoever wakes up for other reasons as well must not fill the memory.
-const WAITS: usize = 16;
 
 impl Waits {
     pub(super) fn begin(&mut self) {
@@ -96,19 +93,15 @@ impl Waits {
     }
 
     pub(super) fn end(&mut self) {
-        if let Some(since) = self.since.take()
-            && self.ended.len() < WAITS
-        {
-            self.ended.push(since.elapsed());
+        if let Some(since) = self.since.take() {
+            self.longest = self.longest.max(since.elapsed());
         }
     }
 
-    /// The second longest: most steps of a login wait for less than a whole round trip, and one may have had to
-    /// wait for a processor besides.
-    pub(super) fn typical(&self) -> Duration {
-        let mut ended = self.ended.clone();
-        ended.sort_unstable_by(|a, b| b.cmp(a));
-        ended.get(1).or(ended.first()).copied().unwrap_or_default()
+    /// The longest. A processor that was busy makes it longer than the round trip, and the bounds that follow it
+    /// more patient; whoever polls for another reason cuts a wait in two.
+    pub(super) fn longest(&self) -> Duration {
+        self.longest
     }
 }
 
@@ -152,12 +145,12 @@ mod tests {
     async fn a_guess_holds_until_something_is_measured_and_after_a_failure() {
         let round_trip = RoundTrip::default();
         let login = async {
-            for wait in [FAR * 5, FAR, NEAR, FAR] {
+            for wait in [NEAR, FAR, NEAR] {
                 sleep(wait).await;
             }
             Ok::<_, ()>(())
         };
-        let ((), waited) = typical_wait(login).await.expect("let in");
+        let ((), waited) = longest_wait(login).await.expect("let in");
         assert!((FAR..FAR + NEAR).contains(&waited), "{waited:?}");
         round_trip.guess(waited);
         assert_eq!(round_trip.get(), waited);

@@ -129,7 +129,7 @@ impl<DB: Driver> SqlPool<DB> {
             });
             // Polled whenever the handler is, so after each step of the login.
             now.waits.end();
-            let waited = now.waits.typical();
+            let waited = now.waits.longest();
             if !waited.is_zero() {
                 self.state.address.round_trip().guess(waited);
             }
