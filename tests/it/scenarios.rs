@@ -250,7 +250,7 @@ async fn two_callers_connect_at_once() {
             seen(&one),
             seen(&other)
         );
-        // Not those that were opened: a slow opening has another one beside it.
+        // Those that served the two, whatever else a busy machine has opened.
         let used = if one.json() == other.json() { 1 } else { 2 };
         row(
             race,
