@@ -162,7 +162,7 @@ async fn never(event: LambdaEvent<Deed>, db: &PgPool) -> Answer {
     perform(event.payload, db).await
 }
 
-#[db_handler(close = "never", pool(max = 1))]
+#[db_handler(close = "never", pool(max = 1), deadline(reserve_ms = 1_000))]
 async fn one(event: LambdaEvent<Deed>, db: &PgPool) -> Answer {
     perform(event.payload, db).await
 }
