@@ -77,6 +77,7 @@ async fn always_has_no_connection_between_invocations() {
 
 #[tokio::test]
 async fn never_keeps_its_session() {
+    support::measures_time();
     for (prefix, database) in databases().await {
         for handler in ["never", "single_kept"] {
             let function = function(&format!("{prefix}/{handler}"), &database);
@@ -131,6 +132,7 @@ async fn what_was_connected_ahead_serves_the_first_event_even_when_nothing_is_ke
 
 #[tokio::test]
 async fn a_lost_connection_takes_the_others_of_its_pool_with_it() {
+    support::measures_time();
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/never"), &database).await;
         running.succeed(&json!({"do": "side_by_side"})).await;
