@@ -187,7 +187,7 @@ impl<DB: Driver> Address<DB> {
         sessions: &[DB::Session],
         idle: Option<&mut DB::Connection>,
         until: Instant,
-    ) -> bool {
+    ) -> Stopped {
         let rest: Vec<DB::Session> = sessions
             .iter()
             .filter(|session| !DB::interrupt(session))
@@ -195,17 +195,22 @@ impl<DB: Driver> Address<DB> {
             .collect();
         // Which of its sessions RDS Proxy has used, nobody can tell: what was given up runs to its end rather
         // than that somebody else's is stopped.
+        let mut stopped = Stopped {
+            all: true,
+            idle_works: true,
+        };
         if rest.is_empty() || self.proxy == Some(Proxy::Rds) {
-            return true;
+            return stopped;
         }
         // Whoever waits for this may have less time still.
         let mut in_time = InTime {
             target: self.target(),
             over: false,
         };
-        let cancelled = timeout_at(until, self.cancel_all(acquire, rest, idle)).await;
+        let cancelling = self.cancel_all(acquire, rest, idle, &mut stopped.idle_works);
+        let cancelled = timeout_at(until, cancelling).await;
         in_time.over = cancelled.is_ok();
-        match cancelled {
+        stopped.all = match cancelled {
             Ok(Ok(())) => true,
             Ok(Err(reason)) => {
                 tracing::warn!(
@@ -216,7 +221,8 @@ impl<DB: Driver> Address<DB> {
                 false
             }
             Err(_) => false,
-        }
+        };
+        stopped
     }
 
     async fn cancel_all(
@@ -224,6 +230,7 @@ impl<DB: Driver> Address<DB> {
         acquire: &Acquire,
         mut rest: Vec<DB::Session>,
         idle: Option<&mut DB::Connection>,
+        idle_works: &mut bool,
     ) -> Result<(), String> {
         if let Some(idle) = idle {
             match self.cancel_via(idle, &rest).await {
@@ -232,8 +239,9 @@ impl<DB: Driver> Address<DB> {
                     return Ok(());
                 }
                 Ok(cancelled) => rest = cancelled.elsewhere,
-                // A handler may have left it in any state.
+                // A handler may have left it in any state, or it was lost with others.
                 Err(error) => {
+                    *idle_works = false;
                     tracing::debug!(target = self.target(), %error, "stopping through another connection");
                 }
             }
@@ -285,6 +293,15 @@ impl<DB: Driver> Address<DB> {
             None => DB::cancel(via, sessions).await,
         }
     }
+}
+
+/// What came of cancelling.
+#[must_use]
+pub(super) struct Stopped {
+    /// Nothing of it runs any more, as far as the server tells.
+    pub(super) all: bool,
+    /// The idle connection that was used for it, if there was one, can be used again.
+    pub(super) idle_works: bool,
 }
 
 /// Says so if it is dropped before it is over.

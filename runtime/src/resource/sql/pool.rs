@@ -197,7 +197,13 @@ impl<DB: Driver> SqlPool<DB> {
         let via = idle.as_deref_mut();
         let acquire = self.acquire.restarted();
         let address = &self.state.address;
-        address.cancel(&acquire, &sessions, via, until).await;
+        let stopped = address.cancel(&acquire, &sessions, via, until).await;
+        if !stopped.idle_works
+            && let Some(idle) = idle
+        {
+            self.state.one_less();
+            drop(idle.detach());
+        }
     }
 }
 

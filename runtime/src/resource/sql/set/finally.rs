@@ -166,8 +166,10 @@ impl<DB: Driver> Set<DB> {
         let acquire = self.acquire_now();
         let stopped = self.address.cancel(&acquire, sessions, via, until).await;
         let mut state = self.lock();
-        if stopped {
+        if stopped.all {
             state.strays.clear();
+        }
+        if stopped.all && stopped.idle_works {
             state.idle.extend(idle);
         } else {
             state.lost = true;
