@@ -7,8 +7,8 @@ use std::thread;
 /// So many tests run side by side, whatever number of threads the harness has: with more threads than that, those that wait for
 /// another kind's turn keep none of these waiting.
 const BESIDE_AT_ONCE: usize = 6;
-/// So many tests that measure time may run at once: what they do most is wait.
-const MEASURING_AT_ONCE: usize = 2;
+/// So many tests that measure time may run at once. A second one on two processors has been seen to make the first one late.
+const MEASURING_AT_ONCE: usize = 1;
 
 static TURNS: Mutex<Turns> = Mutex::new(Turns {
     running: Counts::NONE,
@@ -114,7 +114,7 @@ pub fn alone() {
     first(Kind::Alone);
 }
 
-/// The calling test compares what something took with a bound: until it is over, only another one of these runs beside it.
+/// The calling test compares what something took with a bound: until it is over, no other one runs beside it.
 ///
 /// # Panics
 /// When it has begun to use servers or functions: this comes first in a test.
@@ -177,7 +177,7 @@ mod tests {
     fn only_tests_of_one_kind_run_at_once() {
         assert_eq!(roomy([0, 0, 0], [0, 0, 0]), [true, true, true]);
         assert_eq!(roomy([1, 0, 0], [0, 0, 0]), [true, false, false]);
-        assert_eq!(roomy([0, 1, 0], [0, 0, 0]), [false, true, false]);
+        assert_eq!(roomy([0, 1, 0], [0, 0, 0]), [false, false, false]);
         assert_eq!(roomy([0, 0, 1], [0, 0, 0]), [false, false, false]);
     }
 

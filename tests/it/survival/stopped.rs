@@ -2,7 +2,6 @@
 
 use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
 use db_handler::config::RESERVE;
-use futures_util::future::join_all;
 use sandbox::{Invocation, Outcome, PhaseKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -47,9 +46,9 @@ struct Scene<'a> {
     place: String,
 }
 
-/// `prove` with each of these handlers, on all databases side by side.
+/// `prove` with each of these handlers, one after the other: what is cancelled within the reserve needs a processor.
 async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'_>)) {
-    join_all(PRODUCTS.map(async |product| {
+    for product in PRODUCTS {
         let world = world(product).await;
         for kind in kinds {
             for close in closes {
@@ -62,8 +61,7 @@ async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'
                 .await;
             }
         }
-    }))
-    .await;
+    }
 }
 
 impl Scene<'_> {
