@@ -29,7 +29,7 @@ pub const BACKGROUND: Duration = Duration::from_secs(60);
 /// where there is an external extension, 500 ms otherwise.
 pub const SHUTDOWN: Duration = Duration::from_millis(250);
 /// How long a pool may be busy with opening its connection before the runtime asks the server itself
-/// why, if the pool has been refused or turned away meanwhile: sqlx retries that silently until
+/// why, if the server has refused the pool meanwhile: sqlx retries that silently until
 /// `acquire_ms` is over.
 pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
 /// The first wait of someone whom a full server turned away is drawn between nothing and this; the bound

@@ -77,7 +77,7 @@ impl RdsIam {
     }
 
     /// Sends the token to any server that the URL leads to, as the URL says: with `sslmode=disable` in
-    /// plain text. For tests with a server that has no certificate; whoever is on the way to the server can
+    /// plain text. For tests with a server that has no certificate; anybody between here and the server can
     /// log in with the token for 15 minutes.
     #[must_use]
     pub const fn danger_accept_any_server(mut self) -> Self {
