@@ -249,7 +249,7 @@ async fn a_panic_ends_the_client_and_not_the_instance() {
 
 #[tokio::test]
 async fn what_outlives_its_handler_is_stopped_on_the_server() {
-    support::measures_time();
+    support::alone();
     let server = MongoDb::start(false);
     for (what, handler) in [
         // Stopped before the deadline.

@@ -126,6 +126,7 @@ async fn in_mariadb() {
 /// What the budget says about the server was written down once; the server is asked.
 #[tokio::test]
 async fn a_budget_that_is_out_of_date_is_told_once() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     let folder = tempfile::tempdir().expect("a folder");
     for handler in ["crowded_single", "crowded_pool", "crowded_handle"] {

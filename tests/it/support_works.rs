@@ -421,3 +421,48 @@ async fn a_function_takes_signals() {
         "{status}"
     );
 }
+
+// --- what `tests/run` shows ---
+
+#[tokio::test]
+async fn a_failure_is_shown_in_40_lines_with_the_command_that_repeats_it() {
+    let long = "what it saw\n".repeat(100);
+    let printed = format!(
+        "     Running tests/it/main.rs (target/debug/deps/it-0123456789abcdef)\n\
+         test a::b ... ok\n\
+         ---- a::c stdout ----\n\
+         thread 'a::c' (1) panicked at tests/it/a.rs:1:2:\n\
+         a panic that was caught\n\
+         {long}\
+         thread 'a::c' (1) panicked at tests/it/a.rs:3:4:\n\
+         the one that counts\n\
+         {long}\n\
+         failures:\n    a::c\n\n\
+         test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.12s\n\n\
+         error: test failed, to rerun pass `-p db-handler --test it`\n"
+    );
+    let mut awk = Function::without_platform(Path::new("awk"))
+        .arg("-f")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/failures.awk"))
+        .arg("-v")
+        .arg("cargo=cargo test")
+        .arg("-v")
+        .arg("everything=the file")
+        .input(printed)
+        .start();
+    assert!(awk.ended().await.success(), "{}", awk.output());
+    let shown = awk.stdout();
+    let lines: Vec<&str> = shown
+        .lines()
+        .skip_while(|line| *line != "---- a::c")
+        .collect();
+    let repeat = "repeat with: cargo test --test it -- --exact a::c";
+    let end = lines.iter().position(|line| *line == repeat);
+    assert!(end.is_some_and(|end| end < 40), "{shown}");
+    assert!(lines.contains(&"the one that counts"), "{shown}");
+    assert!(!lines.contains(&"a panic that was caught"), "{shown}");
+    assert!(
+        shown.ends_with("\n1 passed, 1 failed, 0 skipped; what they printed is in the file\n"),
+        "{shown}"
+    );
+}

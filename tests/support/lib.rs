@@ -11,7 +11,7 @@
 //! | AWS's services, as far as moto plays them | [`aws()`] |
 //! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
 //! | a compiled example or binary | [`example`], [`bin`] |
-//! | no other tests beside this one | [`alone`], [`measures_time`] |
+//! | no other tests beside this one | [`alone`], [`measures_time`], [`waits`] |
 //! | the platform's side of a function | [`runtime_api::RuntimeApi`], [`function::Function`] |
 //!
 //! Nothing here is skipped when it is missing: the test fails and says what to install. Nothing sleeps and hopes: every
@@ -44,7 +44,7 @@ pub use pgbouncer::{PgBouncer, Pooler};
 pub use ports::{SilentListener, free_port, refused_port, silent_listener};
 pub use postgres::{Postgres, PostgresBuilder, postgres};
 pub use server::DatabaseServer;
-pub use turn::{alone, beside, measures_time};
+pub use turn::{alone, beside, measures_time, waits};
 pub use wait::{PATIENCE, wait_for};
 
 /// The README's code, compiled.

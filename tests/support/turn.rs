@@ -1,4 +1,6 @@
 //! Which tests run beside which: all of them side by side, but for those that measure time or keep the machine busy.
+//!
+//! The kinds come one after the other. Those that wait for most of their time run beside any of them but the last.
 
 use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,12 +9,12 @@ use std::thread;
 /// So many tests run side by side, whatever number of threads the harness has: with more threads than that, those that wait for
 /// another kind's turn keep none of these waiting.
 const BESIDE_AT_ONCE: usize = 6;
-/// So many tests that measure time may run at once. A second one on two processors has been seen to make the first one late.
-const MEASURING_AT_ONCE: usize = 1;
+/// So many tests that measure time may run at once: each of them waits for most of its time, too.
+const MEASURING_AT_ONCE: usize = 4;
 
 static TURNS: Mutex<Turns> = Mutex::new(Turns {
     running: Counts::NONE,
-    waiting: Counts::NONE,
+    queued: Counts::NONE,
 });
 static CHANGED: Condvar = Condvar::new();
 
@@ -24,6 +26,7 @@ thread_local! {
 /// Those that come first in this list go first: kind after kind, so that the machine does not run empty each time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Waiting,
     Beside,
     Measuring,
     Alone,
@@ -31,6 +34,7 @@ enum Kind {
 
 #[derive(Clone, Copy)]
 struct Counts {
+    waiting: usize,
     beside: usize,
     measuring: usize,
     alone: usize,
@@ -38,11 +42,12 @@ struct Counts {
 
 struct Turns {
     running: Counts,
-    waiting: Counts,
+    queued: Counts,
 }
 
 impl Counts {
     const NONE: Self = Self {
+        waiting: 0,
         beside: 0,
         measuring: 0,
         alone: 0,
@@ -50,6 +55,7 @@ impl Counts {
 
     fn of(&mut self, kind: Kind) -> &mut usize {
         match kind {
+            Kind::Waiting => &mut self.waiting,
             Kind::Beside => &mut self.beside,
             Kind::Measuring => &mut self.measuring,
             Kind::Alone => &mut self.alone,
@@ -59,20 +65,22 @@ impl Counts {
 
 impl Turns {
     fn has_room_for(&self, kind: Kind) -> bool {
-        let Self { running, waiting } = self;
+        let Self { running, queued } = self;
         match kind {
+            Kind::Waiting => running.alone == 0,
             Kind::Beside => {
                 running.beside < BESIDE_AT_ONCE && running.measuring == 0 && running.alone == 0
             }
             Kind::Measuring => {
                 running.measuring < MEASURING_AT_ONCE
-                    && running.beside + waiting.beside == 0
+                    && running.beside + queued.beside == 0
                     && running.alone == 0
             }
             Kind::Alone => {
                 running.alone == 0
-                    && running.beside + waiting.beside == 0
-                    && running.measuring + waiting.measuring == 0
+                    && running.waiting + queued.waiting == 0
+                    && running.beside + queued.beside == 0
+                    && running.measuring + queued.measuring == 0
             }
         }
     }
@@ -83,11 +91,11 @@ struct Turn(Kind);
 impl Turn {
     fn wait_for(kind: Kind) -> Self {
         let mut turns = turns();
-        *turns.waiting.of(kind) += 1;
+        *turns.queued.of(kind) += 1;
         turns = CHANGED
             .wait_while(turns, |turns| !turns.has_room_for(kind))
             .unwrap_or_else(PoisonError::into_inner);
-        *turns.waiting.of(kind) -= 1;
+        *turns.queued.of(kind) -= 1;
         *turns.running.of(kind) += 1;
         // Another one of this kind may have waited for nothing but this one.
         CHANGED.notify_all();
@@ -112,6 +120,15 @@ fn turns() -> MutexGuard<'static, Turns> {
 /// When it has begun to use servers or functions: this comes first in a test.
 pub fn alone() {
     first(Kind::Alone);
+}
+
+/// The calling test waits for most of its time, and its bounds leave room for a busy machine: it runs beside others that need
+/// the machine.
+///
+/// # Panics
+/// When it has begun to use servers or functions: this comes first in a test.
+pub fn waits() {
+    first(Kind::Waiting);
 }
 
 /// The calling test compares what something took with a bound: until it is over, no other one runs beside it.
@@ -158,39 +175,44 @@ fn is_a_tests_thread() -> bool {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 3] = [Kind::Beside, Kind::Measuring, Kind::Alone];
+    const KINDS: [Kind; 4] = [Kind::Waiting, Kind::Beside, Kind::Measuring, Kind::Alone];
 
-    fn roomy(running: [usize; 3], waiting: [usize; 3]) -> [bool; 3] {
-        let counts = |[beside, measuring, alone]: [usize; 3]| Counts {
+    fn roomy(running: [usize; 4], queued: [usize; 4]) -> [bool; 4] {
+        let counts = |[waiting, beside, measuring, alone]: [usize; 4]| Counts {
+            waiting,
             beside,
             measuring,
             alone,
         };
         let turns = Turns {
             running: counts(running),
-            waiting: counts(waiting),
+            queued: counts(queued),
         };
         KINDS.map(|kind| turns.has_room_for(kind))
     }
 
     #[test]
-    fn only_tests_of_one_kind_run_at_once() {
-        assert_eq!(roomy([0, 0, 0], [0, 0, 0]), [true, true, true]);
-        assert_eq!(roomy([1, 0, 0], [0, 0, 0]), [true, false, false]);
-        assert_eq!(roomy([0, 1, 0], [0, 0, 0]), [false, false, false]);
-        assert_eq!(roomy([0, 0, 1], [0, 0, 0]), [false, false, false]);
+    fn only_tests_of_one_kind_run_at_once_beside_those_that_wait() {
+        assert_eq!(roomy([0; 4], [0; 4]), [true; 4]);
+        assert_eq!(roomy([1, 0, 0, 0], [0; 4]), [true, true, true, false]);
+        assert_eq!(roomy([0, 1, 0, 0], [0; 4]), [true, true, false, false]);
+        assert_eq!(roomy([0, 0, 1, 0], [0; 4]), [true, false, true, false]);
+        assert_eq!(roomy([0, 0, 0, 1], [0; 4]), [false; 4]);
     }
 
     #[test]
     fn no_more_of_a_kind_run_than_may() {
-        assert_eq!(roomy([BESIDE_AT_ONCE, 0, 0], [0, 0, 0]), [false; 3]);
-        assert_eq!(roomy([0, MEASURING_AT_ONCE, 0], [0, 0, 0]), [false; 3]);
+        let many = [0, BESIDE_AT_ONCE, 0, 0];
+        assert_eq!(roomy(many, [0; 4]), [true, false, false, false]);
+        let many = [0, 0, MEASURING_AT_ONCE, 0];
+        assert_eq!(roomy(many, [0; 4]), [true, false, false, false]);
     }
 
     #[test]
     fn one_kind_comes_after_the_other() {
-        assert_eq!(roomy([0, 0, 0], [1, 1, 1]), [true, false, false]);
-        assert_eq!(roomy([0, 0, 0], [0, 1, 1]), [true, true, false]);
+        assert_eq!(roomy([0; 4], [0, 1, 1, 1]), [true, true, false, false]);
+        assert_eq!(roomy([0; 4], [0, 0, 1, 1]), [true, true, true, false]);
+        assert_eq!(roomy([0; 4], [1, 0, 0, 1]), [true, true, true, false]);
     }
 
     #[test]

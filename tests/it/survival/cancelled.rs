@@ -74,7 +74,7 @@ fn error_of(invocation: &Invocation) -> (&str, &str) {
 /// Its connection is closed, and the server looks for that every [`CLIENT_CHECK`].
 #[tokio::test]
 async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
-    support::measures_time();
+    support::waits();
     for kind in KINDS {
         let world = World::new(Product::Postgres).await;
         let running = world.start(kind, "always").await;
@@ -90,7 +90,7 @@ async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
 
 #[tokio::test]
 async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
-    support::measures_time();
+    support::waits();
     let world = Transactions::new("postgres").await;
     for close in ["always", "never"] {
         let running = world.start(close).await;
@@ -106,7 +106,7 @@ async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
 /// Here the server has no connection to spare for cancelling.
 #[tokio::test]
 async fn failed_cancellation_is_logged_with_its_reason() {
-    support::measures_time();
+    support::waits();
     let server = Postgres::builder().start();
     let mut admin = server.admin().await;
     admin
@@ -177,6 +177,7 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
     reason = "the other query goes on meanwhile"
 )]
 async fn copy_of_the_name_by_another_role_changes_nothing() {
+    support::waits();
     let server = Postgres::builder().start();
     let mut admin = server.admin().await;
     admin
@@ -272,6 +273,7 @@ async fn id(connection: &mut MySqlConnection) -> u64 {
     reason = "the other query goes on meanwhile"
 )]
 async fn kill_reaches_the_right_server_behind_a_balanced_address() {
+    support::waits();
     for kind in KINDS {
         let (ours, others) = (MariaDb::builder().start(), MariaDb::builder().start());
         // The ids of ours are ahead of those of the other one.
@@ -336,7 +338,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
 /// Without `run`, nobody calls the cleanup of a handler whose future is dropped.
 #[tokio::test]
 async fn dropped_handler_without_run_is_cancelled() {
-    support::measures_time();
+    support::waits();
     for (product, database) in [
         ("postgres", postgres().fresh_database().await),
         ("mariadb", mariadb().fresh_database().await),

@@ -50,20 +50,20 @@ async fn one_connection(rtt: Duration, kinds: &[&str]) {
 
 #[tokio::test]
 async fn one_connection_serves_all_invocations() {
-    support::measures_time();
+    support::waits();
     one_connection(RTT, &KINDS).await;
 }
 
 #[tokio::test]
 async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
-    support::measures_time();
+    support::waits();
     // Without the transaction: to open its connection and to begin takes all of `acquire_ms`.
     one_connection(RTT * 3, &["db", "pool", "single"]).await;
 }
 
 #[tokio::test]
 async fn always_opens_one_connection_for_each_invocation() {
-    support::measures_time();
+    support::waits();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -87,7 +87,7 @@ async fn always_opens_one_connection_for_each_invocation() {
 /// Two at once, the second one begun when the first one is on its way: nobody asks why they take so long.
 #[tokio::test]
 async fn a_slow_opening_is_no_reason_to_open_another_one() {
-    support::measures_time();
+    support::waits();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in ["db", "pool"] {
@@ -103,7 +103,7 @@ async fn a_slow_opening_is_no_reason_to_open_another_one() {
 /// What was measured nearby does not hold for ever.
 #[tokio::test]
 async fn a_network_that_becomes_slow_costs_few_connections() {
-    support::measures_time();
+    support::waits();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {

@@ -38,7 +38,7 @@ fn settings(idle: Duration) -> String {
 
 #[tokio::test]
 async fn query_of_a_killed_process_ends_within_a_minute() {
-    support::measures_time();
+    support::waits();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
         let function = local(Path::new(FUNCTION))
@@ -98,7 +98,7 @@ impl Relay {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn query_on_a_silent_network_ends_within_a_minute() {
-    support::measures_time();
+    support::waits();
     let database = postgres().fresh_database().await;
     let mut relay = Relay::before(postgres().port()).await;
     let (there, here) = (
@@ -127,7 +127,7 @@ async fn query_on_a_silent_network_ends_within_a_minute() {
 /// The settings by which TCP notices a silent network add up to less than a minute.
 #[tokio::test]
 async fn sessions_are_monitored_from_the_first_one_on() {
-    support::measures_time();
+    support::waits();
     assert!(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_COUNT < Duration::from_mins(1));
     for kind in KINDS {
         let world = World::new(Product::Postgres).await;
@@ -152,7 +152,7 @@ async fn sessions_are_monitored_from_the_first_one_on() {
 /// What idles without a client gives its locks back in the end.
 #[tokio::test]
 async fn sessions_of_mysql_may_not_idle_for_ever() {
-    support::measures_time();
+    support::waits();
     for kind in KINDS {
         let world = World::new(Product::MariaDb).await;
         for (close, idle) in [
@@ -171,7 +171,7 @@ async fn sessions_of_mysql_may_not_idle_for_ever() {
 
 #[tokio::test]
 async fn settings_of_the_url_win() {
-    support::measures_time();
+    support::waits();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
         let url = format!(
@@ -201,7 +201,7 @@ async fn settings_of_the_url_win() {
 /// A pooler that nobody has declared refuses what it does not know at startup: then it is left out.
 #[tokio::test]
 async fn refused_settings_are_left_out() {
-    support::measures_time();
+    support::waits();
     let server = support::Postgres::builder().start();
     let database = server.fresh_database().await;
     let bouncer = PgBouncer::start(Pooler::Session, &server, 5, 50);
