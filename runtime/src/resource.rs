@@ -2,9 +2,10 @@
 //!
 //! * [`Resource`] is the thing that is opened once, kept or closed: a pool, a client, a set of
 //!   connections.
-//! * [`Shared`] says what a handler gets for `&T`, [`Exclusive`] what it gets for `&mut T`, and from
-//!   which resource. Every `Resource` is `Shared` as itself, so that a client of one's own needs the
-//!   first trait only.
+//! * [`InjectRef`] says what a handler gets for `&T`, [`InjectMut`] what it gets for `&mut T`. Every
+//!   `Resource` can be injected as itself, so that a client of your own needs the first trait only.
+//! * [`Handle`] is one invocation's hold on a resource: it knows what this invocation used, and cleans up
+//!   that alone.
 
 use crate::{
     config::{Defaults, Settings},
@@ -19,7 +20,10 @@ use std::{
 };
 use tokio::time::Instant;
 
+pub use handle::{Handle, SharedHandle};
 pub use proxy::{SessionPooled, TransactionPooled};
+
+mod handle;
 
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
@@ -62,6 +66,12 @@ pub trait Resource: Send + Sync + Sized + 'static {
 
     /// What holds where the attribute says nothing.
     const DEFAULTS: Defaults;
+
+    /// Whether its connections are checked, reset and closed one by one, each by the invocation that used it.
+    /// Otherwise the resource is replaced as a whole: when it has idled for too long, is too old, or an
+    /// invocation that held it has ended abnormally.
+    #[doc(hidden)]
+    const PER_CONNECTION: bool = false;
 
     /// Opens it. Called by one invocation at a time; a failure is not remembered.
     ///
@@ -195,7 +205,7 @@ impl fmt::Display for Usage {
     }
 }
 
-/// What a handler gets for a parameter `&T`, and which resource it comes from.
+/// What a handler gets for a parameter `&T`.
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be lent to a handler",
     label = "not a resource",
@@ -204,24 +214,24 @@ impl fmt::Display for Usage {
     note = "with the feature `mongodb`: `&mongodb::Client` and `&mongodb::Database`, from the `mongodb` that `db_handler` re-exports",
     note = "implement `db_handler::resource::Resource` for a type of your own"
 )]
-pub trait Shared: Send + Sync + 'static {
-    /// The resource that `&Self` is borrowed from.
-    type Resource: Resource;
+pub trait InjectRef: Send + Sync + 'static {
+    /// The invocation's handle that `&Self` is borrowed from.
+    type Handle: Handle;
 
     /// Borrows it.
-    fn borrow(resource: &Self::Resource) -> &Self;
+    fn borrow(handle: &Self::Handle) -> &Self;
 }
 
 #[diagnostic::do_not_recommend]
-impl<R: Resource> Shared for R {
-    type Resource = Self;
+impl<R: Resource> InjectRef for R {
+    type Handle = SharedHandle<R>;
 
-    fn borrow(resource: &Self) -> &Self {
-        resource
+    fn borrow(handle: &SharedHandle<R>) -> &Self {
+        handle.resource()
     }
 }
 
-/// What a handler gets for a parameter `&mut T`, taken from a resource for one invocation alone.
+/// What a handler gets for a parameter `&mut T`: one invocation has it for itself.
 #[diagnostic::on_unimplemented(
     message = "`&mut {Self}` cannot be lent to a handler",
     label = "not a resource that one invocation can have for itself",
@@ -229,46 +239,46 @@ impl<R: Resource> Shared for R {
     note = "a transaction that is committed when the handler returns `Ok` is lent as `&mut PgTransaction<'_>` and its siblings",
     note = "what several queries may use at once is lent as `&Db<Postgres>` or `&PgPool`, and their siblings"
 )]
-pub trait Exclusive: Send + 'static {
-    /// Where it is taken from.
-    type Resource: Resource;
+pub trait InjectMut: Send + 'static {
+    /// The invocation's handle on the resource that it is taken from.
+    type Handle: Handle;
 
-    /// What holds it while it is out.
-    type Loan: DerefMut<Target = Self> + Send + 'static;
+    /// What holds it while the handler runs.
+    type Guard: DerefMut<Target = Self> + Send + 'static;
 
     /// Takes one out.
     ///
     /// # Errors
     /// When none is free in time, or a new one cannot be had.
-    fn take(
-        resource: &Self::Resource,
+    fn acquire(
+        handle: &Self::Handle,
         acquire: &Acquire,
-    ) -> impl Future<Output = Result<Self::Loan, Error>> + Send;
+    ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
 
-    /// The handler has returned: what it has done is made to last, or undone. Called before its answer goes
-    /// out, and only if it came to its end: after a panic, at the deadline and for a dropped future there is
-    /// [`put_back`](Self::put_back) alone, with [`Fate::Discarded`].
+    /// The handler has returned: its work is committed after a success and rolled back after a failure. Called
+    /// before its response goes out, and only if it came to its end: after a panic, at the deadline and for a
+    /// dropped future there is [`release`](Self::release) alone, with [`Disposition::Discard`].
     ///
     /// It has what is left of the handler's own time. Several are called one after the other, in the order of
     /// the parameters; once one has failed, the others are told [`Outcome::Failed`].
     ///
     /// # Errors
-    /// After [`Outcome::Succeeded`]: whatever keeps the work from lasting. It becomes the handler's answer in
-    /// the place of its `Ok`. After [`Outcome::Failed`] nobody hears of an error: the handler's own is the
-    /// answer.
+    /// After [`Outcome::Succeeded`]: whatever keeps the work from being committed. It becomes the handler's
+    /// response in the place of its `Ok`. After [`Outcome::Failed`] nobody hears of an error: the handler's own
+    /// is the response.
     fn conclude(
-        loan: &mut Self::Loan,
+        guard: &mut Self::Guard,
         outcome: Outcome,
     ) -> impl Future<Output = Result<(), Error>> + Send {
-        let _ = (loan, outcome);
+        let _ = (guard, outcome);
         ready(Ok(()))
     }
 
     /// Puts it back after the invocation.
-    fn put_back(
-        resource: &Self::Resource,
-        loan: Self::Loan,
-        fate: Fate,
+    fn release(
+        handle: &Self::Handle,
+        guard: Self::Guard,
+        disposition: Disposition,
     ) -> impl Future<Output = ()> + Send;
 }
 
@@ -284,13 +294,13 @@ pub enum Outcome {
 /// What becomes of something that an invocation had for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fate {
+pub enum Disposition {
     /// It is put back for the next invocation, if it is in a state to serve.
-    Kept,
-    /// The whole resource is about to be closed: this goes in good order, too.
-    Closed,
+    Reuse,
+    /// It is closed in good order.
+    Close,
     /// The invocation ended abnormally: it must not serve again.
-    Discarded,
+    Discard,
 }
 
 /// What is known while a resource is being opened or taken from.

@@ -31,7 +31,7 @@ pub(crate) struct Slot<R> {
 
 /// A resource from its opening to its close.
 pub(crate) struct Generation<R> {
-    resource: R,
+    resource: Arc<R>,
     opened: Stamp,
     /// A resource lives on the tokio runtime that it was opened on; a test has one runtime each.
     runtime: Option<runtime::Id>,
@@ -62,7 +62,7 @@ pub(crate) enum Offer<R: Resource> {
 pub(crate) struct Outdated<R>(Arc<Generation<R>>);
 
 /// One invocation's share of a generation. Dropping it is the hard end: the generation serves no
-/// further invocation.
+/// further invocation, unless its connections are each looked after by who used them.
 #[must_use = "a dropped lease ends its generation"]
 pub(crate) struct Lease<R: Resource> {
     slot: Arc<Slot<R>>,
@@ -130,7 +130,7 @@ impl<R: Resource> Slot<R> {
         let now = Stamp::now();
         let (gone, until_gone) = watch::channel(());
         let generation = Arc::new(Generation {
-            resource,
+            resource: Arc::new(resource),
             opened: now,
             runtime: runtime_id(),
             hold: Mutex::new(Hold {
@@ -157,11 +157,14 @@ impl<R: Resource> Slot<R> {
     }
 }
 
-impl<R> Generation<R> {
+impl<R: Resource> Generation<R> {
     /// How long it has idled, if it may serve another invocation.
     fn serviceable(&self, hold: &Hold, settings: &Settings, now: Stamp) -> Option<Duration> {
         if hold.retired || self.runtime != runtime_id() {
             return None;
+        }
+        if R::PER_CONNECTION {
+            return Some(now.since(hold.last_used));
         }
         if settings
             .lifetime
@@ -217,9 +220,9 @@ impl<R: Resource> Lease<R> {
         &self.generation.resource
     }
 
-    /// Shares the resource with the handler, which may borrow it for as long as its body runs.
-    pub(crate) fn share(&self) -> Borrowed<R> {
-        Borrowed(Arc::clone(&self.generation))
+    /// The resource, for the invocation's handle on it.
+    pub(crate) fn share(&self) -> Arc<R> {
+        Arc::clone(&self.generation.resource)
     }
 
     /// Whether nobody else holds the generation right now.
@@ -284,6 +287,12 @@ impl<R: Resource> Drop for Lease<R> {
         if self.released {
             return;
         }
+        if R::PER_CONNECTION {
+            let mut hold = lock(&self.generation.hold);
+            hold.leases -= 1;
+            hold.last_used = Stamp::now();
+            return;
+        }
         self.retire();
         lock(&self.generation.hold).leases -= 1;
         reported::<R>("abandon", || self.generation.resource.abandon());
@@ -292,23 +301,6 @@ impl<R: Resource> Drop for Lease<R> {
 
 impl<R> Outdated<R> {
     pub(crate) fn resource(&self) -> &R {
-        &self.0.resource
-    }
-}
-
-/// What a handler's `&T` borrows from.
-pub(crate) struct Borrowed<R>(Arc<Generation<R>>);
-
-impl<R> Clone for Borrowed<R> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<R> std::ops::Deref for Borrowed<R> {
-    type Target = R;
-
-    fn deref(&self) -> &R {
         &self.0.resource
     }
 }

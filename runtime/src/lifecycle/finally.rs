@@ -7,7 +7,7 @@ use crate::{
     },
     error::{Error, ErrorKind},
     lock::lock,
-    resource::{Fate, Fitness, Resource},
+    resource::{Disposition, Fitness, Handle, Resource},
     site::Site,
     slot::{Lease, Outdated, Released},
     timeline::{Phase, Timeline},
@@ -15,14 +15,14 @@ use crate::{
 };
 use futures_util::future::{BoxFuture, Either, FutureExt, join_all, select};
 use std::{
-    future::Future,
+    future::{Future, pending},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::{
-    runtime::Handle,
+    runtime,
     time::{Instant, timeout_at},
 };
 
@@ -65,8 +65,9 @@ impl Ending {
     }
 }
 
-/// Gives a resource back what was lent from it.
-pub(crate) type PutBack<R> = Box<dyn for<'a> FnOnce(&'a R, Fate) -> BoxFuture<'a, ()> + Send>;
+/// Gives a resource back what was acquired from it through a handle.
+pub(crate) type Release<H> =
+    Box<dyn for<'a> FnOnce(&'a H, Disposition) -> BoxFuture<'a, ()> + Send>;
 
 /// What is left to do for one invocation of one handler.
 pub(crate) struct Finally {
@@ -153,7 +154,7 @@ impl Finally {
     /// For a future that was dropped, where nobody waits for what follows: a task of its own cancels what runs
     /// and closes, within the same bounds. Without a tokio runtime everything is dropped.
     pub(super) fn run_detached(self: Arc<Self>) {
-        if let Ok(runtime) = Handle::try_current() {
+        if let Ok(runtime) = runtime::Handle::try_current() {
             runtime.spawn(async move { self.run(None).await });
         } else {
             let held = std::mem::take(&mut self.lock().held);
@@ -277,40 +278,55 @@ pub(super) trait Held: Send {
 }
 
 /// A resource that an invocation holds, and the generations that it replaced.
-pub(super) struct Holding<R: Resource> {
+pub(super) struct Holding<H: Handle> {
     pub(super) settings: Settings,
-    pub(super) lease: Option<Lease<R>>,
-    pub(super) put_back: PutBack<R>,
-    pub(super) outdated: Vec<Outdated<R>>,
+    pub(super) leased: Option<(Lease<H::Resource>, Arc<H>)>,
+    pub(super) release: Release<H>,
+    pub(super) outdated: Vec<Outdated<H::Resource>>,
 }
 
-impl<R: Resource> Held for Holding<R> {
+impl<H: Handle> Holding<H> {
+    /// Each connection is cleaned up by who used it.
+    const PER_CONNECTION: bool = H::Resource::PER_CONNECTION;
+}
+
+impl<H: Handle> Held for Holding<H> {
     fn ended(&self, ending: Ending, in_use: bool) {
-        let Some(lease) = &self.lease else { return };
-        // Nobody may join what is about to be closed. With `always`, others may still be at it: then
-        // the last one out closes.
-        match self.settings.close {
-            Close::Always if !ending.is_abnormal() => lease.retire_if_last(),
-            close if must_close(close, ending) => lease.retire(),
-            _ => {}
+        let Some((lease, handle)) = &self.leased else {
+            return;
+        };
+        let close = must_close(self.settings.close, ending);
+        if !Self::PER_CONNECTION {
+            // Nobody may join what is about to be closed. With `always`, others may still be at it: then
+            // the last one out closes.
+            match self.settings.close {
+                Close::Always if !ending.is_abnormal() => lease.retire_if_last(),
+                _ if close => lease.retire(),
+                _ => {}
+            }
         }
+        let closing = if Self::PER_CONNECTION {
+            close
+        } else {
+            lease.is_retired() && lease.is_last()
+        };
         // After a success everything is back or about to be, and goes when the answer is out. What a
         // failure has given up half-way must not even begin to be waited for.
-        if ending != Ending::Succeeded && !in_use && lease.is_retired() && lease.is_last() {
-            reported::<R>("closing", || lease.resource().closing());
+        if ending != Ending::Succeeded && !in_use && closing {
+            reported::<H::Resource>("closing", || handle.closing());
         }
     }
 
     fn abandon(&self) {
-        if let Some(lease) = &self.lease {
-            reported::<R>("abandon", || lease.resource().abandon());
+        if let Some((_, handle)) = &self.leased {
+            reported::<H::Resource>("stop", || handle.stop());
         }
     }
 
     fn round_trip(&self) -> Duration {
         let mut round_trip = Duration::ZERO;
-        if let Some(lease) = &self.lease {
-            reported::<R>("round_trip", || round_trip = lease.resource().round_trip());
+        if let Some((_, handle)) = &self.leased {
+            reported::<H::Resource>("round_trip", || round_trip = handle.round_trip());
         }
         round_trip
     }
@@ -320,29 +336,52 @@ impl<R: Resource> Held for Holding<R> {
             for outdated in self.outdated {
                 step.close(outdated).await;
             }
-            let Some(lease) = self.lease else { return };
-            if lease.is_retired() && lease.is_last() {
-                reported::<R>("closing", || lease.resource().closing());
-            }
-            let fate = if step.ending.is_abnormal() {
-                Fate::Discarded
-            } else if lease.is_retired() {
-                Fate::Closed
-            } else {
-                Fate::Kept
+            let Some((lease, handle)) = self.leased else {
+                return;
             };
-            let put_back = self.put_back;
-            let putting_back = step.caught::<R, _>("put_back", || put_back(lease.resource(), fate));
-            if !matches!(timeout_at(step.until, putting_back).await, Ok(Some(()))) {
+            let close = must_close(self.settings.close, step.ending);
+            let closing = if Self::PER_CONNECTION {
+                close || lease.is_retired()
+            } else {
+                lease.is_retired() && lease.is_last()
+            };
+            if closing {
+                reported::<H::Resource>("closing", || handle.closing());
+            }
+            let disposition = if step.ending.is_abnormal() {
+                Disposition::Discard
+            } else if closing || lease.is_retired() {
+                Disposition::Close
+            } else {
+                Disposition::Reuse
+            };
+            let release = self.release;
+            let releasing =
+                step.caught::<H::Resource, _>("release", || release(&handle, disposition));
+            if !matches!(timeout_at(step.until, releasing).await, Ok(Some(())))
+                && !Self::PER_CONNECTION
+            {
                 lease.retire();
             }
-            let close = lease.is_retired() || must_close(self.settings.close, step.ending);
-            if lease.is_last() && !step.settle(&lease, !close).await {
+            let close = lease.is_retired() || close;
+            let is_fit = if Self::PER_CONNECTION || lease.is_last() {
+                step.clean_up(&lease, &*handle, !close).await
+            } else {
+                true
+            };
+            let close = close && handle.may_close();
+            if !is_fit && !Self::PER_CONNECTION {
                 lease.retire();
+            } else if !is_fit && handle.may_close() {
+                lease.retire_if_last();
             }
+            // Whatever it still owns is discarded by its drop.
+            drop(handle);
             match lease.release(close) {
                 Released::Close(outdated) => step.close(outdated).await,
-                Released::Stays => step.note(Instant::now(), || format!("{} kept", R::NAME)),
+                Released::Stays => {
+                    step.note(Instant::now(), || format!("{} kept", H::Resource::NAME));
+                }
             }
         })
     }
@@ -376,43 +415,56 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether everything lent came back in time, and with `keep` is as good as new and still wanted.
-    async fn settle<R: Resource>(&self, lease: &Lease<R>, keep: bool) -> bool {
+    /// Whether everything came back in time, and with `reuse` is as good as new and still wanted.
+    async fn clean_up<H: Handle>(
+        &self,
+        lease: &Lease<H::Resource>,
+        handle: &H,
+        reuse: bool,
+    ) -> bool {
         let from = Instant::now();
-        // What does not settle has to be closed, and that takes time, too: a goodbye, no round trip.
+        // What does not become quiet has to be closed, and that takes time, too: a goodbye, no round trip.
         // What is closed anyway can do without that.
         let left = self.until.saturating_duration_since(from);
-        let most_of_it = from + if keep { left * 3 / 4 } else { left * 9 / 10 };
-        let resource = lease.resource();
-        let settling = pin!(async {
-            match self.caught::<R, _>("settle", || resource.settle()).await? {
-                Fitness::Fit if keep => self.caught::<R, _>("refresh", || resource.refresh()).await,
-                fitness => Some(fitness),
+        let most_of_it = from + if reuse { left * 3 / 4 } else { left * 9 / 10 };
+        let cleaning = pin!(async {
+            let cleaned = self
+                .caught::<H::Resource, _>("clean_up", || handle.clean_up(reuse))
+                .await;
+            cleaned.unwrap_or(Fitness::Unfit)
+        });
+        let joined = pin!(async {
+            if H::Resource::PER_CONNECTION {
+                // What this invocation used is cleaned up whoever else is there.
+                pending::<()>().await;
+            } else {
+                lease.joined().await;
             }
         });
-        let joined = pin!(lease.joined());
-        let settled = UNTIL.scope(most_of_it, select(settling, joined));
-        let fitness = match timeout_at(most_of_it, settled).await {
-            Ok(Either::Left((fitness, _))) => fitness.unwrap_or(Fitness::Unfit),
-            // Somebody else is at it now, and will settle it in the end.
+        let cleaned = UNTIL.scope(most_of_it, select(cleaning, joined));
+        let fitness = match timeout_at(most_of_it, cleaned).await {
+            Ok(Either::Left((fitness, _))) => fitness,
+            // Somebody else is at it now, and will clean it up in the end.
             Ok(Either::Right(((), _))) => Fitness::Fit,
             Err(_) => Fitness::Unfit,
         };
-        if fitness == Fitness::Unwanted && keep {
+        if fitness == Fitness::Unwanted && reuse {
             self.note(from, || {
-                format!("{} given back: the server is full", R::NAME)
+                format!("{} given back: the server is full", H::Resource::NAME)
             });
         }
-        if fitness == Fitness::Unfit && keep {
-            let usage = resource.usage();
+        if fitness == Fitness::Unfit && reuse {
+            let usage = handle.usage();
             tracing::warn!(
                 handler = self.handler,
-                resource = R::NAME,
+                resource = H::Resource::NAME,
                 waited = ?from.elapsed(),
                 %usage,
                 "not fit to be kept: closed"
             );
-            self.note(from, || format!("{} not fit to be kept ({usage})", R::NAME));
+            self.note(from, || {
+                format!("{} not fit to be kept ({usage})", H::Resource::NAME)
+            });
         }
         fitness == Fitness::Fit
     }

@@ -6,7 +6,7 @@
 )]
 
 use super::{
-    finally::PutBack,
+    finally::Release,
     obtain,
     session::{Conclude, Session},
 };
@@ -15,9 +15,8 @@ use crate::{
     config::Close,
     error::{Error, Stage},
     lock::lock,
-    resource::{Exclusive, Resource, Shared},
+    resource::{Handle, InjectMut, InjectRef, Resource},
     site::Site,
-    slot::Borrowed,
     unwind::caught,
 };
 use futures_util::future::{BoxFuture, try_join, try_join_all};
@@ -45,7 +44,7 @@ pub trait ByRef {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Shared> ByRef for T {
+impl<T: InjectRef> ByRef for T {
     type Param = SharedParam<T>;
 }
 
@@ -56,7 +55,7 @@ pub trait ByMut {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Exclusive> ByMut for T {
+impl<T: InjectMut> ByMut for T {
     type Param = ExclusiveParam<T>;
 }
 
@@ -141,50 +140,53 @@ impl Deref for BackgroundGuard {
     }
 }
 
-impl<T: Shared> Param for SharedParam<T> {
-    type Guard = SharedGuard<T::Resource, T>;
+type ResourceOf<H> = <H as Handle>::Resource;
 
-    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
+impl<T: InjectRef> Param for SharedParam<T> {
+    type Guard = SharedGuard<T::Handle, T>;
+
+    const CLOSE: Close = <ResourceOf<T::Handle>>::DEFAULTS.close;
 
     async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
-        let (resource, _) = session
-            .lease::<T::Resource>(parameter, Box::new(|_, _| Box::pin(ready(()))))
+        let (handle, _) = session
+            .lease::<T::Handle>(parameter, Box::new(|_, _| Box::pin(ready(()))))
             .await?;
         Ok(SharedGuard {
-            resource,
+            handle,
             borrow: T::borrow,
         })
     }
 
     fn keeps(site: &'static Site, parameter: usize) -> bool {
-        site.settings::<T::Resource>(parameter).keeps()
+        site.settings::<ResourceOf<T::Handle>>(parameter).keeps()
     }
 
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
-        obtain::prepare::<T::Resource>(site, parameter).await
+        obtain::prepare::<ResourceOf<T::Handle>>(site, parameter).await
     }
 }
 
-impl<T: Exclusive> Param for ExclusiveParam<T> {
-    type Guard = ExclusiveGuard<T::Loan>;
+impl<T: InjectMut> Param for ExclusiveParam<T> {
+    type Guard = ExclusiveGuard<T::Guard>;
 
-    const CLOSE: Close = <T::Resource as Resource>::DEFAULTS.close;
+    const CLOSE: Close = <ResourceOf<T::Handle>>::DEFAULTS.close;
 
     async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
-        let returned = Returned::<T::Loan>::default();
-        let (resource, acquire) = session
-            .lease::<T::Resource>(parameter, returned.put_back::<T>())
+        let returned = Returned::<T::Guard>::default();
+        let (handle, acquire) = session
+            .lease::<T::Handle>(parameter, returned.release::<T>())
             .await?;
-        let taking = caught::<T::Resource, _>("take", || T::take(&resource, &acquire));
-        let loan = match timeout_at(acquire.until(), taking).await {
-            Ok(taken) => taken.flatten(),
+        let acquiring =
+            caught::<ResourceOf<T::Handle>, _>("acquire", || T::acquire(&handle, &acquire));
+        let guard = match timeout_at(acquire.until(), acquiring).await {
+            Ok(acquired) => acquired.flatten(),
             Err(_) => Err(acquire.timed_out("taking a connection")),
         };
-        match loan {
-            Ok(loan) => {
+        match guard {
+            Ok(guard) => {
                 session.concludes(parameter, returned.conclude::<T>());
                 Ok(ExclusiveGuard {
-                    loan: Some(loan),
+                    guard: Some(guard),
                     returned,
                 })
             }
@@ -193,108 +195,108 @@ impl<T: Exclusive> Param for ExclusiveParam<T> {
     }
 
     fn keeps(site: &'static Site, parameter: usize) -> bool {
-        site.settings::<T::Resource>(parameter).keeps()
+        site.settings::<ResourceOf<T::Handle>>(parameter).keeps()
     }
 
     async fn prepare(site: &'static Site, parameter: usize) -> Result<(), Error> {
-        obtain::prepare::<T::Resource>(site, parameter).await
+        obtain::prepare::<ResourceOf<T::Handle>>(site, parameter).await
     }
 }
 
 /// What a body's `&T` borrows from.
 ///
 /// Like [`ExclusiveGuard`], it has no bound on `T`: where `T` is no resource, that has been said.
-pub struct SharedGuard<R, T: ?Sized> {
-    resource: Borrowed<R>,
-    borrow: fn(&R) -> &T,
+pub struct SharedGuard<H, T: ?Sized> {
+    handle: Arc<H>,
+    borrow: fn(&H) -> &T,
 }
 
-impl<R, T: ?Sized> Deref for SharedGuard<R, T> {
+impl<H, T: ?Sized> Deref for SharedGuard<H, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        (self.borrow)(&self.resource)
+        (self.borrow)(&self.handle)
     }
 }
 
-/// What a body's `&mut T` borrows from. However the body ends, the loan ends up in `returned`.
-pub struct ExclusiveGuard<L> {
-    loan: Option<L>,
-    returned: Returned<L>,
+/// What a body's `&mut T` borrows from. However the body ends, the guard ends up in `returned`.
+pub struct ExclusiveGuard<G> {
+    guard: Option<G>,
+    returned: Returned<G>,
 }
 
-impl<L: Deref> Deref for ExclusiveGuard<L> {
-    type Target = L::Target;
+impl<G: Deref> Deref for ExclusiveGuard<G> {
+    type Target = G::Target;
 
-    fn deref(&self) -> &L::Target {
-        match &self.loan {
-            Some(loan) => loan,
+    fn deref(&self) -> &G::Target {
+        match &self.guard {
+            Some(guard) => guard,
             None => unreachable!("emptied in `drop` only"),
         }
     }
 }
 
-impl<L: DerefMut> DerefMut for ExclusiveGuard<L> {
-    fn deref_mut(&mut self) -> &mut L::Target {
-        match &mut self.loan {
-            Some(loan) => loan,
+impl<G: DerefMut> DerefMut for ExclusiveGuard<G> {
+    fn deref_mut(&mut self) -> &mut G::Target {
+        match &mut self.guard {
+            Some(guard) => guard,
             None => unreachable!("emptied in `drop` only"),
         }
     }
 }
 
-impl<L> Drop for ExclusiveGuard<L> {
+impl<G> Drop for ExclusiveGuard<G> {
     fn drop(&mut self) {
-        *self.returned.lock() = self.loan.take();
+        *self.returned.lock() = self.guard.take();
     }
 }
 
-/// Where a guard leaves its loan for the *finally*.
-struct Returned<L>(Arc<Mutex<Option<L>>>);
+/// Where a body leaves its guard for the cleanup.
+struct Returned<G>(Arc<Mutex<Option<G>>>);
 
-impl<L> Returned<L> {
-    fn lock(&self) -> MutexGuard<'_, Option<L>> {
+impl<G> Returned<G> {
+    fn lock(&self) -> MutexGuard<'_, Option<G>> {
         lock(&self.0)
     }
 }
 
-impl<L: Send + 'static> Returned<L> {
-    fn conclude<T: Exclusive<Loan = L>>(&self) -> Conclude {
+impl<G: Send + 'static> Returned<G> {
+    fn conclude<T: InjectMut<Guard = G>>(&self) -> Conclude {
         let returned = Self(Arc::clone(&self.0));
         Box::new(move |outcome| {
             Box::pin(async move {
-                let Some(loan) = returned.lock().take() else {
+                let Some(guard) = returned.lock().take() else {
                     return Ok(());
                 };
-                // However this ends, the loan is there for the *finally*.
+                // However this ends, the guard is there for the cleanup.
                 let mut guard = ExclusiveGuard {
-                    loan: Some(loan),
+                    guard: Some(guard),
                     returned,
                 };
-                let Some(loan) = &mut guard.loan else {
+                let Some(guard) = &mut guard.guard else {
                     return Ok(());
                 };
-                caught::<T::Resource, _>("conclude", || T::conclude(loan, outcome))
+                caught::<ResourceOf<T::Handle>, _>("conclude", || T::conclude(guard, outcome))
                     .await
                     .flatten()
             })
         })
     }
 
-    fn put_back<T: Exclusive<Loan = L>>(&self) -> PutBack<T::Resource> {
+    fn release<T: InjectMut<Guard = G>>(&self) -> Release<T::Handle> {
         let returned = Self(Arc::clone(&self.0));
-        Box::new(move |resource, fate| {
-            let loan = returned.lock().take();
+        Box::new(move |handle, disposition| {
+            let guard = returned.lock().take();
             Box::pin(async move {
-                if let Some(loan) = loan {
-                    T::put_back(resource, loan, fate).await;
+                if let Some(guard) = guard {
+                    T::release(handle, guard, disposition).await;
                 }
             })
         })
     }
 }
 
-impl<L> Default for Returned<L> {
+impl<G> Default for Returned<G> {
     fn default() -> Self {
         Self(Arc::default())
     }

@@ -1,7 +1,7 @@
 //! Phase 3: the handler, raced against its deadline, with its panics caught.
 
 use super::{
-    finally::{Ending, Finally, Holding, PutBack},
+    finally::{Ending, Finally, Holding, Release},
     obtain,
 };
 use crate::{
@@ -10,9 +10,8 @@ use crate::{
     host::Host,
     invocation::Invocation,
     lock::lock,
-    resource::{Acquire, Outcome, Resource, Symptom, Usage},
+    resource::{Acquire, Handle, Outcome, Resource, Symptom, Usage},
     site::Site,
-    slot::Borrowed,
     timeline::Phase,
     unwind::reported,
 };
@@ -104,28 +103,28 @@ trait Probe: Send + Sync {
     fn abandon(&self);
 }
 
-impl<R: Resource> Probe for Borrowed<R> {
+impl<H: Handle> Probe for H {
     fn name(&self) -> &'static str {
-        R::NAME
+        H::Resource::NAME
     }
 
     fn usage(&self) -> Usage {
-        R::usage(self)
+        H::usage(self)
     }
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
-        R::explain(self, symptom)
+        H::explain(self, symptom)
     }
 
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        let watching = R::watch(self)?;
+        let watching = H::watch(self)?;
         // It watches for explanations: without them the handler does as well.
         let watching = AssertUnwindSafe(watching).catch_unwind();
         Some(Box::pin(watching.map(drop)))
     }
 
     fn abandon(&self) {
-        reported::<R>("abandon", || R::abandon(self));
+        reported::<H::Resource>("stop", || H::stop(self));
     }
 }
 
@@ -193,34 +192,35 @@ impl Session {
         }
     }
 
-    /// Gets resource number `parameter`, opened or reset; `put_back` is called in the *finally*.
-    pub(super) async fn lease<R: Resource>(
+    /// Gets a handle on resource number `parameter`, opened or reset; `release` is called in the cleanup.
+    pub(super) async fn lease<H: Handle>(
         &self,
         parameter: usize,
-        put_back: PutBack<R>,
-    ) -> Result<(Borrowed<R>, Acquire), Error> {
-        let settings = self.site.settings::<R>(parameter);
+        release: Release<H>,
+    ) -> Result<(Arc<H>, Acquire), Error> {
+        let settings = self.site.settings::<H::Resource>(parameter);
         let acquire = Acquire::new(self.site.name(), settings, self.stop_at);
-        let slot = self.site.slot::<R>(parameter);
+        let slot = self.site.slot::<H::Resource>(parameter);
         let timeline = self.host.as_ref().and_then(|host| host.timeline());
         let mut outdated = Vec::new();
         let leased = Box::pin(obtain::lease(&slot, &acquire, timeline, &mut outdated)).await;
-        let (lease, borrowed) = match leased {
-            Ok(lease) => {
-                let borrowed = lease.share();
-                (Some(lease), Ok(borrowed))
-            }
-            Err(error) => (None, Err(error)),
+        let leased = leased.map(|lease| {
+            let handle = Arc::new(H::new(lease.share()));
+            (lease, handle)
+        });
+        let handle = match &leased {
+            Ok((_, handle)) => Ok(Arc::clone(handle)),
+            Err(error) => Err(error.clone()),
         };
         self.finally.hold(Holding {
             settings,
-            lease,
-            put_back,
+            leased: leased.ok(),
+            release,
             outdated,
         });
-        let borrowed = borrowed?;
-        lock(&self.lent).add(parameter, Arc::new(borrowed.clone()));
-        Ok((borrowed, acquire))
+        let handle = handle?;
+        lock(&self.lent).add(parameter, Arc::clone(&handle) as Arc<dyn Probe>);
+        Ok((handle, acquire))
     }
 
     /// Parameter number `parameter` has something to do between the handler's end and its answer.

@@ -24,7 +24,7 @@ mod state;
 mod stop;
 
 use self::state::State;
-use super::{Acquire, Fitness, Resource, Shared, Symptom, Usage};
+use super::{Acquire, Fitness, Handle, InjectRef, Resource, SharedHandle, Symptom, Usage};
 use crate::{
     config::{Close, DEFAULT_KEPT_IDLE, Defaults, Settings},
     error::Error,
@@ -80,19 +80,19 @@ impl Lent for Database {
     }
 }
 
-impl Shared for Client {
-    type Resource = Connected<Self>;
+impl InjectRef for Client {
+    type Handle = SharedHandle<Connected<Self>>;
 
-    fn borrow(resource: &Self::Resource) -> &Self {
-        &resource.lent
+    fn borrow(handle: &Self::Handle) -> &Self {
+        &handle.resource().lent
     }
 }
 
-impl Shared for Database {
-    type Resource = Connected<Self>;
+impl InjectRef for Database {
+    type Handle = SharedHandle<Connected<Self>>;
 
-    fn borrow(resource: &Self::Resource) -> &Self {
-        &resource.lent
+    fn borrow(handle: &Self::Handle) -> &Self {
+        &handle.resource().lent
     }
 }
 

@@ -20,8 +20,8 @@ mod pooled;
 mod pressure;
 mod retry;
 mod round_trip;
-mod set;
 mod silent;
+mod sqlx_pool;
 mod tag;
 mod thaw;
 mod tls;
@@ -35,12 +35,12 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use db::{Db, DbConnection, DbTransaction};
+pub use db::{Db, DbConnection, DbHandle, DbPool, DbTransaction};
 pub use driver::Driver;
-pub use pool::SqlPool;
+pub use pool::Checkout;
 #[cfg(feature = "postgres")]
 pub use pooled::PooledTransaction;
-pub use set::Lent;
+pub use sqlx_pool::SqlxPool;
 pub use tag::Tag;
 pub use transaction::{OwnTransaction, TransactionLoan};
 

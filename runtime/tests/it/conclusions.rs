@@ -48,9 +48,9 @@ async fn after_ok_all_is_made_to_last_and_put_back() {
         [
             "conclude: Succeeded",
             "conclude: Succeeded",
-            "put back: Kept",
+            "release: Reuse",
             "settle",
-            "put back: Kept",
+            "release: Reuse",
             "settle",
         ]
     );
@@ -96,7 +96,7 @@ fn nothing_lasts(script: &Script) {
         !log.iter().any(|what| what.starts_with("conclude")),
         "{log:?}"
     );
-    assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
+    assert!(log.contains(&"release: Discard".to_owned()), "{log:?}");
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn stopped_in_the_middle_of_it_the_caller_is_told_that_nobody_knows() {
     let log = script.log();
     assert_eq!(log[0], "conclude: Succeeded");
     assert!(!log.contains(&"conclude: Failed".to_owned()), "{log:?}");
-    let discarded = log.iter().filter(|what| *what == "put back: Discarded");
+    let discarded = log.iter().filter(|what| *what == "release: Discard");
     assert_eq!(discarded.count(), 2, "{log:?}");
 }
 
@@ -168,7 +168,7 @@ async fn after_a_panic_in_it_nothing_is_used_again() {
         };
         assert_eq!(error.kind(), expected);
         let log = script.log();
-        assert!(log.contains(&"put back: Discarded".to_owned()), "{log:?}");
-        assert!(!log.contains(&"put back: Kept".to_owned()), "{log:?}");
+        assert!(log.contains(&"release: Discard".to_owned()), "{log:?}");
+        assert!(!log.contains(&"release: Reuse".to_owned()), "{log:?}");
     }
 }

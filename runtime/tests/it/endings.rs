@@ -44,10 +44,10 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
         script.log(),
         [
             "open",
-            "take",
+            "acquire",
             "abandon",
             "closing",
-            "put back: Discarded",
+            "release: Discard",
             "settle",
             "close",
             "gone"

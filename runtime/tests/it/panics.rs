@@ -52,7 +52,7 @@ async fn in_open_and_connect_it_is_the_callers_error_and_the_next_event_works() 
         let log = script.log();
         assert_eq!(
             log,
-            ["open", "take", "ran", "put back: Kept", "settle"],
+            ["open", "acquire", "ran", "release: Reuse", "settle"],
             "{method}"
         );
         // Closed for the next round.
@@ -66,17 +66,17 @@ async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
     let (site, script) = site!(taking, Config::new().close(Close::Never));
     call(site, &script).await.expect("succeeds");
     script.log();
-    panic_in(&script, "take");
+    panic_in(&script, "acquire");
     let error = call(site, &script).await.expect_err("panics");
     assert_eq!(error.kind(), ErrorKind::Panicked);
     assert_eq!(
         error.to_string(),
-        "it::panics::taking: acquire: fake panicked in its `take`: scripted panic in take"
+        "it::panics::taking: acquire: fake panicked in its `acquire`: scripted panic in acquire"
     );
     let log = script.log();
     assert_eq!(
         log[1..],
-        ["take", "closing", "settle", "close", "gone"],
+        ["acquire", "closing", "settle", "close", "gone"],
         "{log:?}"
     );
     script.faults(Faults::default());
@@ -93,7 +93,7 @@ async fn in_reset_the_resource_is_replaced_within_the_same_acquire() {
     panic_in(&script, "reset");
     call(site, &script).await.expect("succeeds all the same");
     let log = script.log();
-    assert_eq!(log[..3], ["open", "take", "ran"], "{log:?}");
+    assert_eq!(log[..3], ["open", "acquire", "ran"], "{log:?}");
     assert!(log.contains(&"close".to_owned()), "{log:?}");
     let line = logs.find(Level::ERROR, "scripted panic in reset");
     assert!(line.expect("reported").contains("it::panics::resetting"));
@@ -101,14 +101,19 @@ async fn in_reset_the_resource_is_replaced_within_the_same_acquire() {
 
 #[tokio::test]
 async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
-    for method in ["put_back", "settle"] {
+    for method in ["release", "settle"] {
         let (site, script) = site!(finishing, Config::new().close(Close::Never));
         let logs = Logs::listen();
         panic_in(&script, method);
         call(site, &script).await.expect("succeeds");
         let log = script.log();
         assert_eq!(log[log.len() - 2..], ["close", "gone"], "{method}: {log:?}");
-        let line = logs.find(Level::ERROR, &format!("fake panicked in its `{method}`"));
+        let hook = if method == "settle" {
+            "clean_up"
+        } else {
+            method
+        };
+        let line = logs.find(Level::ERROR, &format!("fake panicked in its `{hook}`"));
         assert!(line.expect("reported").contains("it::panics::finishing"));
         script.faults(Faults::default());
         call(site, &script).await.expect("the next one works");
@@ -122,7 +127,7 @@ async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
 
 #[tokio::test]
 async fn the_other_resources_have_their_finally() {
-    for method in ["put_back", "closing", "settle", "close"] {
+    for method in ["release", "closing", "settle", "close"] {
         static CONFIGS: [Config; 2] = [Config::new(), Config::new()];
         static SITE: Site = Site::new(module_path!(), "several", &CONFIGS);
         let script = Script::of("it::panics::several");
@@ -160,7 +165,7 @@ async fn in_abandon_it_is_reported_even_after_the_handlers_own_panic() {
         .await
         .expect_err("panics");
     assert!(
-        logs.find(Level::ERROR, "fake panicked in its `abandon`")
+        logs.find(Level::ERROR, "fake panicked in its `stop`")
             .is_some()
     );
     assert!(script.log().contains(&"close".to_owned()));

@@ -205,9 +205,9 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
         script.log(),
         [
             "open",
-            "take",
+            "acquire",
             "closing",
-            "put back: Closed",
+            "release: Close",
             "settle",
             "close",
             "gone"
@@ -215,7 +215,10 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
     );
     let (site, script) = site!(alone_kept, Config::new().close(Close::Never));
     exclusive(site, async |_| Ok(())).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "take", "put back: Kept", "settle"]);
+    assert_eq!(
+        script.log(),
+        ["open", "acquire", "release: Reuse", "settle"]
+    );
 }
 
 #[tokio::test]
@@ -231,7 +234,7 @@ async fn when_nothing_can_be_taken_the_resource_is_closed() {
     assert_eq!(error.kind(), ErrorKind::AllInUse);
     assert_eq!(
         script.log(),
-        ["open", "take", "closing", "settle", "close", "gone"]
+        ["open", "acquire", "closing", "settle", "close", "gone"]
     );
 }
 

@@ -6,11 +6,15 @@ mod text;
 
 pub use guard::{DbConnection, DbTransaction};
 
-use super::{driver::Driver, fault, set::Set};
+use super::{
+    driver::Driver,
+    fault,
+    pool::{Pool, User, Using},
+};
 use crate::{
     config::Defaults,
     error::Error,
-    resource::{Acquire, Fate, Fitness, Resource, Symptom, Usage},
+    resource::{Acquire, Disposition, Fitness, Handle, InjectRef, Resource, Symptom, Usage},
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -65,7 +69,8 @@ use std::{fmt, sync::Arc, time::Duration};
 ///
 /// The same holds for sqlx's pools and for `&mut` connections.
 pub struct Db<DB: Driver> {
-    set: Arc<Set<DB>>,
+    pool: Arc<Pool<DB>>,
+    user: User,
 }
 
 impl<DB: Driver> Db<DB> {
@@ -75,8 +80,7 @@ impl<DB: Driver> Db<DB> {
     /// # Errors
     /// When none is free within `acquire_ms`, or a new one cannot be opened.
     pub async fn acquire(&self) -> Result<DbConnection<DB>, Error> {
-        let acquire = self.set.acquire_now();
-        Ok(DbConnection::new(self.set.take(&acquire).await?))
+        Ok(DbConnection::new(self.take_now().await?))
     }
 
     /// Begins a transaction, which is rolled back if its guard is dropped without
@@ -85,78 +89,126 @@ impl<DB: Driver> Db<DB> {
     /// # Errors
     /// As for [`acquire`](Self::acquire), and when the database refuses.
     pub async fn begin(&self) -> Result<DbTransaction<DB>, Error> {
-        let acquire = self.set.acquire_now();
-        Ok(DbTransaction::begin(self.set.take(&acquire).await?).await?)
+        Ok(DbTransaction::begin(self.take_now().await?).await?)
+    }
+
+    async fn take_now(&self) -> Result<super::Checkout<DB>, Error> {
+        let acquire = self.pool.acquire_now();
+        self.pool.take(self.user, &acquire).await
     }
 }
 
-impl<DB: Driver> Resource for Db<DB> {
+/// The connections that the [`Db`]s of all invocations have in common.
+pub struct DbPool<DB: Driver> {
+    pool: Arc<Pool<DB>>,
+}
+
+impl<DB: Driver> Resource for DbPool<DB> {
     const NAME: &'static str = DB::HANDLE;
     const DEFAULTS: Defaults = Defaults::SQL;
+    const PER_CONNECTION: bool = true;
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         Ok(Self {
-            set: Arc::new(Set::new(acquire)?),
+            pool: Arc::new(Pool::new(acquire)?),
         })
     }
 
     async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
         let wanted = acquire.settings().min.max(1);
-        self.set.connect(wanted, acquire).await
+        self.pool.connect(wanted, acquire).await
     }
 
     async fn reset(&self, _: Duration) -> Fitness {
-        self.set.serve()
+        self.pool.check()
+    }
+
+    fn abandon(&self) {
+        self.pool.abandon();
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    fn usage(&self) -> Usage {
+        self.pool.usage()
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.pool.address().round_trip().get()
+    }
+}
+
+/// One invocation's [`Db`], and what it used of the pool.
+pub struct DbHandle<DB: Driver> {
+    resource: Arc<DbPool<DB>>,
+    db: Db<DB>,
+    using: Using<DB>,
+}
+
+impl<DB: Driver> Handle for DbHandle<DB> {
+    type Resource = DbPool<DB>;
+
+    fn new(resource: Arc<DbPool<DB>>) -> Self {
+        let using = resource.pool.add_user();
+        let db = Db {
+            pool: Arc::clone(&resource.pool),
+            user: using.user(),
+        };
+        Self {
+            resource,
+            db,
+            using,
+        }
+    }
+
+    fn resource(&self) -> &DbPool<DB> {
+        &self.resource
     }
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
+        let (pool, user) = (self.using.pool(), self.using.user());
         match symptom {
-            Symptom::TimedOut => self.set.explain(),
+            Symptom::TimedOut => pool.explain(user),
             Symptom::Outdated => {
-                self.set.outdated();
+                pool.outdated();
                 None
             }
             Symptom::Unknown => {
-                self.set.suspect();
+                pool.suspect(user);
                 None
             }
             _ => None,
         }
     }
 
-    fn rest(&self) {
-        self.set.rest();
+    fn stop(&self) {
+        self.using.pool().stop(self.using.user());
     }
 
-    fn abandon(&self) {
-        self.set.abandon();
+    async fn clean_up(&self, reuse: bool) -> Fitness {
+        self.using.pool().clean_up(self.using.user(), reuse).await
     }
 
-    async fn settle(&self) -> Fitness {
-        self.set.settle().await
+    fn may_close(&self) -> bool {
+        self.using.pool().may_close()
     }
+}
 
-    async fn refresh(&self) -> Fitness {
-        self.set.refresh().await
-    }
+impl<DB: Driver> InjectRef for Db<DB> {
+    type Handle = DbHandle<DB>;
 
-    async fn close(&self) {
-        self.set.close().await;
-    }
-
-    fn usage(&self) -> Usage {
-        self.set.usage()
-    }
-
-    fn round_trip(&self) -> Duration {
-        self.set.address().round_trip().get()
+    fn borrow(handle: &DbHandle<DB>) -> &Self {
+        &handle.db
     }
 }
 
 impl<DB: Driver> Clone for Db<DB> {
     fn clone(&self) -> Self {
         Self {
-            set: Arc::clone(&self.set),
+            pool: Arc::clone(&self.pool),
+            user: self.user,
         }
     }
 }
@@ -164,53 +216,70 @@ impl<DB: Driver> Clone for Db<DB> {
 impl<DB: Driver> fmt::Debug for Db<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Db")
-            .field("target", &self.set.address().target())
-            .field("usage", &self.set.usage())
-            .finish()
+            .field("target", &self.pool.address().target())
+            .field("usage", &self.pool.usage())
+            .finish_non_exhaustive()
     }
 }
 
-/// Lends `&mut $connection`, one for the whole invocation, from the [`Db`] of its database.
-macro_rules! lend_connection {
-    ($connection:ty, $database:ty) => {
-        impl crate::resource::Exclusive for $connection {
-            type Resource = crate::resource::sql::Db<$database>;
-            type Loan = crate::resource::sql::Lent<$database>;
+impl<DB: Driver> fmt::Debug for DbPool<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DbPool").field(&self.pool).finish()
+    }
+}
 
-            async fn take(
-                db: &Self::Resource,
+impl<DB: Driver> fmt::Debug for DbHandle<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DbHandle").field(&self.db).finish()
+    }
+}
+
+/// Injects `&mut $connection`, one for the whole invocation, from the [`DbPool`] of its database.
+macro_rules! inject_connection {
+    ($connection:ty, $database:ty) => {
+        impl crate::resource::InjectMut for $connection {
+            type Handle = crate::resource::sql::DbHandle<$database>;
+            type Guard = crate::resource::sql::Checkout<$database>;
+
+            async fn acquire(
+                handle: &Self::Handle,
                 acquire: &crate::resource::Acquire,
-            ) -> Result<Self::Loan, crate::Error> {
-                db.lend(acquire).await
+            ) -> Result<Self::Guard, crate::Error> {
+                handle.take(acquire).await
             }
 
-            async fn put_back(db: &Self::Resource, lent: Self::Loan, fate: crate::resource::Fate) {
-                db.put_back(lent, fate).await;
+            async fn release(
+                handle: &Self::Handle,
+                checkout: Self::Guard,
+                disposition: crate::resource::Disposition,
+            ) {
+                handle.put_back(checkout, disposition).await;
             }
         }
     };
 }
 
-pub(super) use lend_connection;
+pub(super) use inject_connection;
 
-impl<DB: Driver> Db<DB> {
-    pub(super) async fn lend(&self, acquire: &Acquire) -> Result<super::Lent<DB>, Error> {
-        self.set.take(acquire).await
+impl<DB: Driver> DbHandle<DB> {
+    pub(super) async fn take(&self, acquire: &Acquire) -> Result<super::Checkout<DB>, Error> {
+        self.using.pool().take(self.using.user(), acquire).await
     }
 
-    pub(super) async fn put_back(&self, lent: super::Lent<DB>, fate: Fate) {
-        self.set.put_back(lent, fate).await;
+    pub(super) async fn put_back(&self, checkout: super::Checkout<DB>, disposition: Disposition) {
+        self.using.pool().release(checkout, disposition).await;
     }
 
     /// Host, port and database.
     #[cfg(feature = "postgres")]
     pub(super) fn target(&self) -> &str {
-        self.set.address().target()
+        self.using.pool().address().target()
     }
+}
 
+impl<DB: Driver> Db<DB> {
     /// A connection for one statement, with errors as sqlx's traits want them.
-    async fn for_statement(&self) -> Result<super::Lent<DB>, sqlx::Error> {
-        let acquire = self.set.acquire_now();
-        self.set.take(&acquire).await.map_err(fault::wrapped)
+    async fn for_statement(&self) -> Result<super::Checkout<DB>, sqlx::Error> {
+        self.take_now().await.map_err(fault::wrapped)
     }
 }

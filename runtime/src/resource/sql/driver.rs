@@ -245,10 +245,10 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-impl<DB: Driver> crate::resource::Shared for Pool<DB> {
-    type Resource = super::SqlPool<DB>;
+impl<DB: Driver> crate::resource::InjectRef for Pool<DB> {
+    type Handle = crate::resource::SharedHandle<super::SqlxPool<DB>>;
 
-    fn borrow(resource: &Self::Resource) -> &Self {
-        resource.pool()
+    fn borrow(handle: &Self::Handle) -> &Self {
+        crate::resource::Handle::resource(handle).pool()
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Link<DB: Driver> {
     /// Whether its session may be told to forget what it was used for.
     resets: bool,
     opened: Stamp,
+    /// The pool's epoch in which it was opened.
+    epoch: u64,
     open: Arc<AtomicU32>,
 }
 
@@ -36,6 +38,7 @@ impl<DB: Driver> Link<DB> {
             memory: DB::Memory::default(),
             resets: true,
             opened: Stamp::now(),
+            epoch: 0,
             open: Arc::clone(open),
         }
     }
@@ -45,6 +48,15 @@ impl<DB: Driver> Link<DB> {
     pub(super) fn without_reset(mut self) -> Self {
         self.resets = false;
         self
+    }
+
+    pub(super) fn of_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// What is known about the session.

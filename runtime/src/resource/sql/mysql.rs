@@ -8,7 +8,7 @@ mod session;
 
 use self::session::MySqlSession;
 use super::{
-    db::lend_connection,
+    db::inject_connection,
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::Identify,
@@ -422,7 +422,7 @@ fn is_plain(parameter: &str, value: &str, others: &str) -> Result<(), sqlx::Erro
     Err(sqlx::Error::Configuration(text.into()))
 }
 
-lend_connection!(MySqlConnection, MySql);
+inject_connection!(MySqlConnection, MySql);
 
 #[cfg(test)]
 mod tests {

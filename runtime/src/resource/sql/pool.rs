@@ -1,439 +1,352 @@
-//! sqlx's own pool, kept out of the traps that a frozen sandbox sets for it.
-//!
-//! * It has no maintenance task and no timers: age and idle time are checked when a connection is
-//!   acquired, by both clocks.
-//! * A kept connection is pinged only after it idled for longer than `trust`, and within a bound.
-//! * When it is not going to be kept, whatever comes back is closed instead of being pinged, which
-//!   would wait for a query that was given up.
-//! * A query that outlives its handler is stopped on the server, and a clone of the pool that escapes
-//!   from its invocation is refused, and holds up nothing.
-//! * What is kept has its sessions reset after the invocation.
-//! * It is closed within a bound: what is idle first, then the rest.
-//! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
+//! Our own pool: a bounded set of connections without tasks, timers or pings. Each connection is owned by the invocation
+//! that uses it, until that has cleaned it up.
 
-mod diagnosis;
-mod state;
+mod checkout;
+mod cleanup;
+mod open;
+mod orphans;
+mod users;
 
-use self::state::State;
-use super::{
-    address::Address,
-    advice,
-    driver::Driver,
-    fault,
-    link::{self, Reset},
-    login::{Attempt, Login},
-    pressure,
-};
+pub use checkout::Checkout;
+pub(super) use cleanup::Using;
+pub(super) use users::User;
+
+use self::{orphans::Orphan, users::Users};
+use super::{address::Address, driver::Driver, fault, link::Link};
 use crate::{
-    config::{
-        CLEANUP_ROUND_TRIPS, Close, Defaults, POOL_QUIET, PRESSURE_ASK, QUIET, REPLY_ROUND_TRIPS,
-    },
-    error::{Error, ErrorKind},
-    lifecycle::time_left,
-    resource::{Acquire, Fitness, Resource, Symptom, Usage},
+    clock::Stamp,
+    config::{CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
+    error::Error,
+    lock::lock,
+    resource::{Acquire, Fitness, Usage},
 };
-use futures_util::future::{BoxFuture, Either, join_all, select};
-use sqlx::{
-    Transaction,
-    pool::{Pool, PoolConnection, PoolOptions},
+use futures_util::future::{Either, select};
+use std::{
+    fmt,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    time::Duration,
 };
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::Mutex as AsyncMutex,
-    task::yield_now,
-    time::{Instant, sleep, timeout, timeout_at},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::timeout_at,
 };
 
-/// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
-/// came back.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How long it is looked at all the time before a timer is used: a server nearby answers sooner than the
-/// shortest timer fires.
-const LOOK_ALL_THE_TIME: Duration = Duration::from_micros(300);
-
-/// A sqlx pool that is opened, reset and closed with the invocations.
-pub struct SqlPool<DB: Driver> {
-    pool: Pool<DB>,
-    /// What the pool logs in with.
-    attempt: AsyncMutex<Attempt<DB>>,
-    acquire: Acquire,
-    state: Arc<State<DB>>,
+/// Up to `max` connections, each in the hands of one user at a time.
+pub(super) struct Pool<DB: Driver> {
+    address: Address<DB>,
+    settings: Settings,
+    handler: &'static str,
+    /// One for each connection that somebody holds, and for each query that outlives its client.
+    permits: Arc<Semaphore>,
+    state: Mutex<State<DB>>,
+    /// A connection has come back, or will never come back.
+    returned: Notify,
+    /// There is one more orphan.
+    orphaned: Notify,
 }
 
-impl<DB: Driver> SqlPool<DB> {
-    pub(super) fn pool(&self) -> &Pool<DB> {
-        &self.pool
-    }
-
-    fn login(&self) -> &Login<DB> {
-        self.state.address.login()
-    }
-
-    /// Opens the first connection, so that credentials that have been rotated are noticed while they
-    /// can still be replaced.
-    async fn log_in(&self) -> Result<(), Error> {
-        let mut attempt = self.attempt.lock().await;
-        for is_first in [true, false] {
-            let error = match self.connect(&self.acquire).await {
-                Err(error) if is_first && error.kind() == ErrorKind::Authentication => error,
-                done => return done,
-            };
-            let Some(fresh) = self.login().after_denial(&self.acquire, &attempt).await? else {
-                return Err(error);
-            };
-            self.state.log_in_with(&fresh);
-            *attempt = fresh;
-        }
-        Ok(())
-    }
-
-    /// What the pool opens in this invocation logs in with credentials that are fresh. Where they cannot
-    /// be had, the old ones may still do.
-    async fn keep_credentials_fresh(&self) {
-        let mut attempt = self.attempt.lock().await;
-        if Login::is_fresh(&attempt) {
-            return;
-        }
-        match self.login().attempt(&self.acquire.restarted()).await {
-            Ok(fresh) => {
-                self.state.log_in_with(&fresh);
-                *attempt = fresh;
-            }
-            Err(error) => tracing::warn!(%error, "the pool goes on with the credentials it has"),
-        }
-    }
-
-    /// Begins a transaction, and says what kept it from beginning.
-    pub(super) async fn begin(&self, acquire: &Acquire) -> Result<Transaction<'static, DB>, Error> {
-        let (beginning, finding_out) = (pin!(self.pool.begin()), pin!(self.find_out()));
-        let begun = match timeout_at(acquire.until(), select(beginning, finding_out)).await {
-            Ok(Either::Left((begun, _))) => begun,
-            Ok(Either::Right(((), _))) => Err(sqlx::Error::PoolClosed),
-            Err(_) => {
-                return Err(self
-                    .explain(Symptom::TimedOut)
-                    .unwrap_or_else(|| acquire.timed_out("beginning a transaction")));
-            }
-        };
-        begun.map_err(|error| self.why_not(acquire, error))
-    }
-
-    /// Why there is no connection, where sqlx says `error`.
-    fn why_not(&self, acquire: &Acquire, error: sqlx::Error) -> Error {
-        fault::symptom(&error)
-            .and_then(|symptom| self.explain(symptom))
-            .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.state.target(), error))
-    }
-
-    async fn is_quiet(&self) {
-        let from = Instant::now();
-        while self.pool.num_idle() < self.pool.size() as usize {
-            if from.elapsed() < LOOK_ALL_THE_TIME {
-                yield_now().await;
-            } else {
-                sleep(LOOK_AGAIN).await;
-            }
-        }
-    }
-
-    /// How long the pool may take to have everything back: a rollback and sqlx's ping.
-    fn quiet_within(&self) -> Duration {
-        let round_trip = self.state.address.round_trip();
-        round_trip.at_least(POOL_QUIET, 2 * REPLY_ROUND_TRIPS)
-    }
-
-    /// Whether the server has room for what is to be kept.
-    async fn ask_for_room(&self) -> Fitness {
-        let Some(mut connection) = self.pool.try_acquire() else {
-            return Fitness::Fit;
-        };
-        let (place, share) = (self.state.target(), self.state.settings.share);
-        let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness = pressure::verdict::<DB>(&place, share, &mut connection, longest).await;
-        self.asked(connection, fitness).await
-    }
-
-    /// Compares the budget with the server, if there is a connection to ask.
-    async fn look_at_limit(&self) -> Fitness {
-        let Some(mut connection) = self.pool.try_acquire() else {
-            return Fitness::Fit;
-        };
-        let (handler, settings) = (self.acquire.handler(), &self.state.settings);
-        let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness =
-            advice::compare_with_limit::<DB>(handler, settings, &mut connection, longest).await;
-        self.asked(connection, fitness).await
-    }
-
-    /// Takes back a connection that was asked something.
-    async fn asked(&self, connection: PoolConnection<DB>, fitness: Fitness) -> Fitness {
-        if fitness == Fitness::Unfit {
-            // It is half-way through an answer that nobody waits for.
-            self.state.one_less();
-            drop(connection.detach());
-        } else {
-            drop(connection);
-            self.is_quiet().await;
-        }
-        fitness
-    }
-
-    async fn stop(&self, all_back: bool, until: Instant) {
-        let handler = self.acquire.handler();
-        if all_back {
-            tracing::debug!(
-                handler,
-                "a query was given up by the handler: stopping it on the server"
-            );
-        } else {
-            tracing::warn!(
-                handler,
-                connections = self.usage().in_use,
-                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
-            );
-        }
-        let sessions = self.state.sessions();
-        let mut idle = self.pool.try_acquire();
-        let via = idle.as_deref_mut();
-        let acquire = self.acquire.restarted();
-        let address = &self.state.address;
-        let stopped = address.cancel(&acquire, &sessions, via, until).await;
-        if !stopped.idle_works
-            && let Some(idle) = idle
-        {
-            self.state.one_less();
-            drop(idle.detach());
-        }
-    }
+struct State<DB: Driver> {
+    /// Nobody gets a connection any more. What comes back is dropped.
+    closed: bool,
+    idle: Vec<Idle<DB>>,
+    /// The sessions that somebody holds.
+    out: Vec<Out<DB>>,
+    next: u64,
+    users: Users,
+    orphans: Vec<Orphan<DB>>,
+    /// Interrupted, and on their way to their end: see [`Driver::IN_PROCESS`].
+    closing: Vec<(Link<DB>, Option<OwnedSemaphorePermit>)>,
+    /// Connections that were opened before the last time that this was raised are of no more use.
+    epoch: u64,
+    /// Why the server has turned away whoever is opening a connection.
+    turned_away: Option<Error>,
 }
 
-impl<DB: Driver> Resource for SqlPool<DB> {
-    const NAME: &'static str = DB::POOL;
-    const DEFAULTS: Defaults = Defaults::SQL;
+struct Out<DB: Driver> {
+    number: u64,
+    user: User,
+    session: DB::Session,
+}
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
-        // sqlx takes the pool's patience once and for all: only what is closed with this invocation
-        // may have it cut short by this invocation's deadline.
-        let acquire = match acquire.settings().close {
-            Close::Always => *acquire,
-            _ => acquire.unclamped(),
-        };
-        let address = Address::<DB>::read(&acquire)?;
-        let attempt = address.login().attempt(&acquire).await?;
-        let state = Arc::new(State::new(address, &attempt, acquire));
-        let opened = Arc::clone(&state);
-        let checking = Arc::clone(&state);
-        let returning = Arc::clone(&state);
-        let pool = PoolOptions::<DB>::new()
-            .max_connections(acquire.settings().max)
-            // Not even the pool's own minimum: it is kept by a task that a freeze stops half-way.
-            .min_connections(0)
-            .acquire_timeout(acquire.within())
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let opened = Arc::clone(&opened);
-                Box::pin(async move { opened.opened(connection).await })
-            })
-            .before_acquire(move |connection, meta| {
-                let checking = Arc::clone(&checking);
-                Box::pin(async move { checking.check(connection, meta).await })
-            })
-            .after_release(move |connection, _| {
-                let returning = Arc::clone(&returning);
-                Box::pin(async move { returning.may_return(connection).await })
-            })
-            .connect_lazy_with(state.options());
-        state.belongs_to(&pool);
-        let opened = Self {
-            pool,
-            attempt: AsyncMutex::new(attempt),
-            acquire,
-            state,
-        };
-        if opened.login().may_change() {
-            // Boxed: it is large, and few have credentials that change.
-            Box::pin(opened.log_in()).await?;
-        }
-        Ok(opened)
+/// A connection that nobody holds.
+struct Idle<DB: Driver> {
+    link: Link<DB>,
+    since: Stamp,
+    /// The invocation that has used its session since that was last reset.
+    owner: Option<User>,
+    /// Something may still be on its way: a rollback, or the rest of a reply.
+    unsettled: bool,
+    /// A user had the connection itself, and may have left sqlx out of step with the server: the server has
+    /// to be asked before the next statement.
+    unrecognized: bool,
+}
+
+impl<DB: Driver> Pool<DB> {
+    pub(super) fn new(acquire: &Acquire) -> Result<Self, Error> {
+        let settings = *acquire.settings();
+        Ok(Self {
+            address: Address::read(acquire)?,
+            settings,
+            handler: acquire.handler(),
+            permits: Arc::new(Semaphore::new(settings.max as usize)),
+            state: Mutex::new(State {
+                closed: false,
+                idle: Vec::new(),
+                out: Vec::new(),
+                next: 0,
+                users: Users::default(),
+                orphans: Vec::new(),
+                closing: Vec::new(),
+                epoch: 0,
+                turned_away: None,
+            }),
+            returned: Notify::new(),
+            orphaned: Notify::new(),
+        })
     }
 
-    async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
-        let wanted = acquire.settings().min.max(1);
-        let mut held: Vec<PoolConnection<DB>> = Vec::new();
-        let connecting = async {
-            for _ in 0..wanted {
-                held.push(self.pool.acquire().await?);
-            }
-            Ok::<_, sqlx::Error>(())
-        };
-        let connected = match select(pin!(connecting), pin!(self.find_out())).await {
-            Either::Left((connected, _)) => connected,
-            Either::Right(((), _)) => Err(sqlx::Error::PoolClosed),
-        };
-        drop(held);
-        connected.map_err(|error| self.why_not(acquire, error))?;
-        self.is_quiet().await;
-        Ok(())
+    pub(super) fn address(&self) -> &Address<DB> {
+        &self.address
     }
 
-    async fn reset(&self, idle: Duration) -> Fitness {
-        if self.pool.is_closed() || self.state.failure().is_some() || self.state.is_outdated() {
-            return Fitness::Unfit;
-        }
-        if !idle.is_zero() {
-            // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
-            if self.usage().in_use > 0 {
-                return Fitness::Unfit;
-            }
-            self.state.all_live(self.pool.size());
-        }
-        self.state.serve();
-        self.state.paused(idle);
-        if self.login().may_change() {
-            Box::pin(self.keep_credentials_fresh()).await;
-        }
-        Fitness::Fit
+    /// An acquire that begins now.
+    pub(super) fn acquire_now(&self) -> Acquire {
+        Acquire::new(self.handler, self.settings, None)
     }
 
-    fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        Some(Box::pin(self.find_out()))
-    }
-
-    fn explain(&self, symptom: Symptom) -> Option<Error> {
-        self.diagnosis(symptom)
-    }
-
-    fn abandon(&self) {
-        self.state.abandon();
-    }
-
-    fn closing(&self) {
-        self.state.close();
-    }
-
-    async fn settle(&self) -> Fitness {
-        let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
-        let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
-        let longest = longest.saturating_sub(QUIET);
-        let left = time_left().map_or(longest, |left| left.min(longest));
-        let until = Instant::now() + left;
-        // Where little time is left, it is for cancelling.
-        let patience = quiet.min(left / 2);
-        let all_back = timeout(patience, self.is_quiet()).await.is_ok();
-        if !all_back {
-            // Whoever is still connecting comes too late.
-            self.state.rest();
-        }
-        let strayed = self.state.has_strayed();
-        if strayed || !all_back {
-            self.stop(all_back, until).await;
-            // Cancelled, they come back with an error; where the network is gone, they never do.
-            let _ = timeout_at(until, self.is_quiet()).await;
-        }
-        // Where the pool has lost one connection, the others cannot be trusted either.
-        if strayed || !all_back || self.has_lost_one() || self.state.is_outdated() {
-            return Fitness::Unfit;
-        }
-        if self.state.settings.instances.is_some() {
-            return self.look_at_limit().await;
-        }
-        Fitness::Fit
-    }
-
-    async fn refresh(&self) -> Fitness {
-        let mut idle = Vec::new();
-        while let Some(connection) = self.pool.try_acquire() {
-            idle.push(connection);
-        }
-        let longest = self.state.reply_within(self.state.settings.ping);
-        let suspect = self.state.is_suspect();
-        let round_trip = self.state.address.round_trip();
-        let resetting = idle.into_iter().map(async |mut connection| {
-            let mut memory = DB::Memory::default();
-            let mut reset = Reset::Lost;
-            let resetting = async {
-                reset = link::reset::<DB>(&mut connection, &mut memory, longest).await;
-                reset != Reset::Lost
+    /// Takes a connection for `user`: an idle one that is alive and has nothing of another invocation, or a new one.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        user: User,
+        acquire: &Acquire,
+    ) -> Result<Checkout<DB>, Error> {
+        loop {
+            let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => self.wait_for_permit(user, acquire).await?,
             };
-            round_trip.of(resetting).await;
-            // Two round trips.
-            let fit = reset == Reset::Clean
-                && (!suspect || link::renew::<DB>(&mut connection, longest * 2).await);
-            if fit {
-                let again = self.state.monitor_again(&mut connection);
-                if timeout(longest, again).await.is_ok() {
-                    return Some(memory);
+            if !self.serves(user) {
+                return Err(used_after(acquire));
+            }
+            let _opening = self.waits_for(user, Waiting::Opening);
+            let checkout = if let Some(idle) = self.pop_idle(user) {
+                let history = idle.history(user);
+                let checkout = self.check_out(user, idle.link, permit);
+                match self.reuse_or_open(checkout, &history, acquire).await? {
+                    Some(checkout) => checkout,
+                    // What it was doing keeps the place: there may be another one.
+                    None => continue,
                 }
-            }
-            self.state.one_less();
-            if DB::IN_PROCESS {
-                // Dropped, it would come to its end at some later time.
-                let _ = connection.close().await;
             } else {
-                drop(connection.detach());
+                let link = self.open(user, acquire).await?;
+                self.check_out(user, link, permit)
+            };
+            // The invocation may have ended meanwhile.
+            if !self.serves(user) {
+                checkout.leave();
+                return Err(used_after(acquire));
             }
-            None
-        });
-        let kept = join_all(resetting).await;
-        self.state.identify(kept.iter().flatten());
-        self.is_quiet().await;
-        match self.state.settings.close {
-            Close::Pressure => self.ask_for_room().await,
-            _ => Fitness::Fit,
+            return Ok(checkout);
         }
     }
 
-    fn rest(&self) {
-        self.state.rest();
+    async fn wait_for_permit(
+        &self,
+        user: User,
+        acquire: &Acquire,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        let _waits = self.waits_for(user, Waiting::Return);
+        let returned = pin!(Arc::clone(&self.permits).acquire_owned());
+        // A query that outlives its client holds its place until it is cancelled.
+        let cancelling = pin!(self.keep_cancelling(acquire));
+        match timeout_at(acquire.until(), select(returned, cancelling)).await {
+            Ok(Either::Left((Ok(permit), _))) => Ok(permit),
+            // The semaphore is never closed: only the wait can end without a permit.
+            _ => Err(fault::all_in_use(acquire)),
+        }
     }
 
-    async fn close(&self) {
-        // `Pool::close` closes nothing until everything is back: what is idle goes first, so that
-        // one connection that never comes back keeps no other one open.
-        let closing = async {
-            while let Some(connection) = self.pool.try_acquire() {
-                let _ = connection.close().await;
-            }
-            self.pool.close().await;
-        };
-        if DB::IN_PROCESS {
-            closing.await;
-            // sqlx does not wait for a connection that it drops: it is not to be frozen with a lock.
-            while !self.state.have_all_left() {
-                sleep(LOOK_AGAIN).await;
-            }
-        } else if timeout(self.quiet_within(), closing).await.is_err() {
-            // What comes back later is dropped.
-            self.abandon();
+    fn waits_for(&self, user: User, what: Waiting) -> Waits<'_, DB> {
+        self.lock().users.waits(user, what, 1);
+        Waits {
+            pool: self,
+            user,
+            what,
+        }
+    }
+
+    /// What the acquires of `user` wait for.
+    pub(super) fn explain(&self, user: User) -> Option<Error> {
+        let acquire = self.acquire_now();
+        let state = self.lock();
+        if state.users.waiting(user, Waiting::Opening) {
+            // Whoever waits for a return waits for this as well.
+            let target = self.address.target();
+            let connecting = || fault::connect_timed_out::<DB>(&acquire, target);
+            return Some(state.turned_away.clone().unwrap_or_else(connecting));
+        }
+        state
+            .users
+            .waiting(user, Waiting::Return)
+            .then(|| fault::all_in_use(&acquire))
+    }
+
+    /// Whether it can go on.
+    pub(super) fn check(&self) -> Fitness {
+        if self.lock().closed {
+            Fitness::Unfit
         } else {
-            // sqlx's pool opens its connections itself, and could not go on without.
-            self.state.learn_monitoring().await;
+            Fitness::Fit
         }
     }
 
-    fn usage(&self) -> Usage {
-        let open = self.pool.size();
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        Usage::new(open, open.saturating_sub(idle))
+    /// What the connections rely on is gone from the server, or the server takes no writes any more: none of
+    /// them is used again.
+    pub(super) fn outdated(&self) {
+        let mut state = self.lock();
+        state.epoch += 1;
+        drop(state);
+        tracing::warn!(
+            handler = self.handler,
+            target = self.address.target(),
+            "{}",
+            fault::OUTDATED
+        );
+        self.discard_idle(|_| true);
     }
 
-    fn round_trip(&self) -> Duration {
-        self.state.address.round_trip().get()
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    fn reply_within(&self, bound: Duration) -> Duration {
+        self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
+    }
+
+    /// How long what is still on its way may take to come to its end.
+    fn quiet_within(&self) -> Duration {
+        self.reply_within(QUIET)
+    }
+
+    /// How long the whole cleanup may take.
+    fn cleanup_within(&self) -> Duration {
+        let round_trip = self.address.round_trip();
+        round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let in_use = u32::try_from(self.lock().out.len()).unwrap_or(u32::MAX);
+        Usage {
+            open: self.address.count().load(Ordering::Acquire),
+            in_use,
+        }
+    }
+
+    /// Drops a connection that is of no more use. One that is a thread is awaited later, so that it is
+    /// not frozen with a lock in its hands.
+    fn discard(&self, link: Link<DB>, permit: Option<OwnedSemaphorePermit>) {
+        if DB::IN_PROCESS {
+            DB::interrupt(link.session());
+            self.lock().closing.push((link, permit));
+        }
+    }
+
+    /// Discards the idle connections of which `which` says so.
+    fn discard_idle(&self, mut which: impl FnMut(&Idle<DB>) -> bool) {
+        let idle: Vec<_> = self
+            .lock()
+            .idle
+            .extract_if(.., |idle| which(idle))
+            .collect();
+        for idle in idle {
+            self.discard(idle.link, None);
+        }
+    }
+
+    /// The idle connection that costs `user` least; `None` if there may be one more instead.
+    fn pop_idle(&self, user: User) -> Option<Idle<DB>> {
+        let mut state = self.lock();
+        let idle = &state.idle;
+        let mine = |idle: &Idle<DB>| idle.owner == Some(user);
+        let ready = |idle: &Idle<DB>| !idle.unsettled && !idle.unrecognized;
+        let at = idle
+            .iter()
+            .rposition(|idle| mine(idle) && ready(idle))
+            .or_else(|| idle.iter().rposition(|idle| idle.owner.is_none()))
+            .or_else(|| idle.iter().rposition(mine))
+            .or_else(|| {
+                let ended = |idle: &Idle<DB>| !idle.owner.is_some_and(|it| state.users.has(it));
+                idle.iter().rposition(ended)
+            })
+            .or_else(|| {
+                // The caller has a permit already.
+                let taken = self.settings.max as usize - self.permits.available_permits();
+                let is_full = idle.len() + taken > self.settings.max as usize;
+                is_full.then_some(0).filter(|_| !idle.is_empty())
+            })?;
+        Some(state.idle.remove(at))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<DB>> {
+        lock(&self.state)
     }
 }
 
-impl<DB: Driver> Drop for SqlPool<DB> {
+fn used_after(acquire: &Acquire) -> Error {
+    let error = fault::escaped(acquire);
+    tracing::error!(handler = acquire.handler(), %error);
+    error
+}
+
+impl<DB: Driver> Idle<DB> {
+    /// What `user` has to know of it.
+    fn history(&self, user: User) -> History {
+        History {
+            idle_for: Stamp::now().since(self.since),
+            is_foreign: self.owner.is_some_and(|owner| owner != user),
+            unsettled: self.unsettled,
+            unrecognized: self.unrecognized,
+        }
+    }
+}
+
+/// What happened to a connection before it was idle, and for how long it was.
+struct History {
+    idle_for: Duration,
+    /// Its session holds what another invocation has left there.
+    is_foreign: bool,
+    unsettled: bool,
+    unrecognized: bool,
+}
+
+/// What can keep an acquire waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// A connection is being opened, or asked whether it is alive.
+    Opening,
+    /// Every connection is in use.
+    Return,
+}
+
+/// An acquire that waits, for as long as this exists.
+struct Waits<'a, DB: Driver> {
+    pool: &'a Pool<DB>,
+    user: User,
+    what: Waiting,
+}
+
+impl<DB: Driver> Drop for Waits<'_, DB> {
     fn drop(&mut self) {
-        self.state.part();
+        let mut state = self.pool.lock();
+        state.users.waits(self.user, self.what, -1);
+        if !state.users.any_waiting(Waiting::Opening) {
+            state.turned_away = None;
+        }
     }
 }
 
-impl<DB: Driver> fmt::Debug for SqlPool<DB> {
+impl<DB: Driver> fmt::Debug for Pool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlPool")
-            .field("target", &self.state.target())
+        f.debug_struct("Pool")
+            .field("target", &self.address.target())
             .field("usage", &self.usage())
             .finish_non_exhaustive()
     }

@@ -10,12 +10,12 @@ use self::{
     executor::Watch,
     session::{Begun, Committed, RolledBack, Undo},
 };
-use super::{Db, Lent, driver::Driver, fault, link::becomes_quiet};
+use super::{Checkout, DbHandle, driver::Driver, fault, link::becomes_quiet};
 use crate::{
     clock::Stamp,
     config::{Proxy, QUIET, TYPE_LOOKS},
     error::{Error, ErrorKind},
-    resource::{Acquire, Exclusive, Fate, Outcome},
+    resource::{Acquire, Disposition, InjectMut, Outcome},
 };
 use sqlx::{Connection, PgConnection, Postgres};
 use std::{fmt, time::Duration};
@@ -88,7 +88,7 @@ use tokio::time::{timeout, timeout_at};
 /// invocation of each connection at most.
 pub struct PooledTransaction {
     /// Empty only when it is put back.
-    lent: Option<Lent<Postgres>>,
+    checkout: Option<Checkout<Postgres>>,
     progress: Progress,
     begun: Begun,
     watch: Watch,
@@ -109,19 +109,19 @@ enum Progress {
     Ended,
 }
 
-impl Exclusive for PooledTransaction {
-    type Resource = Db<Postgres>;
-    type Loan = Box<Self>;
+impl InjectMut for PooledTransaction {
+    type Handle = DbHandle<Postgres>;
+    type Guard = Box<Self>;
 
-    async fn take(db: &Db<Postgres>, acquire: &Acquire) -> Result<Box<Self>, Error> {
+    async fn acquire(db: &DbHandle<Postgres>, acquire: &Acquire) -> Result<Box<Self>, Error> {
         loop {
-            let mut lent = db.lend(acquire).await?;
-            let was_kept = lent.memory().newest_type.is_some();
+            let mut checkout = db.take(acquire).await?;
+            let was_kept = checkout.memory().newest_type.is_some();
             let proxy = acquire.settings().proxy;
-            let error = match timeout_at(acquire.until(), begin(&mut lent, proxy)).await {
+            let error = match timeout_at(acquire.until(), begin(&mut checkout, proxy)).await {
                 Ok(Ok(begun)) => {
                     return Ok(Box::new(Self {
-                        lent: Some(lent),
+                        checkout: Some(checkout),
                         progress: Progress::Open,
                         begun,
                         watch: Watch::new(),
@@ -132,13 +132,13 @@ impl Exclusive for PooledTransaction {
                 }
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    lent.leave();
+                    checkout.leave();
                     return Err(acquire
                         .timed_out("beginning a transaction")
                         .adding(" Behind a pooler: has it a connection to the server to spare?"));
                 }
             };
-            lent.leave();
+            checkout.leave();
             if pools_statements(&error) {
                 let what = "PgBouncer is in statement pooling mode, which allows no transaction: set `pool_mode = transaction`";
                 return Err(acquire.failed(ErrorKind::Query, what).caused_by(error));
@@ -160,25 +160,25 @@ impl Exclusive for PooledTransaction {
         }
     }
 
-    async fn put_back(db: &Db<Postgres>, mut loan: Box<Self>, fate: Fate) {
-        if fate != Fate::Discarded {
+    async fn release(db: &DbHandle<Postgres>, mut loan: Box<Self>, disposition: Disposition) {
+        if disposition != Disposition::Discard {
             loan.roll_back().await;
         }
-        let Some(mut lent) = loan.lent.take() else {
+        let Some(mut checkout) = loan.checkout.take() else {
             return;
         };
         if loan.watch.types_outdated {
-            lent.memory().newest_type = None;
+            checkout.memory().newest_type = None;
         }
-        match (loan.progress, fate) {
+        match (loan.progress, disposition) {
             // The pooler may already have given the server's side to somebody else.
-            (Progress::Ending, _) => lent.leave(),
-            (Progress::Ended, Fate::Kept) if loan.pinned => {
-                db.put_back(lent, Fate::Closed).await;
+            (Progress::Ending, _) => checkout.leave(),
+            (Progress::Ended, Disposition::Reuse) if loan.pinned => {
+                db.put_back(checkout, Disposition::Close).await;
             }
             // Nothing is left in the session that could be undone, and it is not ours any more.
-            (Progress::Ended, Fate::Kept) if loan.proxy.is_some() => lent.give_back(),
-            _ => db.put_back(lent, fate).await,
+            (Progress::Ended, Disposition::Reuse) if loan.proxy.is_some() => checkout.give_back(),
+            _ => db.put_back(checkout, disposition).await,
         }
     }
 }
@@ -188,7 +188,7 @@ impl PooledTransaction {
         self.check_before_commit().await?;
         self.progress = Progress::Ending;
         let undo = self.undo();
-        let connection = connection(&mut self.lent);
+        let connection = connection(&mut self.checkout);
         match self.begun.commit(connection, undo).await {
             Committed::Yes => {
                 self.progress = Progress::Ended;
@@ -219,7 +219,7 @@ impl PooledTransaction {
             self.progress = Progress::Ending;
             return Err(lost_before_commit(&why));
         }
-        let connection = connection(&mut self.lent);
+        let connection = connection(&mut self.checkout);
         match timeout(QUIET, Postgres::drain(connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(self.not_sent(error)),
@@ -250,7 +250,7 @@ impl PooledTransaction {
     /// Rolls back, unless something is still running: that has to be stopped on the server.
     async fn roll_back(&mut self) {
         let undo = self.undo();
-        let connection = connection(&mut self.lent);
+        let connection = connection(&mut self.checkout);
         if self.progress != Progress::Open || !becomes_quiet::<Postgres>(connection, QUIET).await {
             return;
         }
@@ -274,13 +274,13 @@ impl PooledTransaction {
     }
 
     fn parts(&mut self) -> (&mut PgConnection, &mut Watch) {
-        (connection(&mut self.lent), &mut self.watch)
+        (connection(&mut self.checkout), &mut self.watch)
     }
 }
 
-fn connection(lent: &mut Option<Lent<Postgres>>) -> &mut PgConnection {
-    match lent {
-        Some(lent) => lent,
+fn connection(checkout: &mut Option<Checkout<Postgres>>) -> &mut PgConnection {
+    match checkout {
+        Some(checkout) => checkout,
         None => unreachable!("emptied when it is put back"),
     }
 }
@@ -305,34 +305,37 @@ fn pools_statements(error: &sqlx::Error) -> bool {
 
 impl Drop for PooledTransaction {
     fn drop(&mut self) {
-        if let Some(lent) = self.lent.take()
+        if let Some(checkout) = self.checkout.take()
             && self.progress == Progress::Ending
         {
-            lent.leave();
+            checkout.leave();
         }
     }
 }
 
 /// Begins a transaction in which sqlx knows the database's own types. Behind a PgBouncer it has the name of the
 /// connection, which no session there keeps beyond the transaction.
-async fn begin(lent: &mut Lent<Postgres>, proxy: Option<Proxy>) -> Result<Begun, sqlx::Error> {
-    let session = lent.session().clone();
+async fn begin(
+    checkout: &mut Checkout<Postgres>,
+    proxy: Option<Proxy>,
+) -> Result<Begun, sqlx::Error> {
+    let session = checkout.session().clone();
     let name = (proxy == Some(Proxy::PgBouncer)).then_some(session.name());
     let mut looks = 0;
     loop {
-        let known = match lent.memory().newest_type {
+        let known = match checkout.memory().newest_type {
             Some(known) => known,
-            None => types::learn(lent).await?,
+            None => types::learn(checkout).await?,
         };
-        lent.memory().newest_type = Some(known);
-        let begun = session::begin(lent, name).await?;
+        checkout.memory().newest_type = Some(known);
+        let begun = session::begin(checkout, name).await?;
         looks += 1;
         // Where types come and go all the time, a statement that uses one may fail.
         if begun.newest_type == known || looks == TYPE_LOOKS {
             return Ok(begun);
         }
-        begun.roll_back(lent, false, Undo::Nothing).await;
-        lent.memory().newest_type = None;
+        begun.roll_back(checkout, false, Undo::Nothing).await;
+        checkout.memory().newest_type = None;
     }
 }
 

@@ -5,7 +5,7 @@ mod session;
 
 use self::session::{Backend, PgSession};
 use super::{
-    db::lend_connection,
+    db::inject_connection,
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
     label::label,
     login::Identify,
@@ -461,7 +461,7 @@ pub(super) fn literal(text: &str) -> String {
     format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-lend_connection!(PgConnection, Postgres);
+inject_connection!(PgConnection, Postgres);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! SQLite, in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
 
 use super::{
-    db::lend_connection,
+    db::inject_connection,
     driver::{Cancelled, Driver, sealed::Sealed},
     login::Identify,
     pressure::{Load, Pressured},
@@ -227,4 +227,4 @@ impl Pressured for Sqlite {
     }
 }
 
-lend_connection!(SqliteConnection, Sqlite);
+inject_connection!(SqliteConnection, Sqlite);

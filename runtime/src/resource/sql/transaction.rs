@@ -1,11 +1,11 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use super::{SqlPool, driver::Driver, fault};
+use super::{SqlxPool, driver::Driver, fault};
 use crate::{
     config::DROPPED_STATEMENT,
     error::Error,
     lifecycle::set_committing,
-    resource::{Acquire, Exclusive, Fate, Outcome},
+    resource::{Acquire, Disposition, Handle, InjectMut, Outcome, SharedHandle},
 };
 use futures_util::FutureExt;
 use sqlx::Transaction;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 /// What a handler's `&mut PgTransaction<'_>`, or a sibling of it, is borrowed from: begun before the handler,
 /// committed when it returns `Ok`, rolled back otherwise. Its connection comes from a pool of its own.
 ///
-/// It stands between sqlx's type and [`Exclusive`] because of that type's lifetime: the compiler cannot tell
+/// It stands between sqlx's type and [`InjectMut`] because of that type's lifetime: the compiler cannot tell
 /// whether a future is `Send` that depends on a trait for `'static` alone.
 pub struct OwnTransaction<DB: Driver>(Transaction<'static, DB>);
 
@@ -29,18 +29,18 @@ pub struct TransactionLoan<DB: Driver> {
     transaction: Option<OwnTransaction<DB>>,
 }
 
-impl<DB: Driver> Exclusive for OwnTransaction<DB> {
-    type Resource = SqlPool<DB>;
-    type Loan = TransactionLoan<DB>;
+impl<DB: Driver> InjectMut for OwnTransaction<DB> {
+    type Handle = SharedHandle<SqlxPool<DB>>;
+    type Guard = TransactionLoan<DB>;
 
-    async fn take(pool: &SqlPool<DB>, acquire: &Acquire) -> Result<Self::Loan, Error> {
-        let begun = pool.begin(acquire).await?;
+    async fn acquire(handle: &Self::Handle, acquire: &Acquire) -> Result<Self::Guard, Error> {
+        let begun = handle.resource().begin(acquire).await?;
         Ok(TransactionLoan {
             transaction: Some(Self(begun)),
         })
     }
 
-    async fn conclude(loan: &mut Self::Loan, outcome: Outcome) -> Result<(), Error> {
+    async fn conclude(loan: &mut Self::Guard, outcome: Outcome) -> Result<(), Error> {
         // The pool sees the rollback through, and the *finally* waits for the pool.
         let Some(OwnTransaction(mut transaction)) = loan.transaction.take() else {
             return Ok(());
@@ -64,7 +64,7 @@ impl<DB: Driver> Exclusive for OwnTransaction<DB> {
             .map_err(fault::not_committed::<DB>)
     }
 
-    async fn put_back(_: &SqlPool<DB>, loan: Self::Loan, _: Fate) {
+    async fn release(_: &Self::Handle, loan: Self::Guard, _: Disposition) {
         drop(loan);
     }
 }

@@ -16,7 +16,7 @@ use db_handler::{
     __private::{Ref, RefMut, Site, handle, signature},
     Error, ErrorKind, Event, Invocation,
     config::Defaults,
-    resource::{Acquire, Exclusive, Fate, Fitness, Outcome, Resource},
+    resource::{Acquire, Disposition, Fitness, Handle, InjectMut, Outcome, Resource, SharedHandle},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -221,9 +221,9 @@ pub struct Line;
 pub struct Work;
 
 /// What holds a [`Work`], with the script that it notes its end in.
-pub struct WorkLoan(Work, Arc<Script>);
+pub struct WorkGuard(Work, Arc<Script>);
 
-impl Deref for WorkLoan {
+impl Deref for WorkGuard {
     type Target = Work;
 
     fn deref(&self) -> &Work {
@@ -231,21 +231,21 @@ impl Deref for WorkLoan {
     }
 }
 
-impl DerefMut for WorkLoan {
+impl DerefMut for WorkGuard {
     fn deref_mut(&mut self) -> &mut Work {
         &mut self.0
     }
 }
 
-impl Exclusive for Work {
-    type Resource = Fake;
-    type Loan = WorkLoan;
+impl InjectMut for Work {
+    type Handle = SharedHandle<Fake>;
+    type Guard = WorkGuard;
 
-    async fn take(resource: &Fake, _: &Acquire) -> Result<WorkLoan, Error> {
-        Ok(WorkLoan(Work, Arc::clone(&resource.0)))
+    async fn acquire(handle: &SharedHandle<Fake>, _: &Acquire) -> Result<WorkGuard, Error> {
+        Ok(WorkGuard(Work, Arc::clone(&handle.resource().0)))
     }
 
-    async fn conclude(loan: &mut WorkLoan, outcome: Outcome) -> Result<(), Error> {
+    async fn conclude(loan: &mut WorkGuard, outcome: Outcome) -> Result<(), Error> {
         let script = &loan.1;
         script.note(format!("conclude: {outcome:?}"));
         script.panic_in("conclude");
@@ -260,15 +260,18 @@ impl Exclusive for Work {
         }
     }
 
-    async fn put_back(resource: &Fake, _: WorkLoan, fate: Fate) {
-        resource.0.note(format!("put back: {fate:?}"));
+    async fn release(handle: &SharedHandle<Fake>, _: WorkGuard, disposition: Disposition) {
+        handle
+            .resource()
+            .0
+            .note(format!("release: {disposition:?}"));
     }
 }
 
 /// What holds a [`Line`].
-pub struct LineLoan(Line);
+pub struct LineGuard(Line);
 
-impl Deref for LineLoan {
+impl Deref for LineGuard {
     type Target = Line;
 
     fn deref(&self) -> &Line {
@@ -276,28 +279,31 @@ impl Deref for LineLoan {
     }
 }
 
-impl DerefMut for LineLoan {
+impl DerefMut for LineGuard {
     fn deref_mut(&mut self) -> &mut Line {
         &mut self.0
     }
 }
 
-impl Exclusive for Line {
-    type Resource = Fake;
-    type Loan = LineLoan;
+impl InjectMut for Line {
+    type Handle = SharedHandle<Fake>;
+    type Guard = LineGuard;
 
-    async fn take(resource: &Fake, _: &Acquire) -> Result<LineLoan, Error> {
-        resource.0.note("take");
-        resource.0.panic_in("take");
-        if resource.0.now().take_fails {
+    async fn acquire(handle: &SharedHandle<Fake>, _: &Acquire) -> Result<LineGuard, Error> {
+        handle.resource().0.note("acquire");
+        handle.resource().0.panic_in("acquire");
+        if handle.resource().0.now().take_fails {
             return Err(Error::new(ErrorKind::AllInUse, "scripted"));
         }
-        Ok(LineLoan(Line))
+        Ok(LineGuard(Line))
     }
 
-    async fn put_back(resource: &Fake, _: LineLoan, fate: Fate) {
-        resource.0.note(format!("put back: {fate:?}"));
-        resource.0.panic_in("put_back");
+    async fn release(handle: &SharedHandle<Fake>, _: LineGuard, disposition: Disposition) {
+        handle
+            .resource()
+            .0
+            .note(format!("release: {disposition:?}"));
+        handle.resource().0.panic_in("release");
     }
 }
 

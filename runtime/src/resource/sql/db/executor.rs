@@ -21,10 +21,10 @@ where
         E: 'q + Execute<'q, DB>,
     {
         Box::pin(async move {
-            let mut lent = self.for_statement().await?;
+            let mut checkout = self.for_statement().await?;
             let (query, text) = text::watch(query);
-            let result = (&mut *lent).execute(query).await;
-            lent.after(&result, text.may_leave_a_transaction());
+            let result = (&mut *checkout).execute(query).await;
+            checkout.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -38,11 +38,11 @@ where
         E: 'q + Execute<'q, DB>,
     {
         Box::pin(async_stream::try_stream! {
-            let mut lent = self.for_statement().await?;
+            let mut checkout = self.for_statement().await?;
             let mut failure = None;
             let (query, text) = text::watch(query);
             {
-                let mut steps = (&mut *lent).fetch_many(query);
+                let mut steps = (&mut *checkout).fetch_many(query);
                 loop {
                     match steps.try_next().await {
                         Ok(Some(step)) => yield step,
@@ -55,7 +55,7 @@ where
                 }
             }
             let result = failure.map_or(Ok(()), Err);
-            lent.after(&result, text.may_leave_a_transaction());
+            checkout.after(&result, text.may_leave_a_transaction());
             result?;
         })
     }
@@ -66,10 +66,10 @@ where
         E: 'q + Execute<'q, DB>,
     {
         Box::pin(async move {
-            let mut lent = self.for_statement().await?;
+            let mut checkout = self.for_statement().await?;
             let (query, text) = text::watch(query);
-            let result = (&mut *lent).fetch_all(query).await;
-            lent.after(&result, text.may_leave_a_transaction());
+            let result = (&mut *checkout).fetch_all(query).await;
+            checkout.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -83,10 +83,10 @@ where
         E: 'q + Execute<'q, DB>,
     {
         Box::pin(async move {
-            let mut lent = self.for_statement().await?;
+            let mut checkout = self.for_statement().await?;
             let (query, text) = text::watch(query);
-            let result = (&mut *lent).fetch_optional(query).await;
-            lent.after(&result, text.may_leave_a_transaction());
+            let result = (&mut *checkout).fetch_optional(query).await;
+            checkout.after(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -100,9 +100,9 @@ where
         'p: 'e,
     {
         Box::pin(async move {
-            let mut lent = self.for_statement().await?;
-            let result = (&mut *lent).prepare_with(sql, parameters).await;
-            lent.after(&result, false);
+            let mut checkout = self.for_statement().await?;
+            let result = (&mut *checkout).prepare_with(sql, parameters).await;
+            checkout.after(&result, false);
             result
         })
     }
@@ -113,15 +113,15 @@ where
         'p: 'e,
     {
         Box::pin(async move {
-            let mut lent = self.for_statement().await?;
-            let result = (&mut *lent).describe(sql).await;
-            lent.after(&result, false);
+            let mut checkout = self.for_statement().await?;
+            let result = (&mut *checkout).describe(sql).await;
+            checkout.after(&result, false);
             result
         })
     }
 }
 
-impl<DB: Driver> crate::resource::sql::Lent<DB> {
+impl<DB: Driver> crate::resource::sql::Checkout<DB> {
     /// Back at once, unless the error says that the connection is of no more use. What the reply cannot tell,
     /// the next user has to ask first: a transaction that `may_be_open`, or a reply that sqlx gave up on.
     fn after<T>(self, result: &Result<T, sqlx::Error>, may_be_open: bool) {

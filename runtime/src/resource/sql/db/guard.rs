@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    resource::sql::{Driver, Lent, fault, link},
+    resource::sql::{Checkout, Driver, fault, link},
 };
 use sqlx::{Connection, Database};
 use sqlx_core::transaction::TransactionManager;
@@ -20,19 +20,21 @@ use std::{
 #[must_use = "dropping it gives the connection back"]
 pub struct DbConnection<DB: Driver> {
     /// Empty only when it is given back.
-    lent: Option<Lent<DB>>,
+    checkout: Option<Checkout<DB>>,
 }
 
 impl<DB: Driver> DbConnection<DB> {
-    pub(super) fn new(lent: Lent<DB>) -> Self {
-        Self { lent: Some(lent) }
+    pub(super) fn new(checkout: Checkout<DB>) -> Self {
+        Self {
+            checkout: Some(checkout),
+        }
     }
 }
 
 impl<DB: Driver> Drop for DbConnection<DB> {
     fn drop(&mut self) {
-        if let Some(lent) = self.lent.take() {
-            lent.in_hand();
+        if let Some(checkout) = self.checkout.take() {
+            checkout.in_hand();
         }
     }
 }
@@ -41,8 +43,8 @@ impl<DB: Driver> Deref for DbConnection<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        match &self.lent {
-            Some(lent) => lent,
+        match &self.checkout {
+            Some(checkout) => checkout,
             None => unreachable!("emptied in `drop` only"),
         }
     }
@@ -50,8 +52,8 @@ impl<DB: Driver> Deref for DbConnection<DB> {
 
 impl<DB: Driver> DerefMut for DbConnection<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        match &mut self.lent {
-            Some(lent) => lent,
+        match &mut self.checkout {
+            Some(checkout) => checkout,
             None => unreachable!("emptied in `drop` only"),
         }
     }
@@ -74,11 +76,11 @@ pub struct DbTransaction<DB: Driver> {
 type Manager<DB> = <DB as Database>::TransactionManager;
 
 impl<DB: Driver> DbTransaction<DB> {
-    pub(super) async fn begin(mut lent: Lent<DB>) -> Result<Self, sqlx::Error> {
+    pub(super) async fn begin(mut checkout: Checkout<DB>) -> Result<Self, sqlx::Error> {
         // Given up half-way, nobody knows whether it has begun: the connection goes with this future.
-        Manager::<DB>::begin(&mut lent, None).await?;
+        Manager::<DB>::begin(&mut checkout, None).await?;
         Ok(Self {
-            connection: DbConnection::new(lent),
+            connection: DbConnection::new(checkout),
             open: true,
         })
     }
@@ -91,26 +93,26 @@ impl<DB: Driver> DbTransaction<DB> {
     /// [`CommitUnknown`](crate::ErrorKind::CommitUnknown) when the connection was lost, or the reply was not
     /// recognized.
     pub async fn commit(mut self) -> Result<(), Error> {
-        let Some(mut lent) = self.end() else {
+        let Some(mut checkout) = self.end() else {
             return Ok(());
         };
-        if let Err(error) = DB::commit_on(&mut lent).await {
+        if let Err(error) = DB::commit_on(&mut checkout).await {
             if !fault::ends_the_connection(&error) {
-                Manager::<DB>::start_rollback(&mut lent);
-                lent.in_hand();
+                Manager::<DB>::start_rollback(&mut checkout);
+                checkout.in_hand();
             }
             return Err(fault::not_committed::<DB>(error));
         }
-        if lent.is_in_transaction() {
+        if checkout.is_in_transaction() {
             // To sqlx it is still open. What that sends changes nothing, and nobody waits for it here.
-            Manager::<DB>::start_rollback(&mut lent);
-            link::is_quiet::<DB>(&mut lent);
+            Manager::<DB>::start_rollback(&mut checkout);
+            link::is_quiet::<DB>(&mut checkout);
         }
-        if lent.is_in_transaction() {
+        if checkout.is_in_transaction() {
             // A savepoint was leaked, and sqlx goes on counting it.
             return Ok(());
         }
-        lent.answered();
+        checkout.answered();
         Ok(())
     }
 
@@ -119,20 +121,20 @@ impl<DB: Driver> DbTransaction<DB> {
     /// # Errors
     /// When the connection is lost; then the server rolls back by itself.
     pub async fn rollback(mut self) -> Result<(), Error> {
-        let Some(mut lent) = self.end() else {
+        let Some(mut checkout) = self.end() else {
             return Ok(());
         };
-        Manager::<DB>::rollback(&mut lent).await?;
+        Manager::<DB>::rollback(&mut checkout).await?;
         // What the handler did with the connection is not known.
-        lent.in_hand();
+        checkout.in_hand();
         Ok(())
     }
 
     /// The connection, which is discarded unless it is given back: given up half-way, nobody knows what
     /// became of the transaction.
-    fn end(&mut self) -> Option<Lent<DB>> {
+    fn end(&mut self) -> Option<Checkout<DB>> {
         self.open = false;
-        self.connection.lent.take()
+        self.connection.checkout.take()
     }
 }
 

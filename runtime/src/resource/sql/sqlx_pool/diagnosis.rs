@@ -1,7 +1,7 @@
 //! Why nobody gets a connection: sqlx's pool retries a refused or turned-away connection silently, and
 //! reports every cause as one timeout.
 
-use super::{SqlPool, state::WaitingFor};
+use super::{SqlxPool, state::WaitingFor};
 use crate::{
     config::ASK_WHY_AFTER,
     error::{Error, ErrorKind},
@@ -23,7 +23,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-impl<DB: Driver> SqlPool<DB> {
+impl<DB: Driver> SqlxPool<DB> {
     /// What is known about a symptom that sqlx does not explain.
     pub(super) fn diagnosis(&self, symptom: Symptom) -> Option<Error> {
         if let Some(failure) = self.state.failure() {
