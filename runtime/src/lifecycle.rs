@@ -15,7 +15,7 @@ pub use inject::{Ref, RefMut, default_close};
 #[cfg(any(feature = "_sql", feature = "mongodb"))]
 pub(crate) use session::explain;
 #[cfg(feature = "_sql")]
-pub(crate) use session::set_committing;
+pub(crate) use session::{set_committing, user_of};
 
 use crate::{
     answer::Answer,

@@ -342,8 +342,21 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
+            /// With room for many invocations at once.
+            #[db_handler(close = "always", pool(max = 16, acquire_ms = 10_000), deadline(reserve_ms = 5_000))]
+            async fn wide_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
+            #[db_handler(close = "never", pool(max = 16, acquire_ms = 10_000), deadline(reserve_ms = 5_000))]
+            async fn wide_never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
             pub(super) fn caller(close: &str) -> Result<Caller, Error> {
                 match close {
+                    "wide_always" => Ok(database!(@caller wide_always)),
+                    "wide_never" => Ok(database!(@caller wide_never)),
                     "patient_always" => Ok(database!(@caller patient_always)),
                     "patient_never" => Ok(database!(@caller patient_never)),
                     "always" => Ok(database!(@caller always)),

@@ -76,6 +76,9 @@ pub const QUIET: Duration = Duration::from_millis(50);
 /// The same for sqlx's pool, which returns a connection in a task of its own after a ping of its own: a
 /// small function (128 MB are a fourteenth of a processor) gets to that later.
 pub const POOL_QUIET: Duration = Duration::from_millis(100);
+/// How far apart the connections of sqlx's pool come to be: it tells of each of them no more than its age.
+#[cfg(feature = "_sql")]
+pub const BIRTHS_APART: Duration = Duration::from_micros(200);
 /// How many connections are opened, at most, to reach the server on which a query is to be stopped: behind a
 /// balanced address that may be any one of several.
 #[cfg(feature = "_sql")]

@@ -44,6 +44,13 @@ pub(crate) fn explain(symptom: Symptom) -> Option<Error> {
     LENT.try_with(|lent| lent.explain(symptom)).ok().flatten()
 }
 
+/// As which of its users the running handler uses a resource: see [`Handle::user_of`]. `None` outside a handler's own
+/// task.
+#[cfg(feature = "_sql")]
+pub(crate) fn user_of(resource: usize) -> Option<u64> {
+    LENT.try_with(|lent| lent.user_of(resource)).ok().flatten()
+}
+
 /// Notes whether the running handler's `COMMIT` is on its way to the server: until then it is known that
 /// nothing was committed.
 #[cfg(feature = "_sql")]
@@ -68,6 +75,13 @@ impl Lent {
             .iter()
             .find_map(|(_, resource)| resource.explain(symptom))
             .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
+    }
+
+    #[cfg(feature = "_sql")]
+    fn user_of(&self, resource: usize) -> Option<u64> {
+        self.resources
+            .iter()
+            .find_map(|(_, one)| one.user_of(resource))
     }
 
     fn abandon(&self) {
@@ -100,6 +114,8 @@ trait Probe: Send + Sync {
     fn usage(&self) -> Usage;
     fn explain(&self, symptom: Symptom) -> Option<Error>;
     fn watch(&self) -> Option<BoxFuture<'_, ()>>;
+    #[cfg(feature = "_sql")]
+    fn user_of(&self, resource: usize) -> Option<u64>;
     fn abandon(&self);
 }
 
@@ -121,6 +137,11 @@ impl<H: Handle> Probe for H {
         // It watches for explanations: without them the handler does as well.
         let watching = AssertUnwindSafe(watching).catch_unwind();
         Some(Box::pin(watching.map(drop)))
+    }
+
+    #[cfg(feature = "_sql")]
+    fn user_of(&self, resource: usize) -> Option<u64> {
+        H::user_of(self, resource)
     }
 
     fn abandon(&self) {

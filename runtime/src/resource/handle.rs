@@ -62,6 +62,14 @@ pub trait Handle: Send + Sync + Sized + 'static {
         true
     }
 
+    /// The number of this invocation among the users of `resource`, if this is a handle on that: for a driver whose
+    /// connections are acquired without a handle.
+    #[doc(hidden)]
+    fn user_of(&self, resource: usize) -> Option<u64> {
+        let _ = resource;
+        None
+    }
+
     /// How many connections are open and in use.
     fn usage(&self) -> Usage {
         self.resource().usage()

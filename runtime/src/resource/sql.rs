@@ -40,7 +40,7 @@ pub use driver::Driver;
 pub use pool::Checkout;
 #[cfg(feature = "postgres")]
 pub use pooled::PooledTransaction;
-pub use sqlx_pool::SqlxPool;
+pub use sqlx_pool::{SqlxHandle, SqlxPool};
 pub use tag::Tag;
 pub use transaction::{OwnTransaction, TransactionLoan};
 

@@ -132,6 +132,20 @@ pub trait Driver:
         None
     }
 
+    /// Whether `session` is known as this one session, and not only by a name that others may share.
+    fn is_identified(session: &Self::Session) -> bool {
+        let _ = session;
+        true
+    }
+
+    /// Every session that goes by the name of `session`, except for `others`, which are
+    /// [identified](Self::is_identified).
+    #[must_use]
+    fn all_but(session: &Self::Session, others: &[Self::Session]) -> Self::Session {
+        let _ = others;
+        session.clone()
+    }
+
     /// Resolves when everything that was sent has been answered: at once, and without a byte on the
     /// wire, if nothing is on its way.
     fn drain(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
@@ -167,6 +181,18 @@ pub trait Driver:
     /// to that was recognized: sqlx may have lost its place in the protocol, and then takes the reply to
     /// an earlier statement for the one to the next.
     fn recognize(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
+
+    /// The same, and learns by what the session can be [`identified`](Self::identified).
+    ///
+    /// # Errors
+    /// When the reply does not come, or is not recognized.
+    fn identify<'c>(
+        connection: &'c mut Self::Connection,
+        memory: &'c mut Self::Memory,
+    ) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
+        let _ = memory;
+        Self::recognize(connection)
+    }
 
     /// Undoes what an invocation has done to its session: open transaction, `SET`, locks, temporary
     /// tables, cursors. sqlx's own prepared statements stay valid. What cannot be undone, or not be
@@ -246,9 +272,9 @@ pub(super) mod sealed {
 }
 
 impl<DB: Driver> crate::resource::InjectRef for Pool<DB> {
-    type Handle = crate::resource::SharedHandle<super::SqlxPool<DB>>;
+    type Handle = super::SqlxHandle<DB>;
 
     fn borrow(handle: &Self::Handle) -> &Self {
-        crate::resource::Handle::resource(handle).pool()
+        handle.pool()
     }
 }

@@ -160,6 +160,19 @@ pub(super) async fn recognized<DB: Driver>(
     matches!(timeout(longest, recognizing).await, Ok(Ok(Ok(true))))
 }
 
+/// The same, which learns by what the session can be identified.
+pub(super) async fn identified<DB: Driver>(
+    connection: &mut DB::Connection,
+    memory: &mut DB::Memory,
+    longest: Duration,
+) -> bool {
+    if connection.is_in_transaction() {
+        return false;
+    }
+    let identifying = AssertUnwindSafe(DB::identify(connection, memory)).catch_unwind();
+    matches!(timeout(longest, identifying).await, Ok(Ok(Ok(true))))
+}
+
 /// What came of a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reset {

@@ -166,6 +166,14 @@ impl Driver for Postgres {
         (!session.is(backend)).then(|| session.with(backend))
     }
 
+    fn is_identified(session: &Self::Session) -> bool {
+        session.is_identified()
+    }
+
+    fn all_but(session: &Self::Session, others: &[Self::Session]) -> Self::Session {
+        session.all_but(others)
+    }
+
     fn drain(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(connection.flush())
     }
@@ -231,6 +239,17 @@ impl Driver for Postgres {
     fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
         Box::pin(silently(async move {
             recognized_outside(connection, "", &[]).await?;
+            Ok(true)
+        }))
+    }
+
+    fn identify<'c>(
+        connection: &'c mut PgConnection,
+        memory: &'c mut Knowledge,
+    ) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
+        Box::pin(silently(async move {
+            let row = recognized_outside(connection, "", &[session::BACKEND]).await?;
+            memory.backend = Some(Backend::read(&row, 1)?);
             Ok(true)
         }))
     }

@@ -11,28 +11,27 @@
 //! * It is closed within a bound: what is idle first, then the rest.
 //! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
 
+mod cleanup;
 mod diagnosis;
+mod handle;
+mod owners;
 mod state;
 
-use self::state::State;
+pub use self::handle::SqlxHandle;
+
+use self::state::{State, born};
 use super::{
     address::Address,
-    advice,
     driver::Driver,
     fault,
-    link::{self, Reset},
     login::{Attempt, Login},
-    pressure,
 };
 use crate::{
-    config::{
-        CLEANUP_ROUND_TRIPS, Close, Defaults, POOL_QUIET, PRESSURE_ASK, QUIET, REPLY_ROUND_TRIPS,
-    },
+    config::{Close, Defaults, POOL_QUIET, REPLY_ROUND_TRIPS},
     error::{Error, ErrorKind},
-    lifecycle::time_left,
     resource::{Acquire, Fitness, Resource, Symptom, Usage},
 };
-use futures_util::future::{BoxFuture, Either, join_all, select};
+use futures_util::future::{Either, select};
 use sqlx::{
     Transaction,
     pool::{Pool, PoolConnection, PoolOptions},
@@ -61,10 +60,6 @@ pub struct SqlxPool<DB: Driver> {
 }
 
 impl<DB: Driver> SqlxPool<DB> {
-    pub(super) fn pool(&self) -> &Pool<DB> {
-        &self.pool
-    }
-
     fn login(&self) -> &Login<DB> {
         self.state.address.login()
     }
@@ -111,7 +106,7 @@ impl<DB: Driver> SqlxPool<DB> {
             Ok(Either::Right(((), _))) => Err(sqlx::Error::PoolClosed),
             Err(_) => {
                 return Err(self
-                    .explain(Symptom::TimedOut)
+                    .diagnosis(Symptom::TimedOut)
                     .unwrap_or_else(|| acquire.timed_out("beginning a transaction")));
             }
         };
@@ -121,7 +116,7 @@ impl<DB: Driver> SqlxPool<DB> {
     /// Why there is no connection, where sqlx says `error`.
     fn why_not(&self, acquire: &Acquire, error: sqlx::Error) -> Error {
         fault::symptom(&error)
-            .and_then(|symptom| self.explain(symptom))
+            .and_then(|symptom| self.diagnosis(symptom))
             .unwrap_or_else(|| fault::connecting::<DB>(acquire, &self.state.target(), error))
     }
 
@@ -141,75 +136,12 @@ impl<DB: Driver> SqlxPool<DB> {
         let round_trip = self.state.address.round_trip();
         round_trip.at_least(POOL_QUIET, 2 * REPLY_ROUND_TRIPS)
     }
-
-    /// Whether the server has room for what is to be kept.
-    async fn ask_for_room(&self) -> Fitness {
-        let Some(mut connection) = self.pool.try_acquire() else {
-            return Fitness::Fit;
-        };
-        let (place, share) = (self.state.target(), self.state.settings.share);
-        let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness = pressure::verdict::<DB>(&place, share, &mut connection, longest).await;
-        self.asked(connection, fitness).await
-    }
-
-    /// Compares the budget with the server, if there is a connection to ask.
-    async fn look_at_limit(&self) -> Fitness {
-        let Some(mut connection) = self.pool.try_acquire() else {
-            return Fitness::Fit;
-        };
-        let (handler, settings) = (self.acquire.handler(), &self.state.settings);
-        let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness =
-            advice::compare_with_limit::<DB>(handler, settings, &mut connection, longest).await;
-        self.asked(connection, fitness).await
-    }
-
-    /// Takes back a connection that was asked something.
-    async fn asked(&self, connection: PoolConnection<DB>, fitness: Fitness) -> Fitness {
-        if fitness == Fitness::Unfit {
-            // It is half-way through an answer that nobody waits for.
-            self.state.one_less();
-            drop(connection.detach());
-        } else {
-            drop(connection);
-            self.is_quiet().await;
-        }
-        fitness
-    }
-
-    async fn stop(&self, all_back: bool, until: Instant) {
-        let handler = self.acquire.handler();
-        if all_back {
-            tracing::debug!(
-                handler,
-                "a query was given up by the handler: stopping it on the server"
-            );
-        } else {
-            tracing::warn!(
-                handler,
-                connections = self.usage().in_use,
-                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
-            );
-        }
-        let sessions = self.state.sessions();
-        let mut idle = self.pool.try_acquire();
-        let via = idle.as_deref_mut();
-        let acquire = self.acquire.restarted();
-        let address = &self.state.address;
-        let stopped = address.cancel(&acquire, &sessions, via, until).await;
-        if !stopped.idle_works
-            && let Some(idle) = idle
-        {
-            self.state.one_less();
-            drop(idle.detach());
-        }
-    }
 }
 
 impl<DB: Driver> Resource for SqlxPool<DB> {
     const NAME: &'static str = DB::POOL;
     const DEFAULTS: Defaults = Defaults::SQL;
+    const PER_CONNECTION: bool = true;
 
     async fn open(acquire: &Acquire) -> Result<Self, Error> {
         // sqlx takes the pool's patience once and for all: only what is closed with this invocation
@@ -237,12 +169,14 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
                 Box::pin(async move { opened.opened(connection).await })
             })
             .before_acquire(move |connection, meta| {
+                let born = born(meta.age);
                 let checking = Arc::clone(&checking);
-                Box::pin(async move { checking.check(connection, meta).await })
+                Box::pin(async move { checking.check(connection, meta, born).await })
             })
-            .after_release(move |connection, _| {
+            .after_release(move |connection, meta| {
+                let born = born(meta.age);
                 let returning = Arc::clone(&returning);
-                Box::pin(async move { returning.may_return(connection).await })
+                Box::pin(async move { returning.may_return(connection, born).await })
             })
             .connect_lazy_with(state.options());
         state.belongs_to(&pool);
@@ -282,107 +216,23 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         if self.pool.is_closed() || self.state.failure().is_some() || self.state.is_outdated() {
             return Fitness::Unfit;
         }
-        if !idle.is_zero() {
+        if !self.state.owners().has_users() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
-            if self.usage().in_use > 0 {
+            if self.usage().in_use > 0 || idle > self.state.settings.idle {
                 return Fitness::Unfit;
             }
             self.state.all_live(self.pool.size());
+            self.state.paused(idle);
         }
         self.state.serve();
-        self.state.paused(idle);
         if self.login().may_change() {
             Box::pin(self.keep_credentials_fresh()).await;
         }
         Fitness::Fit
     }
 
-    fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        Some(Box::pin(self.find_out()))
-    }
-
-    fn explain(&self, symptom: Symptom) -> Option<Error> {
-        self.diagnosis(symptom)
-    }
-
     fn abandon(&self) {
         self.state.abandon();
-    }
-
-    fn closing(&self) {
-        self.state.close();
-    }
-
-    async fn settle(&self) -> Fitness {
-        let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
-        let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
-        let longest = longest.saturating_sub(QUIET);
-        let left = time_left().map_or(longest, |left| left.min(longest));
-        let until = Instant::now() + left;
-        // Where little time is left, it is for cancelling.
-        let patience = quiet.min(left / 2);
-        let all_back = timeout(patience, self.is_quiet()).await.is_ok();
-        if !all_back {
-            // Whoever is still connecting comes too late.
-            self.state.rest();
-        }
-        let strayed = self.state.has_strayed();
-        if strayed || !all_back {
-            self.stop(all_back, until).await;
-            // Cancelled, they come back with an error; where the network is gone, they never do.
-            let _ = timeout_at(until, self.is_quiet()).await;
-        }
-        // Where the pool has lost one connection, the others cannot be trusted either.
-        if strayed || !all_back || self.has_lost_one() || self.state.is_outdated() {
-            return Fitness::Unfit;
-        }
-        if self.state.settings.instances.is_some() {
-            return self.look_at_limit().await;
-        }
-        Fitness::Fit
-    }
-
-    async fn refresh(&self) -> Fitness {
-        let mut idle = Vec::new();
-        while let Some(connection) = self.pool.try_acquire() {
-            idle.push(connection);
-        }
-        let longest = self.state.reply_within(self.state.settings.ping);
-        let suspect = self.state.is_suspect();
-        let round_trip = self.state.address.round_trip();
-        let resetting = idle.into_iter().map(async |mut connection| {
-            let mut memory = DB::Memory::default();
-            let mut reset = Reset::Lost;
-            let resetting = async {
-                reset = link::reset::<DB>(&mut connection, &mut memory, longest).await;
-                reset != Reset::Lost
-            };
-            round_trip.of(resetting).await;
-            // Two round trips.
-            let fit = reset == Reset::Clean
-                && (!suspect || link::renew::<DB>(&mut connection, longest * 2).await);
-            if fit {
-                let again = self.state.monitor_again(&mut connection);
-                if timeout(longest, again).await.is_ok() {
-                    return Some(memory);
-                }
-            }
-            self.state.one_less();
-            if DB::IN_PROCESS {
-                // Dropped, it would come to its end at some later time.
-                let _ = connection.close().await;
-            } else {
-                drop(connection.detach());
-            }
-            None
-        });
-        let kept = join_all(resetting).await;
-        self.state.identify(kept.iter().flatten());
-        self.is_quiet().await;
-        match self.state.settings.close {
-            Close::Pressure => self.ask_for_room().await,
-            _ => Fitness::Fit,
-        }
     }
 
     fn rest(&self) {

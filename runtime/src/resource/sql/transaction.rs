@@ -1,11 +1,11 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use super::{SqlxPool, driver::Driver, fault};
+use super::{SqlxHandle, driver::Driver, fault};
 use crate::{
     config::DROPPED_STATEMENT,
     error::Error,
     lifecycle::set_committing,
-    resource::{Acquire, Disposition, Handle, InjectMut, Outcome, SharedHandle},
+    resource::{Acquire, Disposition, InjectMut, Outcome},
 };
 use futures_util::FutureExt;
 use sqlx::Transaction;
@@ -30,11 +30,11 @@ pub struct TransactionLoan<DB: Driver> {
 }
 
 impl<DB: Driver> InjectMut for OwnTransaction<DB> {
-    type Handle = SharedHandle<SqlxPool<DB>>;
+    type Handle = SqlxHandle<DB>;
     type Guard = TransactionLoan<DB>;
 
     async fn acquire(handle: &Self::Handle, acquire: &Acquire) -> Result<Self::Guard, Error> {
-        let begun = handle.resource().begin(acquire).await?;
+        let begun = handle.begin(acquire).await?;
         Ok(TransactionLoan {
             transaction: Some(Self(begun)),
         })

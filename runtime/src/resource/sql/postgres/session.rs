@@ -12,6 +12,8 @@ pub struct PgSession {
     name: Arc<str>,
     /// Known as soon as the session has been reset once.
     backend: Option<Backend>,
+    /// Those of the same name that are not meant.
+    spared: Arc<[Backend]>,
 }
 
 /// A process of the server. The operating system uses the ids of those that have ended again.
@@ -42,7 +44,7 @@ macro_rules! cancel {
                 AND usesysid = (SELECT usesysid FROM pg_stat_get_activity(pg_backend_pid())) \
          ) \
          SELECT name, CASE state WHEN 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END, false \
-         FROM own WHERE name IN ({names}) OR (pid, started) IN ({backends}) \
+         FROM own WHERE {named} OR (pid, started) IN ({backends}) \
          UNION ALL \
          (SELECT NULL, NULL, true FROM own \
             WHERE from_here AND state = 'active' AND name !~ ' #[0-9a-z]{{8}}$' LIMIT 1)"
@@ -54,6 +56,7 @@ impl PgSession {
         Self {
             name: name.into(),
             backend: None,
+            spared: Arc::default(),
         }
     }
 
@@ -66,7 +69,32 @@ impl PgSession {
         Self {
             name: Arc::clone(&self.name),
             backend: Some(backend),
+            spared: Arc::default(),
         }
+    }
+
+    pub(super) fn is_identified(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// Every session of this name, except for `others`.
+    pub(super) fn all_but(&self, others: &[Self]) -> Self {
+        Self {
+            spared: others.iter().filter_map(|other| other.backend).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// What is true in the server's list of sessions for those of this name that are meant.
+    fn is_named(&self) -> String {
+        let name = super::literal(&self.name);
+        if self.spared.is_empty() {
+            return format!("name = {name}");
+        }
+        format!(
+            "(name = {name} AND (pid, started) NOT IN ({}))",
+            list(&self.spared)
+        )
     }
 
     pub(super) fn is(&self, backend: Backend) -> bool {
@@ -74,7 +102,19 @@ impl PgSession {
     }
 }
 
+/// As a list in SQL.
+fn list(backends: &[Backend]) -> String {
+    let all: Vec<String> = backends
+        .iter()
+        .map(|Backend { pid, started }| format!("({pid}, {started})"))
+        .collect();
+    all.join(", ")
+}
+
 impl Backend {
+    /// None of them.
+    const NONE: Self = Self { pid: 0, started: 0 };
+
     /// Reads the columns of [`BACKEND`], of which the first one is number `first`.
     pub(super) fn read(row: &PgRow, first: usize) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -92,23 +132,19 @@ pub(super) async fn cancel(
     let (identified, named): (Vec<&PgSession>, Vec<&PgSession>) = sessions
         .iter()
         .partition(|session| session.backend.is_some());
-    // Neither list may be empty in SQL.
-    let literals: Vec<String> = named
-        .iter()
-        .map(|session| super::literal(&session.name))
-        .chain(["NULL".to_owned()])
-        .collect();
-    let backends: Vec<String> = identified
+    // Neither may be empty in SQL.
+    let mut is_named: Vec<String> = named.iter().map(|session| session.is_named()).collect();
+    is_named.push("false".to_owned());
+    let backends: Vec<Backend> = identified
         .iter()
         .filter_map(|session| session.backend)
-        .map(|Backend { pid, started }| format!("({pid}, {started})"))
-        .chain(["(NULL, NULL)".to_owned()])
+        .chain([Backend::NONE])
         .collect();
     // The names are ours, and quoted; the rest are numbers.
     let sql = AssertSqlSafe(format!(
         cancel!(),
-        names = literals.join(", "),
-        backends = backends.join(", ")
+        named = is_named.join(" OR "),
+        backends = list(&backends)
     ));
     // Where no transaction is open, the server says so in a warning.
     let rows: Vec<PgRow> = silently(raw_sql(sql).fetch_all(via)).await?;

@@ -35,10 +35,6 @@ impl<DB: Driver> SqlxPool<DB> {
                 self.state.outdated();
                 return None;
             }
-            Symptom::Unknown => {
-                self.state.suspect(true);
-                return None;
-            }
             _ => return None,
         }
         let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.state.target());

@@ -1,8 +1,12 @@
 //! What a pool's hooks and the lifecycle tell each other.
 
+use super::owners::{Found, Owners, Phase, Place, User};
 use crate::{
-    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
+    config::{
+        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings,
+    },
     error::Error,
+    lifecycle,
     lock::lock,
     resource::{
         Acquire,
@@ -10,7 +14,7 @@ use crate::{
             Driver,
             address::Address,
             fault,
-            link::{answers, becomes_quiet, is_quiet, recognized},
+            link::{self, Reset, answers, becomes_quiet, identified, is_quiet, recognized},
             login::Attempt,
             nodelay,
             tag::Tag,
@@ -22,12 +26,29 @@ use sqlx::pool::{Pool, PoolConnectionMetadata};
 use std::{
     io,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{Instant, timeout, timeout_at},
+};
+
+tokio::task_local! {
+    /// Who acquires a connection, where that is not a handler in its own task.
+    static ACTING: Acting;
+}
+
+/// See [`ACTING`].
+#[derive(Clone)]
+enum Acting {
+    As(User),
+    /// The cleanup, which wants an idle connection as it is, and to be told its number.
+    Looking(Arc<Mutex<Option<u64>>>),
+}
 
 /// The most sessions that a pool remembers: many times what it has at once, and little memory.
 const SESSIONS: usize = 1_024;
@@ -36,19 +57,18 @@ const SESSIONS: usize = 1_024;
 pub(super) struct State<DB: Driver> {
     pub(super) settings: Settings,
     pub(super) address: Address<DB>,
-    /// The one that all connections of the pool share.
-    tag: Tag,
+    /// The one that all connections of the pool share that one invocation has opened for itself.
+    tag: Mutex<Tag>,
+    /// What the pool logs in with, without the tag.
+    untagged: Mutex<DB::Options>,
     /// What the pool connects with, unless it is barred.
     options: Mutex<DB::Options>,
     acquire: Acquire,
-    /// Of the connections that were opened, some of which may have gone.
-    sessions: Mutex<Vec<DB::Session>>,
+    owners: Mutex<Owners<DB>>,
+    /// A connection has come back, or is gone.
+    pub(super) returned: Notify,
     /// Some connections were told how they are to be monitored when they were open.
     by_statement: AtomicBool,
-    /// Of those that are kept, as their resets have identified them.
-    identified: Mutex<Vec<DB::Session>>,
-    /// A connection came back in the middle of a statement, which may still run on the server.
-    strayed: AtomicBool,
     /// Kept for the next invocation: nobody may use it.
     resting: AtomicBool,
     /// The pool can open no connection.
@@ -64,12 +84,9 @@ pub(super) struct State<DB: Driver> {
     /// What the handler was waiting for when it was last polled.
     waiting_for: Mutex<Option<WaitingFor>>,
     abandoned: AtomicBool,
-    closing: AtomicBool,
     thaw: Mutex<Thaw>,
     /// No connection of the pool's is to serve another invocation.
     outdated: AtomicBool,
-    /// A handler has failed, and nobody knows whether because of a connection.
-    suspect: AtomicBool,
     /// How many connections the pool has opened.
     opened: AtomicU32,
     attempts: Mutex<Attempts<DB::Options>>,
@@ -114,13 +131,13 @@ impl<DB: Driver> State<DB> {
         Self {
             settings: *acquire.settings(),
             options: Mutex::new(options),
-            tag,
+            tag: Mutex::new(tag),
+            untagged: Mutex::new(attempt.options.clone()),
             address,
             acquire,
-            sessions: Mutex::default(),
+            owners: Mutex::new(Owners::new()),
+            returned: Notify::new(),
             by_statement: AtomicBool::new(false),
-            identified: Mutex::default(),
-            strayed: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             barred: AtomicBool::new(false),
             pool: Mutex::new(None),
@@ -128,13 +145,11 @@ impl<DB: Driver> State<DB> {
             lost: AtomicBool::new(false),
             waiting_for: Mutex::new(None),
             abandoned: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
             thaw: Mutex::new(Thaw {
                 at: Instant::now(),
                 idle: Duration::ZERO,
             }),
             outdated: AtomicBool::new(false),
-            suspect: AtomicBool::new(false),
             opened: AtomicU32::new(0),
             attempts: Mutex::new(Attempts {
                 options: Weak::new(),
@@ -148,10 +163,62 @@ impl<DB: Driver> State<DB> {
         }
     }
 
+    pub(super) fn owners(&self) -> MutexGuard<'_, Owners<DB>> {
+        lock(&self.owners)
+    }
+
+    /// By which a handle on this pool is told from others.
+    pub(super) fn key(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Acquires as `user`, in whatever task.
+    pub(super) async fn acting_as<F: Future>(user: User, acquiring: F) -> F::Output {
+        ACTING.scope(Acting::As(user), acquiring).await
+    }
+
+    /// Acquires an idle connection as it is, with its number.
+    pub(super) async fn looking<F: Future>(acquiring: F) -> (F::Output, Option<u64>) {
+        let number = Arc::<Mutex<Option<u64>>>::default();
+        let looking = Acting::Looking(Arc::clone(&number));
+        let acquired = ACTING.scope(looking, acquiring).await;
+        let number = *lock(&number);
+        (acquired, number)
+    }
+
+    /// Whose the task is that is being polled. A task of its own is taken for the only invocation's that runs; where
+    /// several do, it is nobody's.
+    fn user(&self) -> Option<User> {
+        if let Ok(Acting::As(user)) = ACTING.try_with(Clone::clone) {
+            return Some(user);
+        }
+        let user = lifecycle::user_of(self.key()).map(User);
+        user.or_else(|| self.owners().only_running())
+    }
+
+    /// One more invocation uses the pool.
+    pub(super) fn add_user(&self, size: u32) -> User {
+        let mut owners = self.owners();
+        let was_shared = owners.is_shared();
+        let user = owners.add_user();
+        if owners.is_shared() && !was_shared {
+            // What the one before has opened is told from what is opened now.
+            owners.misnamed += self.opening(size);
+            drop(owners);
+            *lock(&self.tag) = Tag::unique();
+            self.rename();
+        }
+        user
+    }
+
     /// After the pool has opened a connection.
     pub(super) async fn opened(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
-        self.refuse_escaped()?;
-        // Logged in with others or not: they have the same tag.
+        if matches!(ACTING.try_with(Clone::clone), Ok(Acting::Looking(_))) {
+            // It wanted an idle one.
+            return Err(gone());
+        }
+        let user = self.user();
+        self.refuse_escaped(user)?;
         let options = self.options();
         if let Some(port) = DB::port(&options) {
             // Where the server answered faster than anybody could look, nobody has yet.
@@ -167,14 +234,52 @@ impl<DB: Driver> State<DB> {
             }
             session => session?,
         };
-        self.remember(session);
+        let is_known = DB::is_identified(&session) || !self.owns_sessions();
+        let (number, must_identify) = {
+            let mut owners = self.owners();
+            let misnamed = owners.misnamed > 0;
+            owners.misnamed = owners.misnamed.saturating_sub(1);
+            let must_identify = !is_known && (misnamed || owners.is_shared());
+            (owners.add(session, user, SESSIONS), must_identify)
+        };
+        let unless_opened = Dropped {
+            state: self,
+            number,
+            live: false,
+        };
+        if must_identify {
+            let mut memory = DB::Memory::default();
+            let longest = self.reply_within(self.settings.ping);
+            if !identified::<DB>(connection, &mut memory, longest).await {
+                return Err(gone());
+            }
+            self.identify(number, &memory);
+        }
         self.opened.fetch_add(1, Ordering::AcqRel);
         if self.address.monitors_by_statement(&options) {
             self.by_statement.store(true, Ordering::Release);
             self.address.monitor(connection, &options).await;
         }
+        while self.owners().is_born(number).is_err() {
+            yield_now().await;
+        }
+        std::mem::forget(unless_opened);
         self.live.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Whether the sessions are this process' alone, and may be told to forget something.
+    fn owns_sessions(&self) -> bool {
+        self.settings.proxy.is_none()
+    }
+
+    /// Notes what a reply has told of a session.
+    pub(super) fn identify(&self, number: u64, memory: &DB::Memory) {
+        if let Some(owned) = self.owners().get_mut(number)
+            && let Some(session) = DB::identified(&owned.session, memory)
+        {
+            owned.session = session;
+        }
     }
 
     pub(super) fn options(&self) -> DB::Options {
@@ -188,25 +293,20 @@ impl<DB: Driver> State<DB> {
 
     /// From now on, the pool logs in as `attempt` says.
     pub(super) fn log_in_with(&self, attempt: &Attempt<DB>) {
-        let options = DB::tagged(&attempt.options, &self.tag);
+        *lock(&self.untagged) = attempt.options.clone();
+        self.rename();
+    }
+
+    /// What is opened from now on has the current tag.
+    fn rename(&self) {
+        let options = DB::tagged(&lock(&self.untagged), &lock(&self.tag));
         *lock(&self.options) = self.address.sent(&options);
+        if self.barred.load(Ordering::Acquire) || self.failure().is_some() {
+            return;
+        }
         if let Some(pool) = &*lock(&self.pool) {
             pool.set_connect_options(self.options());
         }
-    }
-
-    fn remember(&self, session: DB::Session) {
-        let mut sessions = lock(&self.sessions);
-        if sessions.len() == SESSIONS {
-            sessions.remove(0);
-        }
-        sessions.push(session);
-    }
-
-    pub(super) fn sessions(&self) -> Vec<DB::Session> {
-        let mut all = lock(&self.sessions).clone();
-        all.extend(lock(&self.identified).iter().cloned());
-        all
     }
 
     /// Says once more what a reset has undone.
@@ -216,20 +316,9 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    /// What has just been reset is all that there is.
-    pub(super) fn identify<'m>(&self, kept: impl Iterator<Item = &'m DB::Memory>) {
-        // They have the same name.
-        let Some(session) = lock(&self.sessions).first().cloned() else {
-            return;
-        };
-        *lock(&self.identified) = kept
-            .filter_map(|memory| DB::identified(&session, memory))
-            .collect();
-    }
-
     pub(super) async fn learn_monitoring(&self) {
         // Nobody has been connected: there is nothing to be told about the next time.
-        if lock(&self.sessions).is_empty() {
+        if self.opened.load(Ordering::Acquire) == 0 {
             return;
         }
         let options = self.options();
@@ -240,15 +329,10 @@ impl<DB: Driver> State<DB> {
     }
 
     pub(super) fn have_all_left(&self) -> bool {
-        lock(&self.sessions).iter().all(DB::has_left)
-    }
-
-    pub(super) fn has_strayed(&self) -> bool {
-        self.strayed.load(Ordering::Acquire)
+        self.owners().have_all_left()
     }
 
     pub(super) fn rest(&self) {
-        self.suspect(false);
         self.resting.store(true, Ordering::Release);
     }
 
@@ -271,11 +355,23 @@ impl<DB: Driver> State<DB> {
         drop(pool);
     }
 
-    fn refuse_escaped(&self) -> Result<(), sqlx::Error> {
-        if !self.resting.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        if let Some(pool) = &*lock(&self.pool) {
+    fn refuse_escaped(&self, user: Option<User>) -> Result<(), sqlx::Error> {
+        let nobody_runs = {
+            let owners = self.owners();
+            let nobody_runs = !owners.others_run(None);
+            let may_use = match user {
+                Some(user) => owners.phase(user) == Some(Phase::Running),
+                None => {
+                    !nobody_runs || !(self.resting.load(Ordering::Acquire) || owners.has_users())
+                }
+            };
+            if may_use {
+                return Ok(());
+            }
+            nobody_runs
+        };
+        // Where others run, they must not be kept from connecting.
+        if nobody_runs && let Some(pool) = &*lock(&self.pool) {
             pool.set_connect_options(DB::nowhere(&self.options()));
             self.barred.store(true, Ordering::Release);
         }
@@ -310,12 +406,13 @@ impl<DB: Driver> State<DB> {
         self.lost.load(Ordering::Acquire)
     }
 
-    pub(super) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
+    /// What may have been lost with one connection has been discarded.
+    pub(super) fn found_again(&self) {
+        self.lost.store(false, Ordering::Release);
     }
 
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// The pool is lent again, after `idle` without any use.
@@ -373,21 +470,23 @@ impl<DB: Driver> State<DB> {
         seen.turned_away
     }
 
-    /// What the connections rely on is gone from the server, or the server takes no writes any more.
+    /// What the connections rely on is gone from the server, or the server takes no writes any more: none of
+    /// them serves another invocation.
     pub(super) fn outdated(&self) {
-        if !self.outdated.swap(true, Ordering::AcqRel) {
+        let was_known = {
+            let mut owners = self.owners();
+            let was_known = !owners.any(|one| !one.doomed);
+            owners.doom(|_| true);
+            was_known
+        };
+        let is_shared = self.owners().is_shared();
+        if !is_shared {
+            self.outdated.store(true, Ordering::Release);
+        }
+        if !was_known {
             let (handler, target) = (self.acquire.handler(), self.target());
             tracing::warn!(handler, target, "{}", fault::OUTDATED);
         }
-    }
-
-    /// Whether what is reused after this invocation is looked at first.
-    pub(super) fn suspect(&self, suspect: bool) {
-        self.suspect.store(suspect, Ordering::Release);
-    }
-
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire)
     }
 
     pub(super) fn is_outdated(&self) -> bool {
@@ -407,19 +506,47 @@ impl<DB: Driver> State<DB> {
         *lock(&self.reason) = reason;
     }
 
-    /// Before a kept connection is handed out: an error makes the pool open another one instead,
-    /// within the same acquire.
+    /// Before an idle connection is handed out: an error makes the pool open another one instead, within the same
+    /// acquire. `born` is when the pool says that it came to be.
     pub(super) async fn check(
         &self,
         connection: &mut DB::Connection,
         meta: PoolConnectionMetadata,
+        born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        let verdict = match self.refuse_escaped() {
-            Ok(()) => self.examine(connection, meta).await,
+        let found = self.owners().find(born);
+        if let Ok(Acting::Looking(number)) = ACTING.try_with(Clone::clone) {
+            if let Some(Found { number: found, .. }) = found {
+                if let Some(owned) = self.owners().get_mut(found) {
+                    owned.place = Place::Out;
+                }
+                *lock(&number) = Some(found);
+            }
+            return Ok(true);
+        }
+        let user = self.user();
+        let number = found.map_or(0, |found| found.number);
+        let mut unless_used = Dropped {
+            state: self,
+            number,
+            live: false,
+        };
+        let verdict = match self.refuse_escaped(user) {
+            Ok(()) => {
+                self.examine(connection, meta, number, user, &mut unless_used)
+                    .await
+            }
             Err(error) => Err(error),
         };
-        if !matches!(verdict, Ok(true)) {
-            self.one_less();
+        if matches!(verdict, Ok(true)) {
+            std::mem::forget(unless_used);
+            if let Some(owned) = self.owners().get_mut(number) {
+                owned.user = user;
+                owned.place = Place::Out;
+                owned.clean = false;
+            }
+        } else {
+            unless_used.live = true;
         }
         verdict
     }
@@ -428,6 +555,9 @@ impl<DB: Driver> State<DB> {
         &self,
         connection: &mut DB::Connection,
         meta: PoolConnectionMetadata,
+        number: u64,
+        user: Option<User>,
+        unless_used: &mut Dropped<'_, DB>,
     ) -> Result<bool, sqlx::Error> {
         let idle = self.idle_for(meta.idle_for);
         let too_old = self
@@ -439,6 +569,22 @@ impl<DB: Driver> State<DB> {
         }
         if idle > self.settings.idle {
             return Err(gone());
+        }
+        match self.history(number, user) {
+            History::Own => {}
+            History::Doomed => return Err(gone()),
+            History::Foreign if !self.owns_sessions() => return Ok(false),
+            History::Foreign => {
+                // Dropped half-way, it is lost, but not for a reason that concerns the others.
+                unless_used.live = true;
+                let reset = self.reset(connection, number).await;
+                unless_used.live = false;
+                return match reset {
+                    Reset::Clean => Ok(true),
+                    Reset::Unfit => Ok(false),
+                    Reset::Lost => Err(gone()),
+                };
+            }
         }
         if idle <= self.settings.trust {
             return Ok(true);
@@ -452,7 +598,9 @@ impl<DB: Driver> State<DB> {
         match thaw(ping, hedge_after, patience, dialling).await {
             Thawed::Kept => Ok(true),
             Thawed::Fresh(link) => {
-                self.remember(link.session().clone());
+                if let Some(owned) = self.owners().get_mut(number) {
+                    owned.session = link.session().clone();
+                }
                 // In the place of the dead one, of which the pool need not know.
                 match link.into_raw() {
                     Some(fresh) => *connection = fresh,
@@ -462,6 +610,49 @@ impl<DB: Driver> State<DB> {
             }
             Thawed::Neither(denied) => Err(fault::wrapped(denied.why)),
         }
+    }
+
+    /// What `user` has to know of an idle connection.
+    fn history(&self, number: u64, user: Option<User>) -> History {
+        let owners = self.owners();
+        let Some(owned) = owners.get(number) else {
+            return History::Doomed;
+        };
+        let is_known = DB::is_identified(&owned.session);
+        if owned.doomed || owners.by_name > 0 && !is_known {
+            return History::Doomed;
+        }
+        let is_own = user.is_some() && owned.user == user;
+        // Whose it is has to be told by more than by a name, where several are there.
+        let can_be_told = is_known || !owners.is_shared() || !self.owns_sessions();
+        if (owned.clean || is_own) && can_be_told {
+            History::Own
+        } else {
+            History::Foreign
+        }
+    }
+
+    /// Undoes what a session was used for. That takes a round trip, which is measured.
+    pub(super) async fn reset(&self, connection: &mut DB::Connection, number: u64) -> Reset {
+        let longest = self.reply_within(self.settings.ping);
+        let mut memory = DB::Memory::default();
+        let mut reset = Reset::Lost;
+        let resetting = async {
+            reset = link::reset::<DB>(connection, &mut memory, longest).await;
+            reset != Reset::Lost
+        };
+        self.address.round_trip().of(resetting).await;
+        self.identify(number, &memory);
+        if reset == Reset::Clean {
+            let again = self.monitor_again(connection);
+            if timeout(longest, again).await.is_err() {
+                return Reset::Lost;
+            }
+            if let Some(owned) = self.owners().get_mut(number) {
+                owned.clean = true;
+            }
+        }
+        reset
     }
 
     /// How long a connection has idled: by the pool's clock, or by the larger step of both clocks if
@@ -476,8 +667,8 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    /// Before the pool takes a connection back: it would ping it, and wait for a query that was given
-    /// up. `false` makes it say goodbye instead, an error makes it drop the connection.
+    /// Before the pool takes a connection back: it would ping it, and wait for a query that was dropped. `false` makes it
+    /// say goodbye instead, an error makes it drop the connection.
     ///
     /// The pool's own ping does not do. It takes the first end of a reply that comes for its own; after a `COPY`
     /// that was dropped half-way that is the end of the `COPY`, and every later query gets the reply to the one
@@ -485,29 +676,258 @@ impl<DB: Driver> State<DB> {
     pub(super) async fn may_return(
         &self,
         connection: &mut DB::Connection,
+        born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        // What is not going to be used again need not come to an end by itself.
-        let abandoned = self.abandoned.load(Ordering::Acquire);
-        let mut usable = is_quiet::<DB>(connection)
-            || !abandoned && becomes_quiet::<DB>(connection, self.reply_within(QUIET)).await;
-        let closing = self.closing.load(Ordering::Acquire);
-        if usable && !abandoned && !closing {
-            let longest = self.reply_within(self.settings.ping);
-            usable = recognized::<DB>(connection, longest).await;
-        }
-        if !usable {
-            self.strayed.store(true, Ordering::Release);
-        }
-        let verdict = if !usable || abandoned || self.abandoned.load(Ordering::Acquire) {
-            Err(gone())
-        } else {
-            Ok(!self.closing.load(Ordering::Acquire))
+        let number = self.owners().find(born).map_or(0, |found| found.number);
+        let unless_returned = Dropped {
+            state: self,
+            number,
+            live: false,
         };
-        if !matches!(verdict, Ok(true)) {
+        let verdict = self.take_back(connection, number).await;
+        if matches!(verdict, Ok(Returned::Idle)) {
+            std::mem::forget(unless_returned);
+            if let Some(owned) = self.owners().get_mut(number) {
+                owned.place = Place::Idle;
+                owned.untouched = false;
+            }
+            self.returned.notify_waiters();
+        } else {
             self.one_less();
+            if matches!(verdict, Ok(Returned::StillRunning)) {
+                std::mem::forget(unless_returned);
+                self.returned.notify_waiters();
+            }
         }
-        verdict
+        match verdict? {
+            Returned::Idle => Ok(true),
+            Returned::Unwanted => Ok(false),
+            Returned::StillRunning => Err(gone()),
+        }
     }
+
+    async fn take_back(
+        &self,
+        connection: &mut DB::Connection,
+        number: u64,
+    ) -> Result<Returned, sqlx::Error> {
+        let (user, untouched, doomed) = match self.owners().get(number) {
+            Some(owned) => (owned.user, owned.untouched, owned.doomed),
+            None => (None, false, true),
+        };
+        if untouched && !doomed {
+            return Ok(Returned::Idle);
+        }
+        let is_stopped = || {
+            let phase = user.and_then(|user| self.owners().phase(user));
+            self.abandoned.load(Ordering::Acquire) || phase == Some(Phase::Stopped)
+        };
+        // What is not going to be used again need not come to an end by itself.
+        let stopped = is_stopped();
+        let quiet = is_quiet::<DB>(connection)
+            || !stopped && becomes_quiet::<DB>(connection, self.reply_within(QUIET)).await;
+        if !quiet {
+            return self.orphaned(number, user).await;
+        }
+        if is_stopped() {
+            return Err(gone());
+        }
+        let closing = || {
+            let closing = user.is_some_and(|user| self.owners().is_closing(user));
+            closing && !self.is_wanted(user)
+        };
+        if closing() {
+            return Ok(Returned::Unwanted);
+        }
+        // Nothing of it may be seen by another one, which may come at any time.
+        let (shared, known) = {
+            let owners = self.owners();
+            let known = owners.get(number).map(|one| one.session.clone());
+            (owners.is_shared(), known)
+        };
+        let longest = self.reply_within(self.settings.ping);
+        let usable = if shared && self.owns_sessions() {
+            match self.reset(connection, number).await {
+                Reset::Clean => true,
+                Reset::Unfit => return Ok(Returned::Unwanted),
+                Reset::Lost => false,
+            }
+        } else if shared {
+            return Ok(Returned::Unwanted);
+        } else if self.owns_sessions() && known.is_some_and(|known| !DB::is_identified(&known)) {
+            let mut memory = DB::Memory::default();
+            let recognized = identified::<DB>(connection, &mut memory, longest).await;
+            self.identify(number, &memory);
+            recognized
+        } else {
+            recognized::<DB>(connection, longest).await
+        };
+        if !usable {
+            return self.orphaned(number, user).await;
+        }
+        if doomed || is_stopped() {
+            return Err(gone());
+        }
+        Ok(if closing() {
+            Returned::Unwanted
+        } else {
+            Returned::Idle
+        })
+    }
+
+    /// Whether somebody else than `user` seems to wait for a connection.
+    pub(super) fn is_wanted(&self, user: Option<User>) -> bool {
+        let in_use = match &*lock(&self.pool) {
+            Some(pool) => pool.size() as usize - pool.num_idle().min(pool.size() as usize),
+            None => 0,
+        };
+        in_use >= self.settings.max as usize && self.owners().others_run(user)
+    }
+
+    /// A connection came back in the middle of a statement. It keeps its place in the pool until that is cancelled: here,
+    /// if it can be told from what else runs, and in the cleanup otherwise.
+    async fn orphaned(&self, number: u64, user: Option<User>) -> Result<Returned, sqlx::Error> {
+        let opening = lock(&self.pool).as_ref().map_or(0, Pool::size);
+        let opening = self.opening(opening);
+        let (now, keeps_its_place) = {
+            let mut owners = self.owners();
+            if let Some(user) = user {
+                owners.lose(user);
+            }
+            let known = owners
+                .get(number)
+                .is_some_and(|one| DB::is_identified(&one.session));
+            let only_one = !owners.any(|one| {
+                one.number != number
+                    && one.place != Place::Dropped
+                    && !DB::is_identified(&one.session)
+            });
+            let can_be_told = known || only_one && opening == 0 && owners.misnamed == 0;
+            let phase = user.and_then(|user| owners.phase(user));
+            let runs = matches!(phase, None | Some(Phase::Running));
+            let now = runs && can_be_told && !self.abandoned.load(Ordering::Acquire);
+            let keeps_its_place = now || !runs;
+            if let Some(owned) = owners.get_mut(number) {
+                owned.place = match (now, keeps_its_place) {
+                    (true, _) => Place::Cancelling,
+                    (false, true) => Place::Orphan,
+                    (false, false) => Place::Dropped,
+                };
+            }
+            (now, keeps_its_place)
+        };
+        self.returned.notify_waiters();
+        let round_trip = self.address.round_trip();
+        let until =
+            Instant::now() + round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS);
+        if now {
+            tracing::debug!(
+                handler = self.acquire.handler(),
+                "a query was dropped by the handler: cancelling it on the server"
+            );
+            let acquire = self.acquire.restarted();
+            let (sessions, _by_name) = self.to_cancel(&[number]);
+            if self
+                .address
+                .cancel(&acquire, &sessions, None, until)
+                .await
+                .all
+            {
+                return Err(gone());
+            }
+        } else if keeps_its_place {
+            let cancelled = async {
+                loop {
+                    let mut returned = std::pin::pin!(self.returned.notified());
+                    returned.as_mut().enable();
+                    if self.owners().get(number).is_none() {
+                        return;
+                    }
+                    returned.await;
+                }
+            };
+            if timeout_at(until, cancelled).await.is_ok() {
+                return Err(gone());
+            }
+        }
+        if let Some(owned) = self.owners().get_mut(number) {
+            owned.place = Place::Dropped;
+        }
+        Ok(Returned::StillRunning)
+    }
+
+    /// The sessions of the connections with these `numbers`, and no others.
+    pub(super) fn to_cancel(&self, numbers: &[u64]) -> (Vec<DB::Session>, Option<ByName<'_, DB>>) {
+        let mut owners = self.owners();
+        let mut meant = owners.sessions(|one| numbers.contains(&one.number));
+        let others = owners
+            .sessions(|one| !numbers.contains(&one.number) && DB::is_identified(&one.session));
+        let by_name = meant.iter().any(|session| !DB::is_identified(session));
+        if !by_name {
+            return (meant, None);
+        }
+        for session in &mut meant {
+            if !DB::is_identified(session) {
+                *session = DB::all_but(session, &others);
+            }
+        }
+        owners.by_name += 1;
+        (meant, Some(ByName(self)))
+    }
+}
+
+/// What an idle connection was used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    /// Nothing that the one who acquires it must not see.
+    Own,
+    /// It holds what another invocation has left there.
+    Foreign,
+    /// It must not be used again.
+    Doomed,
+}
+
+/// What becomes of a connection that comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Returned {
+    Idle,
+    /// It is closed in good order.
+    Unwanted,
+    /// It is dropped, and what it runs is still to be cancelled.
+    StillRunning,
+}
+
+/// Sessions are being cancelled by their names, for as long as this exists.
+pub(super) struct ByName<'a, DB: Driver>(&'a State<DB>);
+
+impl<DB: Driver> Drop for ByName<'_, DB> {
+    fn drop(&mut self) {
+        self.0.owners().by_name -= 1;
+    }
+}
+
+/// A connection that is gone, unless this is forgotten.
+struct Dropped<'a, DB: Driver> {
+    state: &'a State<DB>,
+    number: u64,
+    /// It was counted as one that lives.
+    live: bool,
+}
+
+impl<DB: Driver> Drop for Dropped<'_, DB> {
+    fn drop(&mut self) {
+        self.state.owners().remove(self.number);
+        if self.live {
+            self.state.one_less();
+        }
+        self.state.returned.notify_waiters();
+    }
+}
+
+/// When a connection of this `age` came to be.
+pub(super) fn born(age: Duration) -> std::time::Instant {
+    let now = std::time::Instant::now();
+    now.checked_sub(age).unwrap_or(now)
 }
 
 fn gone() -> sqlx::Error {

@@ -1,0 +1,346 @@
+//! Which invocation uses which connection of a pool that hands out its connections itself.
+//!
+//! sqlx's hooks see a connection, but not whose it is, and nothing by which it could be told from others, except for its
+//! age: each has a birth of its own, by which it is found here without a round trip.
+
+use crate::{config::BIRTHS_APART, resource::sql::Driver};
+use std::time::{Duration, Instant};
+
+/// One invocation's use of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct User(pub(super) u64);
+
+/// All users, and all connections.
+pub(super) struct Owners<DB: Driver> {
+    next: u64,
+    users: Vec<Using>,
+    all: Vec<Owned<DB>>,
+    last_birth: Option<Instant>,
+    /// How many connections may have been opened under another name than the pool has now.
+    pub(super) misnamed: u32,
+    /// Sessions are being cancelled by their names: one that goes by a name alone must not change hands.
+    pub(super) by_name: u32,
+    /// Of connections that are on their way to their end: see [`Driver::IN_PROCESS`].
+    leaving: Vec<DB::Session>,
+}
+
+struct Using {
+    user: User,
+    phase: Phase,
+    /// One of its connections has been lost, or came back in the middle of a statement.
+    lost: bool,
+    /// It has failed, and nobody knows whether because of a connection.
+    suspect: bool,
+    /// What it used is going to be closed.
+    closing: bool,
+}
+
+/// How far an invocation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It gets connections.
+    Running,
+    /// It gets none any more.
+    Over,
+    /// It has ended abnormally: what comes back is dropped.
+    Stopped,
+}
+
+/// A connection of the pool.
+pub(super) struct Owned<DB: Driver> {
+    pub(super) number: u64,
+    pub(super) session: DB::Session,
+    birth: Birth,
+    /// Who used it last; `None` if that is not known, or nobody did.
+    pub(super) user: Option<User>,
+    pub(super) place: Place,
+    /// Its session holds nothing of an invocation's.
+    pub(super) clean: bool,
+    /// It must not be used again.
+    pub(super) doomed: bool,
+    /// Only looked at: its session is as it was.
+    pub(super) untouched: bool,
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Idle,
+    Out,
+    /// It came back in the middle of a statement, and keeps its place in the pool until that is cancelled.
+    Orphan,
+    /// The same, and it is being cancelled.
+    Cancelling,
+    /// Dropped, with something still running on the server.
+    Dropped,
+}
+
+/// When the pool says that a connection came to be, as far as that is known.
+#[derive(Debug, Clone, Copy)]
+struct Birth {
+    not_before: Instant,
+    /// Each look at its age says this a little later than it is.
+    not_after: Option<Instant>,
+}
+
+impl Birth {
+    /// How far `seen` is from it; `None` if it is another one's.
+    fn distance(self, seen: Instant) -> Option<Duration> {
+        if seen < self.not_before {
+            return None;
+        }
+        let nearest = self.not_after.unwrap_or(self.not_before);
+        Some(seen.saturating_duration_since(nearest))
+    }
+}
+
+/// What was found by its birth.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) number: u64,
+}
+
+impl<DB: Driver> Owners<DB> {
+    pub(super) fn new() -> Self {
+        Self {
+            next: 0,
+            users: Vec::new(),
+            all: Vec::new(),
+            last_birth: None,
+            misnamed: 0,
+            by_name: 0,
+            leaving: Vec::new(),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn add_user(&mut self) -> User {
+        let user = User(self.number());
+        self.users.push(Using {
+            user,
+            phase: Phase::Running,
+            lost: false,
+            suspect: false,
+            closing: false,
+        });
+        user
+    }
+
+    /// What it used and has not been cleaned up is not used again.
+    pub(super) fn remove_user(&mut self, user: User) {
+        self.users.retain(|using| using.user != user);
+        for owned in self.all.iter_mut().filter(|one| one.user == Some(user)) {
+            owned.user = None;
+            owned.doomed |= !owned.clean;
+        }
+    }
+
+    pub(super) fn phase(&self, user: User) -> Option<Phase> {
+        self.using(user).map(|using| using.phase)
+    }
+
+    /// A stopped one stays stopped.
+    pub(super) fn set_phase(&mut self, user: User, phase: Phase) {
+        if let Some(using) = self.using_mut(user)
+            && using.phase != Phase::Stopped
+        {
+            using.phase = phase;
+        }
+    }
+
+    pub(super) fn lose(&mut self, user: User) {
+        if let Some(using) = self.using_mut(user) {
+            using.lost = true;
+        }
+    }
+
+    pub(super) fn has_lost(&self, user: User) -> bool {
+        self.using(user).is_some_and(|using| using.lost)
+    }
+
+    pub(super) fn suspect(&mut self, user: User) {
+        if let Some(using) = self.using_mut(user) {
+            using.suspect = true;
+        }
+    }
+
+    pub(super) fn is_suspect(&self, user: User) -> bool {
+        self.using(user).is_some_and(|using| using.suspect)
+    }
+
+    pub(super) fn close(&mut self, user: User) {
+        if let Some(using) = self.using_mut(user) {
+            using.closing = true;
+        }
+    }
+
+    pub(super) fn is_closing(&self, user: User) -> bool {
+        self.using(user).is_some_and(|using| using.closing)
+    }
+
+    pub(super) fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Whether there is more than one user: what one has used may be had by another next.
+    pub(super) fn is_shared(&self) -> bool {
+        self.users.len() > 1
+    }
+
+    pub(super) fn is_alone(&self, user: User) -> bool {
+        self.users.iter().all(|using| using.user == user)
+    }
+
+    /// Whether anybody but `user` gets connections.
+    pub(super) fn others_run(&self, user: Option<User>) -> bool {
+        self.users
+            .iter()
+            .any(|using| Some(using.user) != user && using.phase == Phase::Running)
+    }
+
+    /// The only one that gets connections.
+    pub(super) fn only_running(&self) -> Option<User> {
+        let mut running = self
+            .users
+            .iter()
+            .filter(|using| using.phase == Phase::Running);
+        let first = running.next()?;
+        running.next().is_none().then_some(first.user)
+    }
+
+    fn using(&self, user: User) -> Option<&Using> {
+        self.users.iter().find(|using| using.user == user)
+    }
+
+    fn using_mut(&mut self, user: User) -> Option<&mut Using> {
+        self.users.iter_mut().find(|using| using.user == user)
+    }
+
+    /// A connection that is being opened for `user`, to be [born](Self::is_born) soon.
+    pub(super) fn add(&mut self, session: DB::Session, user: Option<User>, most: usize) -> u64 {
+        // Those of which nobody has heard again.
+        while self.all.len() >= most {
+            let idle = self.all.iter().position(|one| one.place == Place::Idle);
+            self.all.remove(idle.unwrap_or(0));
+        }
+        let number = self.number();
+        self.all.push(Owned {
+            number,
+            session,
+            birth: Birth {
+                not_before: Instant::now(),
+                not_after: None,
+            },
+            user,
+            place: Place::Out,
+            clean: false,
+            doomed: false,
+            untouched: false,
+        });
+        number
+    }
+
+    /// From now on the pool counts the age of connection `number`; `Err` says how long that has to be put off, so that it
+    /// can be told from the one before.
+    pub(super) fn is_born(&mut self, number: u64) -> Result<(), Duration> {
+        let now = Instant::now();
+        let apart = self
+            .last_birth
+            .map_or(BIRTHS_APART, |last| now.saturating_duration_since(last));
+        if apart < BIRTHS_APART {
+            return Err(BIRTHS_APART.saturating_sub(apart));
+        }
+        self.last_birth = Some(now);
+        if let Some(owned) = self.get_mut(number) {
+            owned.birth.not_before = now;
+        }
+        Ok(())
+    }
+
+    /// The connection that seems to be born at `seen`.
+    pub(super) fn find(&mut self, seen: Instant) -> Option<Found> {
+        let mut near: Vec<(Duration, usize)> = self
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.place != Place::Dropped)
+            .filter_map(|(at, one)| Some((one.birth.distance(seen)?, at)))
+            .collect();
+        near.sort_unstable();
+        let &(distance, at) = near.first()?;
+        let sure = match near.get(1) {
+            None => true,
+            Some((next, _)) => distance < BIRTHS_APART / 2 && *next > BIRTHS_APART / 2,
+        };
+        if !sure && self.is_shared() {
+            // Better none of them than the wrong one.
+            for (_, at) in near.iter().take(2) {
+                if let Some(owned) = self.all.get_mut(*at) {
+                    owned.doomed = true;
+                }
+            }
+        }
+        let owned = self.all.get_mut(at)?;
+        let until = owned.birth.not_after.get_or_insert(seen);
+        *until = (*until).min(seen);
+        Some(Found {
+            number: owned.number,
+        })
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<&Owned<DB>> {
+        self.all.iter().find(|one| one.number == number)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Owned<DB>> {
+        self.all.iter_mut().find(|one| one.number == number)
+    }
+
+    /// The connection with this number is gone.
+    pub(super) fn remove(&mut self, number: u64) {
+        let gone = self.all.extract_if(.., |one| one.number == number);
+        if DB::IN_PROCESS {
+            self.leaving.extend(gone.map(|one| one.session));
+            self.leaving.retain(|session| !DB::has_left(session));
+        } else {
+            gone.for_each(drop);
+        }
+    }
+
+    /// Those of which `which` says so are gone.
+    pub(super) fn remove_all(&mut self, which: impl Fn(&Owned<DB>) -> bool) {
+        let numbers = self.numbers(which);
+        for number in numbers {
+            self.remove(number);
+        }
+    }
+
+    pub(super) fn numbers(&self, which: impl Fn(&Owned<DB>) -> bool) -> Vec<u64> {
+        let those = self.all.iter().filter(|one| which(one));
+        those.map(|one| one.number).collect()
+    }
+
+    pub(super) fn any(&self, which: impl Fn(&Owned<DB>) -> bool) -> bool {
+        self.all.iter().any(which)
+    }
+
+    pub(super) fn doom(&mut self, which: impl Fn(&Owned<DB>) -> bool) {
+        for owned in self.all.iter_mut().filter(|one| which(one)) {
+            owned.doomed = true;
+        }
+    }
+
+    pub(super) fn sessions(&self, which: impl Fn(&Owned<DB>) -> bool) -> Vec<DB::Session> {
+        let those = self.all.iter().filter(|one| which(one));
+        those.map(|one| one.session.clone()).collect()
+    }
+
+    pub(super) fn have_all_left(&self) -> bool {
+        self.leaving.iter().all(DB::has_left)
+            && self.all.iter().all(|one| DB::has_left(&one.session))
+    }
+}

@@ -1,0 +1,422 @@
+//! Several invocations at once in one process, on sqlx's own pool: each one's accident is its own.
+
+use crate::world::{Product, Running, World};
+use db_handler::sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use futures_util::future::join_all;
+use sandbox::{Environment, Invocation, Outcome};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use support::wait_for;
+
+/// Kinds of parameters whose connections come from sqlx's pool.
+const KINDS: [&str; 2] = ["pool", "transaction"];
+const SERVERS: [Product; 2] = [Product::Postgres, Product::MariaDb];
+const AT_ONCE: [usize; 2] = [2, 8];
+/// Long after a query should have been cancelled, and long before it would end by itself.
+const NEVER_CANCELLED: Duration = Duration::from_secs(15);
+
+/// Whoever reads its table waits until it is opened.
+struct Gate(Key);
+
+enum Key {
+    Postgres(PgConnection),
+    MariaDb(MySqlConnection),
+}
+
+impl Gate {
+    async fn shut(world: &World) -> Self {
+        let url = world.server().url();
+        Self(match world.product {
+            Product::Postgres => {
+                let mut key = PgConnection::connect(url).await.expect("a connection");
+                key.execute("BEGIN; LOCK TABLE gate IN ACCESS EXCLUSIVE MODE")
+                    .await
+                    .expect("the lock");
+                Key::Postgres(key)
+            }
+            _ => {
+                let mut key = MySqlConnection::connect(url).await.expect("a connection");
+                key.execute("LOCK TABLES gate WRITE")
+                    .await
+                    .expect("the lock");
+                Key::MariaDb(key)
+            }
+        })
+    }
+
+    async fn open(self) {
+        let closed = match self.0 {
+            Key::Postgres(key) => key.close().await,
+            Key::MariaDb(key) => key.close().await,
+        };
+        closed.expect("it goes");
+    }
+}
+
+/// Waits at the gate, and does something afterwards.
+fn passing(product: Product) -> Value {
+    let gate = match product {
+        Product::Postgres => "SELECT count(*)::text FROM gate",
+        _ => "SELECT CAST(count(*) AS CHAR) FROM gate",
+    };
+    json!([{ "ask": gate }, { "ask": product.session() }, { "ask": product.session() }])
+}
+
+/// One function, several invocations at once.
+struct Scene {
+    world: World,
+    running: Running,
+    at_once: usize,
+    place: String,
+}
+
+impl Scene {
+    async fn new(product: Product, kind: &str, close: &str, at_once: usize) -> Self {
+        Self::with_timeout(product, kind, close, at_once, Duration::from_secs(60)).await
+    }
+
+    async fn with_timeout(
+        product: Product,
+        kind: &str,
+        close: &str,
+        at_once: usize,
+        timeout: Duration,
+    ) -> Self {
+        let world = World::new(product).await;
+        world.prepare("CREATE TABLE gate (id INT)").await;
+        let mut url = world.server().url().to_owned();
+        if product == Product::Postgres {
+            // The server does not look for vanished clients: what ends a query there was cancelled.
+            let separator = if url.contains('?') { '&' } else { '?' };
+            url = format!("{url}{separator}options=-c%20client_connection_check_interval%3D0");
+        }
+        let sandbox = world
+            .sandbox_with(kind, close, |function| function)
+            .concurrency(at_once)
+            .timeout(timeout)
+            .database("DATABASE_URL", &url)
+            .expect("a URL with a host");
+        Self {
+            running: Running::of(sandbox).await,
+            world,
+            at_once,
+            place: format!("{product:?}/{kind}/{close}, {at_once} at once"),
+        }
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.running.0
+    }
+
+    /// While the other invocations wait at the gate, `steps` are done; then the others pass.
+    async fn beside(&self, steps: impl AsyncFnOnce() -> Invocation) -> Invocation {
+        let gate = Gate::shut(&self.world).await;
+        let others = self.at_once - 1;
+        let passing = passing(self.world.product);
+        let neighbours = (0..others).map(|_| self.running.invoke(passing.clone()));
+        let accident = async {
+            self.world.server().wait_until_running(others).await;
+            let accident = steps().await;
+            // What it has left running does not outlast it, although the others are still there.
+            let from = Instant::now();
+            loop {
+                let runs = self.world.server().running_queries().await;
+                if runs.len() <= others {
+                    break;
+                }
+                assert!(
+                    from.elapsed() < NEVER_CANCELLED,
+                    "{}: {runs:?} after {}",
+                    self.place,
+                    accident.outcome
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            gate.open().await;
+            accident
+        };
+        let (neighbours, accident) = tokio::join!(join_all(neighbours), accident);
+        for neighbour in neighbours {
+            assert!(
+                neighbour.is_answered(),
+                "{}: {} beside {}\n{}",
+                self.place,
+                neighbour.outcome,
+                accident.outcome,
+                self.world.last_words(5)
+            );
+        }
+        accident
+    }
+
+    async fn end(self) {
+        let left = async || self.world.server().running_queries().await;
+        wait_for("nothing to run", left, Vec::is_empty).await;
+        self.running.end().await;
+    }
+}
+
+async fn everywhere(kinds: &[&str], prove: impl AsyncFn(Scene)) {
+    for product in SERVERS {
+        for kind in kinds {
+            for close in ["wide_always", "wide_never"] {
+                for at_once in AT_ONCE {
+                    prove(Scene::new(product, kind, close, at_once).await).await;
+                }
+            }
+        }
+    }
+}
+
+fn failed(invocation: &Invocation) -> &str {
+    match &invocation.outcome {
+        Outcome::Failed { error_type, .. } => error_type,
+        other => panic!("it did not fail: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn panic_fails_no_neighbour() {
+    support::waits();
+    everywhere(&KINDS, async |scene| {
+        let session = json!({ "ask": scene.world.product.session() });
+        let accident = scene
+            .beside(async || scene.running.invoke(json!([session, "panic"])).await)
+            .await;
+        assert_eq!(failed(&accident), "HandlerPanicked", "{}", scene.place);
+        scene.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dropped_future_fails_no_neighbour_and_its_query_is_cancelled() {
+    support::waits();
+    everywhere(&KINDS, async |scene| {
+        let steps = [json!({ "ask": scene.world.product.endless() })];
+        let dropped = json!([{ "dropped": { "steps": steps, "ms": 300 } }]);
+        let accident = scene
+            .beside(async || scene.running.invoke(dropped).await)
+            .await;
+        assert!(
+            accident.is_answered(),
+            "{}: {}",
+            scene.place,
+            accident.outcome
+        );
+        scene.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dropped_query_is_cancelled_beside_neighbours() {
+    support::waits();
+    everywhere(&KINDS, async |scene| {
+        let endless = scene.world.product.endless();
+        let steps = json!([{ "give_up": { "sql": endless, "ms": 300 } }]);
+        scene
+            .beside(async || scene.running.invoke(steps).await)
+            .await;
+        scene.end().await;
+    })
+    .await;
+}
+
+/// The ones that began before the deadline of another have theirs much later.
+#[tokio::test]
+async fn deadline_fails_no_neighbour() {
+    support::waits();
+    let scenes = SERVERS.iter().flat_map(|product| {
+        KINDS.map(async |kind| {
+            let timeout = Duration::from_secs(12);
+            let scene = Scene::with_timeout(*product, kind, "never", 2, timeout).await;
+            let endless = json!([{ "ask": product.endless() }]);
+            let late = async {
+                scene.world.server().wait_until_running(1).await;
+                tokio::time::sleep(timeout / 2).await;
+                let gate = Gate::shut(&scene.world).await;
+                let neighbour = scene.running.invoke(passing(*product));
+                let opening = async {
+                    scene.world.server().wait_until_running(2).await;
+                    scene.world.server().wait_until_running(1).await;
+                    gate.open().await;
+                };
+                tokio::join!(neighbour, opening).0
+            };
+            let (stopped, neighbour) = tokio::join!(scene.running.invoke(endless), late);
+            assert_eq!(failed(&stopped), "DeadlineExceeded", "{}", scene.place);
+            let outcome = &neighbour.outcome;
+            assert!(neighbour.is_answered(), "{}: {outcome}", scene.place);
+            scene.end().await;
+        })
+    });
+    join_all(scenes).await;
+}
+
+#[tokio::test]
+async fn leaked_clone_fails_no_neighbour() {
+    support::waits();
+    everywhere(&["pool"], async |scene| {
+        let escape = json!([{ "escape": { "sql": "SELECT 1", "ms": 50 } }]);
+        let accident = scene
+            .beside(async || {
+                let accident = scene.running.invoke(escape).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                accident
+            })
+            .await;
+        assert!(
+            accident.is_answered(),
+            "{}: {}",
+            scene.place,
+            accident.outcome
+        );
+        scene.end().await;
+    })
+    .await;
+}
+
+/// What an invocation leaves in its session, and what would show it, with what a new session shows.
+fn marks(product: Product) -> Vec<(&'static str, &'static str, Option<&'static str>)> {
+    match product {
+        Product::Postgres => vec![
+            (
+                "SET search_path = secret",
+                "SELECT current_setting('search_path')",
+                Some("\"$user\", public"),
+            ),
+            (
+                "CREATE TEMPORARY TABLE secret (id INT)",
+                "SELECT to_regclass('pg_temp.secret')::text",
+                None,
+            ),
+            (
+                "SELECT pg_advisory_lock(7)",
+                "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+                Some("0"),
+            ),
+        ],
+        _ => vec![
+            (
+                "SET @secret = 'secret'",
+                "SELECT CAST(@secret AS CHAR)",
+                None,
+            ),
+            (
+                "SET SESSION group_concat_max_len = 4711",
+                "SELECT CAST(@@group_concat_max_len = 4711 AS CHAR)",
+                Some("0"),
+            ),
+            (
+                "DO GET_LOCK('secret', 0)",
+                "SELECT CAST(IS_USED_LOCK('secret') AS CHAR)",
+                None,
+            ),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn no_state_of_a_session_is_seen_by_neighbours_or_by_the_next() {
+    support::waits();
+    everywhere(&KINDS, async |scene| {
+        let marks = marks(scene.world.product);
+        let leave: Vec<Value> = marks
+            .iter()
+            .map(|(sql, ..)| json!({ "run": sql }))
+            .collect();
+        let look: Vec<Value> = marks
+            .iter()
+            .map(|(_, sql, _)| json!({ "ask": sql }))
+            .collect();
+        let expected: Vec<Value> = marks.iter().map(|(.., fresh)| json!(fresh)).collect();
+        // Alone, and idle from now on.
+        scene.running.succeed(json!(look)).await;
+        let next = scene
+            .beside(async || {
+                let left = scene.running.invoke(json!(leave)).await;
+                assert!(left.is_answered(), "{}: {}", scene.place, left.outcome);
+                // Each of them may be given any of the connections.
+                let mut seen = scene.running.invoke(json!(look)).await;
+                for _ in 0..4 {
+                    if seen.json() != Some(json!(expected)) {
+                        break;
+                    }
+                    seen = scene.running.invoke(json!(look)).await;
+                }
+                seen
+            })
+            .await;
+        assert_eq!(next.json(), Some(json!(expected)), "{}", scene.place);
+        scene.end().await;
+    })
+    .await;
+}
+
+/// A neighbour that begins when the session of another is dirty and idle.
+#[tokio::test]
+async fn newcomer_does_not_see_the_session_of_one_that_still_runs() {
+    support::waits();
+    for product in SERVERS {
+        for close in ["wide_always", "wide_never"] {
+            let scene = Scene::new(product, "pool", close, 2).await;
+            for (leave, look, fresh) in marks(product) {
+                if leave.contains("ock") {
+                    // That is seen by everybody, for as long as it is held.
+                    continue;
+                }
+                let said = format!("left {leave}");
+                let first = json!([{ "run": leave }, { "say": said }, { "linger": 1_500 }]);
+                let second = async {
+                    scene.world.wait_for_log(&said).await;
+                    scene.running.invoke(json!([{ "ask": look }])).await
+                };
+                let (first, second) = tokio::join!(scene.running.invoke(first), second);
+                assert!(first.is_answered(), "{}: {}", scene.place, first.outcome);
+                assert_eq!(
+                    second.json(),
+                    Some(json!([fresh])),
+                    "{}: {leave}",
+                    scene.place
+                );
+            }
+            scene.end().await;
+        }
+    }
+}
+
+/// Each drops a query, or does not, at the same time.
+#[tokio::test]
+async fn nobody_is_cancelled_with_another() {
+    support::waits();
+    for product in SERVERS {
+        for kind in KINDS {
+            for close in ["wide_always", "wide_never"] {
+                let scene = Scene::new(product, kind, close, 8).await;
+                let endless = product.endless();
+                let drops = json!([{ "give_up": { "sql": endless, "ms": 5 } }]);
+                let session = json!({ "ask": product.session() });
+                let works = json!(vec![session; 10]);
+                let each = (0..8).map(async |number| {
+                    for round in 0..10 {
+                        let is_careless = (number + round) % 4 == 0;
+                        let steps = if is_careless { &drops } else { &works };
+                        let done = scene.running.invoke(steps.clone()).await;
+                        let expected = is_careless && kind == "transaction";
+                        assert!(
+                            done.is_answered() || expected,
+                            "{}: {}\n{}",
+                            scene.place,
+                            done.outcome,
+                            scene.world.last_words(5)
+                        );
+                    }
+                });
+                join_all(each).await;
+                assert!(scene.environment().is_alive().await, "{}", scene.place);
+                scene.end().await;
+            }
+        }
+    }
+}
