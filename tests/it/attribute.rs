@@ -4,7 +4,7 @@ use db_handler::{
     Context, Error, ErrorKind, LambdaEvent,
     config::{Close, Defaults, Settings},
     db_handler,
-    resource::{Acquire, Exclusive, Fate, Resource},
+    resource::{Acquire, Disposition, Handle, InjectMut, Resource, SharedHandle},
 };
 use futures_util::join;
 use std::{
@@ -75,19 +75,19 @@ struct Line {
     uses: usize,
 }
 
-impl Exclusive for Line {
-    type Resource = Client;
-    type Loan = Box<Self>;
+impl InjectMut for Line {
+    type Handle = SharedHandle<Client>;
+    type Guard = Box<Self>;
 
-    async fn take(client: &Client, _: &Acquire) -> Result<Box<Self>, Error> {
+    async fn acquire(handle: &SharedHandle<Client>, _: &Acquire) -> Result<Box<Self>, Error> {
         Ok(Box::new(Self {
-            client: client.serial,
+            client: handle.resource().serial,
             uses: 0,
         }))
     }
 
-    async fn put_back(_: &Client, _: Box<Self>, fate: Fate) {
-        assert_eq!(fate, Fate::Kept);
+    async fn release(_: &SharedHandle<Client>, _: Box<Self>, disposition: Disposition) {
+        assert_eq!(disposition, Disposition::Reuse);
     }
 }
 

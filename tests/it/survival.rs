@@ -7,6 +7,7 @@ mod handle;
 mod lost_writes;
 mod nodelay;
 mod outdated;
+mod overlap;
 mod overlap_pool;
 mod pool_says_why;
 mod recognized;

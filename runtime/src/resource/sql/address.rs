@@ -188,6 +188,24 @@ impl<DB: Driver> Address<DB> {
         idle: Option<&mut DB::Connection>,
         until: Instant,
     ) -> Stopped {
+        // Whoever waits for this may have less time still.
+        let mut in_time = InTime {
+            target: self.target(),
+            over: false,
+        };
+        let stopped = self.cancel_quietly(acquire, sessions, idle, until).await;
+        in_time.over = true;
+        stopped
+    }
+
+    /// The same for somebody who leaves the rest to others.
+    pub(super) async fn cancel_quietly(
+        &self,
+        acquire: &Acquire,
+        sessions: &[DB::Session],
+        idle: Option<&mut DB::Connection>,
+        until: Instant,
+    ) -> Stopped {
         let rest: Vec<DB::Session> = sessions
             .iter()
             .filter(|session| !DB::interrupt(session))
@@ -202,14 +220,8 @@ impl<DB: Driver> Address<DB> {
         if rest.is_empty() || self.proxy == Some(Proxy::Rds) {
             return stopped;
         }
-        // Whoever waits for this may have less time still.
-        let mut in_time = InTime {
-            target: self.target(),
-            over: false,
-        };
         let cancelling = self.cancel_all(acquire, rest, idle, &mut stopped.idle_works);
         let cancelled = timeout_at(until, cancelling).await;
-        in_time.over = cancelled.is_ok();
         stopped.all = match cancelled {
             Ok(Ok(())) => true,
             Ok(Err(reason)) => {
@@ -220,7 +232,13 @@ impl<DB: Driver> Address<DB> {
                 );
                 false
             }
-            Err(_) => false,
+            Err(_) => {
+                tracing::warn!(
+                    target = self.target(),
+                    "what still runs on the server could not be stopped in time"
+                );
+                false
+            }
         };
         stopped
     }
