@@ -230,7 +230,7 @@ async fn deadline_fails_no_neighbour() {
     let scenes = SERVERS.iter().flat_map(|product| {
         KINDS.map(async |kind| {
             let timeout = Duration::from_secs(12);
-            let scene = Scene::with_timeout(*product, kind, "never", 2, timeout).await;
+            let scene = Scene::with_timeout(*product, kind, "patient_never", 2, timeout).await;
             let endless = json!([{ "ask": product.endless() }]);
             let late = async {
                 scene.world.server().wait_until_running(1).await;
@@ -239,7 +239,14 @@ async fn deadline_fails_no_neighbour() {
                 let neighbour = scene.running.invoke(passing(*product));
                 let opening = async {
                     scene.world.server().wait_until_running(2).await;
-                    scene.world.server().wait_until_running(1).await;
+                    scene.world.wait_for_log("DeadlineExceeded").await;
+                    let cancelled = scene.world.server().wait_until_running(1);
+                    if tokio::time::timeout(NEVER_CANCELLED, cancelled)
+                        .await
+                        .is_err()
+                    {
+                        panic!("{}:\n{}", scene.place, scene.world.log());
+                    }
                     gate.open().await;
                 };
                 tokio::join!(neighbour, opening).0
@@ -275,6 +282,39 @@ async fn leaked_clone_fails_no_neighbour() {
         scene.end().await;
     })
     .await;
+}
+
+/// However many queries are dropped: no more connections than `max`, which is 2, and one that cancels.
+#[tokio::test]
+async fn orphans_count_against_max() {
+    support::waits();
+    for product in SERVERS {
+        for at_once in [1, 2, 8] {
+            let scene = Scene::new(product, "pool", "patient_never", at_once).await;
+            let endless = product.endless();
+            let drop_one = json!({ "give_up": { "sql": endless, "ms": 60 } });
+            let drop_some = json!(vec![drop_one; 6 / at_once.min(3)]);
+            let dropping = (0..at_once).map(|_| scene.running.invoke(drop_some.clone()));
+            let mut most = 0;
+            let counting = async {
+                loop {
+                    most = most.max(scene.world.server().running_queries().await.len());
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                _ = join_all(dropping) => {}
+                () = counting => {}
+            }
+            assert!(most <= 3, "{}: {most} at once", scene.place);
+            let next = scene
+                .running
+                .invoke(json!([{ "ask": product.session() }]))
+                .await;
+            assert!(next.is_answered(), "{}: {}", scene.place, next.outcome);
+            scene.end().await;
+        }
+    }
 }
 
 /// What an invocation leaves in its session, and what would show it, with what a new session shows.
@@ -362,7 +402,7 @@ async fn newcomer_does_not_see_the_session_of_one_that_still_runs() {
         for close in ["wide_always", "wide_never"] {
             let scene = Scene::new(product, "pool", close, 2).await;
             for (leave, look, fresh) in marks(product) {
-                if leave.contains("ock") {
+                if leave.to_lowercase().contains("lock") {
                     // That is seen by everybody, for as long as it is held.
                     continue;
                 }

@@ -134,7 +134,11 @@ impl<DB: Driver> SqlxPool<DB> {
     /// Cancels what `user` has left running on the server, and nothing else; whether there was anything.
     async fn cancel_own(&self, user: User, all_back: bool, until: Instant) -> bool {
         let is_alone = self.owners().is_alone(user);
-        let mine = |one: &Owned<DB>| one.user == Some(user) || is_alone && one.user.is_none();
+        let mine = |one: &Owned<DB>| {
+            // What one before could not cancel is nobody's.
+            let is_left = one.user.is_none() && (is_alone || one.place == Place::Dropped);
+            one.user == Some(user) || is_left
+        };
         let runs = |one: &Owned<DB>| {
             let runs = matches!(one.place, Place::Orphan | Place::Dropped)
                 || !all_back && one.place == Place::Out;
@@ -189,10 +193,7 @@ impl<DB: Driver> SqlxPool<DB> {
                 self.discard(via).await;
             }
         }
-        let held = |one: &Owned<DB>| {
-            numbers.contains(&one.number) && matches!(one.place, Place::Orphan | Place::Dropped)
-        };
-        self.owners().remove_all(held);
+        self.owners().cancelled(&numbers, stopped.all);
         self.state.returned.notify_waiters();
         true
     }

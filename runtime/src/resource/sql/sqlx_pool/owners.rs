@@ -6,6 +6,9 @@
 use crate::{config::BIRTHS_APART, resource::sql::Driver};
 use std::time::{Duration, Instant};
 
+/// How many cleanups try to cancel a query.
+const CANCEL_TRIES: u32 = 2;
+
 /// One invocation's use of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct User(pub(super) u64);
@@ -60,6 +63,8 @@ pub(super) struct Owned<DB: Driver> {
     pub(super) doomed: bool,
     /// Only looked at: its session is as it was.
     pub(super) untouched: bool,
+    /// How often cancelling it has failed.
+    pub(super) tries: u32,
 }
 
 /// Where a connection is.
@@ -120,6 +125,10 @@ impl<DB: Driver> Owners<DB> {
 
     pub(super) fn add_user(&mut self) -> User {
         let user = User(self.number());
+        if self.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session)) {
+            // That is going to be cancelled by its name: nothing else of this name is used again.
+            self.doom(|one| !DB::is_identified(&one.session));
+        }
         self.users.push(Using {
             user,
             phase: Phase::Running,
@@ -240,6 +249,7 @@ impl<DB: Driver> Owners<DB> {
             clean: false,
             doomed: false,
             untouched: false,
+            tries: 0,
         });
         number
     }
@@ -316,6 +326,24 @@ impl<DB: Driver> Owners<DB> {
         let numbers = self.numbers(which);
         for number in numbers {
             self.remove(number);
+        }
+    }
+
+    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup.
+    pub(super) fn cancelled(&mut self, numbers: &[u64], all: bool) {
+        for number in numbers {
+            let Some(owned) = self.get_mut(*number) else {
+                continue;
+            };
+            if !matches!(owned.place, Place::Orphan | Place::Dropped) {
+                continue;
+            }
+            owned.tries += 1;
+            if all || owned.tries == CANCEL_TRIES {
+                self.remove(*number);
+            } else {
+                owned.place = Place::Dropped;
+            }
         }
     }
 

@@ -200,9 +200,11 @@ impl<DB: Driver> State<DB> {
     pub(super) fn add_user(&self, size: u32) -> User {
         let mut owners = self.owners();
         let was_shared = owners.is_shared();
+        let is_named =
+            owners.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session));
         let user = owners.add_user();
-        if owners.is_shared() && !was_shared {
-            // What the one before has opened is told from what is opened now.
+        if is_named || owners.is_shared() && !was_shared {
+            // What others have opened is told from what is opened now.
             owners.misnamed += self.opening(size);
             drop(owners);
             *lock(&self.tag) = Tag::unique();
@@ -840,13 +842,15 @@ impl<DB: Driver> State<DB> {
                 loop {
                     let mut returned = std::pin::pin!(self.returned.notified());
                     returned.as_mut().enable();
-                    if self.owners().get(number).is_none() {
-                        return;
+                    match self.owners().get(number).map(|one| one.place) {
+                        None => return true,
+                        Some(Place::Orphan) => {}
+                        Some(_) => return false,
                     }
                     returned.await;
                 }
             };
-            if timeout_at(until, cancelled).await.is_ok() {
+            if matches!(timeout_at(until, cancelled).await, Ok(true)) {
                 return Err(gone());
             }
         }
