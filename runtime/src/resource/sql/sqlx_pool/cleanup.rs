@@ -92,7 +92,8 @@ impl<DB: Driver> SqlxPool<DB> {
                 return !owners.any(mine);
             }
             // Nobody else has any: what the pool itself has not got is this one's, also where no hook has seen it.
-            let waiting = owners.numbers(|one| one.place == Place::Orphan).len();
+            let waits = |one: &Owned<DB>| matches!(one.place, Place::Orphan | Place::Cancelling);
+            let waiting = owners.numbers(waits).len();
             self.usage().in_use as usize <= waiting
         })
         .await;
@@ -145,13 +146,13 @@ impl<DB: Driver> SqlxPool<DB> {
             runs && mine(one)
         };
         let mut numbers = self.owners().numbers(runs);
-        if numbers.is_empty() && !all_back && is_alone {
-            // Somebody has one that no hook has seen.
-            numbers = self.owners().numbers(|one| one.place == Place::Idle);
-        }
         let being_cancelled = self
             .owners()
             .any(|one| one.user == Some(user) && one.place == Place::Cancelling);
+        if numbers.is_empty() && !all_back && is_alone && !being_cancelled {
+            // Somebody has one that no hook has seen.
+            numbers = self.owners().numbers(|one| one.place == Place::Idle);
+        }
         if numbers.is_empty() {
             return being_cancelled;
         }
