@@ -11,7 +11,7 @@ use std::thread;
 const BESIDE_AT_ONCE: usize = 6;
 /// So many tests that measure time may run at once, if the variable `MEASURING_AT_ONCE` says nothing else: each of them waits for
 /// most of its time, too.
-const MEASURING_AT_ONCE: usize = 4;
+const MEASURING_AT_ONCE: usize = 3;
 
 static MEASURING: LazyLock<usize> = LazyLock::new(|| {
     let set = std::env::var("MEASURING_AT_ONCE").ok();
