@@ -222,10 +222,9 @@ impl PooledTransaction {
     async fn undo_after_refusal(&mut self, undo: Undo) {
         let connection = connection(&mut self.lent);
         let undoing = self.begun.undo_after_refusal(connection, undo);
-        let undone = match timeout(QUIET, undoing).await {
-            Ok(Ok(undone)) => undone,
+        let Ok(Ok(undone)) = timeout(QUIET, undoing).await else {
             // The connection is closed.
-            Ok(Err(_)) | Err(_) => return self.says_what_stays(),
+            return self.says_what_stays();
         };
         self.progress = Progress::Ended;
         if !undone {
