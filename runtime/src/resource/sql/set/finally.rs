@@ -31,7 +31,8 @@ impl<DB: Driver> Set<DB> {
             return;
         }
         if fate == Fate::Kept && self.phase() != Phase::Ended {
-            match self.reset(link).await {
+            // A `COPY` may still run on a connection that seems quiet, and cancelling it takes time, too.
+            match self.reset(link, self.cleanup_within() / 2).await {
                 Reset::Clean => lent.give_back(),
                 // What did not come to its end was ours: there is nothing to be stopped.
                 Reset::Unfit => self.let_go(lent.into_link()),
@@ -190,7 +191,7 @@ impl<DB: Driver> Set<DB> {
         }
         let resetting = used.into_iter().map(async |mut lent: Lent<DB>| {
             let Some(link) = &mut lent.link else { return };
-            if self.reset(link).await == Reset::Clean {
+            if self.reset(link, Duration::MAX).await == Reset::Clean {
                 lent.give_back();
             } else {
                 self.let_go(lent.into_link());
@@ -205,9 +206,9 @@ impl<DB: Driver> Set<DB> {
         fitness
     }
 
-    /// Undoes what the session was used for. That takes a round trip, which is measured.
-    async fn reset(&self, link: &mut Link<DB>) -> Reset {
-        let longest = self.reply_within(self.settings.ping);
+    /// Undoes what the session was used for, within `left` at most. That takes a round trip, which is measured.
+    async fn reset(&self, link: &mut Link<DB>, left: Duration) -> Reset {
+        let longest = self.reply_within(self.settings.ping).min(left);
         let mut reset = Reset::Lost;
         let resetting = async {
             reset = link.reset(longest).await;
