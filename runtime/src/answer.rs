@@ -37,10 +37,8 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
 
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self {
         self.map_err(|error| {
-            if is_opaque(&error) {
-                explain(Symptom::Unknown);
-            } else if is_outdated(&error) {
-                explain(Symptom::Outdated);
+            if let Some(symptom) = what_it_shows(&error) {
+                explain(symptom);
             }
             let cause = boxed(&error)
                 .and_then(|boxed| ours(boxed).or_else(|| driver_symptom(boxed).and_then(explain)));
@@ -162,23 +160,31 @@ fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
 }
 
-/// Whether `error` shows nothing of what is in it.
-fn is_opaque(error: &dyn Any) -> bool {
-    boxed(error).is_none() && !error.is::<Error>()
-}
-
-/// Whether a cause of `error` says that connections are of no more use: see [`Symptom::Outdated`]. It may have
-/// come from a task of its own, where nobody knew whose connections those were.
-fn is_outdated(error: &dyn Any) -> bool {
+/// What `error` says about the connections: that they are of no more use ([`Symptom::Outdated`]), nothing at all
+/// ([`Symptom::Unknown`]), or that they are not the reason. It may have come from a task of its own, where nobody
+/// knew whose connections those were.
+fn what_it_shows(error: &dyn Any) -> Option<Symptom> {
     let ours = error.downcast_ref::<Error>();
     let mut next = boxed(error).or(ours.map(|ours| ours as &(dyn StdError + 'static)));
+    let mut by_the_driver = false;
+    let mut by_the_commit = false;
     while let Some(cause) = next {
         if driver_symptom(cause) == Some(Symptom::Outdated) {
-            return true;
+            return Some(Symptom::Outdated);
         }
+        by_the_driver |= driver_kind(cause).is_some();
+        by_the_commit |= is_of_a_commit(cause);
         next = cause.source();
     }
-    false
+    // A driver's error that was made a text of shows as little as a type that only its owner can look into, and a
+    // commit that PostgreSQL refuses does not say which statement had failed before.
+    (by_the_commit || !by_the_driver).then_some(Symptom::Unknown)
+}
+
+/// Whether `error` is that of a transaction which was not committed.
+fn is_of_a_commit(error: &(dyn StdError + 'static)) -> bool {
+    let ours = error.downcast_ref::<Error>();
+    ours.is_some_and(|ours| ours.kind() == ErrorKind::CommitFailed)
 }
 
 fn driver_symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {

@@ -176,8 +176,8 @@ pub enum Symptom {
     /// has changed on the server, or the server has become read-only. There is nothing to explain: the
     /// resource replaces them before the next invocation.
     Outdated,
-    /// The handler failed with an error of its own type, in which nobody can look for
-    /// [`Outdated`](Self::Outdated). There is nothing to explain: the resource makes sure that it is not.
+    /// The handler failed with an error in which nobody can look for [`Outdated`](Self::Outdated): one of its own
+    /// type, a text, or that of a commit. There is nothing to explain: the resource makes sure that it is not.
     Unknown,
 }
 

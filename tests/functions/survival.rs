@@ -43,6 +43,8 @@ enum Step {
     GuardGivesUp { sql: String, ms: u64 },
     /// The first row of many.
     FirstRow(String),
+    /// The first row of several statements.
+    FirstOf(String),
     /// A connection of one's own, with which the deed of this name is done, and which is given back.
     Hand(String),
     /// A transaction around `sql`, which ends as it is told.
@@ -170,6 +172,10 @@ macro_rules! shared {
                     Step::FirstRow(sql) => {
                         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(db);
                         json!(rows.try_next().await?.is_some())
+                    }
+                    Step::FirstOf(sql) => {
+                        let statements = sqlx::raw_sql(AssertSqlSafe(sql));
+                        json!(statements.fetch_optional(db).await?.is_some())
                     }
                     Step::Hand(deed) => {
                         let mut guard = db.acquire().await?;

@@ -221,6 +221,7 @@ async fn a_shutdown_leaves_no_connection_while_the_process_still_runs() {
 
 #[tokio::test]
 async fn on_sigterm_everything_is_closed_and_the_process_ends_by_itself() {
+    support::measures_time();
     for (server, database) in [
         ("postgres", postgres().fresh_database().await),
         ("mariadb", mariadb().fresh_database().await),

@@ -174,6 +174,7 @@ async fn what_a_short_freeze_has_killed_is_healed_by_the_drivers_own_retry() {
 
 #[tokio::test]
 async fn min_and_eager_connect_ahead() {
+    support::measures_time();
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let environment = started("eager", &server.fresh_url()).await;

@@ -180,6 +180,7 @@ async fn a_failed_statement_that_was_passed_over_is_no_success() {
 
 #[tokio::test]
 async fn connection_lost_before_the_commit_is_not_a_success() {
+    support::measures_time();
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE orders (id INT)").await;
     let world = World::start("postgres/never", database.url()).await;

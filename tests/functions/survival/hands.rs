@@ -4,6 +4,8 @@ use db_handler::sqlx::{
     self, Executor, MySqlConnection, PgConnection, SqlSafeStr, SqliteConnection,
 };
 use futures_util::{FutureExt, TryStreamExt};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// The deeds have names: `copy_in`, `prepare` ..
 pub(crate) trait Hand {
@@ -47,6 +49,10 @@ impl Hand for PgConnection {
             "copy_out_endless" => {
                 let slow = "SELECT i, CASE WHEN i > 20000 THEN pg_sleep(30) END FROM generate_series(1, 20001) AS t(i)";
                 self.half_a_copy(slow).await;
+            }
+            "copy_out_silent" => {
+                let copy = self.copy_out_raw("COPY (SELECT pg_sleep(30)) TO STDOUT");
+                let _ = timeout(Duration::from_millis(50), copy).await;
             }
             "copy_out_refused" => drop(self.copy_out_raw("COPY no_such_table TO STDOUT").await),
             "copy_out_begun" => {

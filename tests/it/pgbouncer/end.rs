@@ -215,6 +215,47 @@ mod commit {
     }
 }
 
+mod refused_commit {
+    use super::*;
+    use db_handler::sqlx::Row;
+
+    behind!(Pooler::Plain, 1, 10);
+
+    #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
+    async fn handler(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+        sqlx::raw_sql(TWICE).execute(db).await?;
+        Ok(())
+    }
+
+    const TWICE: &str = "select pg_advisory_lock(7); prepare left_behind as select 1;
+        insert into orders values (1), (1)";
+
+    const SESSION: &str = "select concat_ws(' ', pg_backend_pid(),
+        (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+        (select count(*) from pg_prepared_statements where from_sql))";
+
+    async fn session(client: &mut PgConnection) -> String {
+        let row = sqlx::raw_sql(SESSION).fetch_one(client).await;
+        row.expect("answers").get(0)
+    }
+
+    /// A rollback undoes neither, and what follows a refused `COMMIT` in its message is not executed.
+    #[tokio::test]
+    async fn leaves_no_lock_and_nothing_prepared() {
+        let behind = behind().await;
+        let mut owner = behind.direct().await;
+        let table = "create table orders (id int primary key deferrable initially deferred)";
+        owner.execute(table).await.expect("creates");
+        let mut other = behind.plain().await;
+        let before = session(&mut other).await;
+        for _ in 0..2 {
+            let error = handler(event(())).await.expect_err("a duplicate");
+            assert_eq!(error.kind(), ErrorKind::CommitFailed, "{error}");
+            assert_eq!(session(&mut other).await, before);
+        }
+    }
+}
+
 mod connection_lost {
     use super::*;
     use crate::pgbouncer::rds::straight;

@@ -468,6 +468,21 @@ async fn transaction_with_a_dropped_statement_is_not_committed() {
     }
 }
 
+/// It fails after it was dropped, and before anybody would have cancelled it.
+#[tokio::test]
+async fn dropped_statement_that_fails_is_what_the_error_names() {
+    support::measures_time();
+    let world = Transactions::new("postgres").await;
+    let running = world.start("never").await;
+    let event = json!({ "sql": "SELECT pg_sleep(0.25); SELECT 1 / 0", "then": "drop" });
+    let invocation = running.invoke(event).await;
+    let (error_type, message) = error_of(&invocation);
+    assert_eq!(error_type, "CommitFailed", "{message}");
+    assert!(message.contains("division by zero"), "{message}");
+    assert!(!message.contains("connection was lost"), "{message}");
+    running.end().await;
+}
+
 /// It has been answered by the time of the `COMMIT`, or the rest of its rows is on the way.
 #[tokio::test]
 async fn dropped_statement_that_is_done_is_committed() {

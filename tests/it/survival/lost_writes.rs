@@ -61,6 +61,19 @@ async fn write_after_a_raw_begin_through_the_handle_is_kept() {
 }
 
 #[tokio::test]
+async fn write_after_an_xa_start_through_the_handle_is_kept() {
+    support::measures_time();
+    let world = World::new(Product::MariaDb).await;
+    world.prepare("CREATE TABLE orders (id INT)").await;
+    let running = world.start("db", "never").await;
+    let insert = json!({ "run": INSERT });
+    let steps = json!([{ "run": "XA START 'a'" }, insert, insert]);
+    running.succeed(steps).await;
+    assert_eq!(count(&running, 2).await, 2);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn commit_fails_when_postgres_rolled_back() {
     support::measures_time();
     let world = World::new(Product::Postgres).await;

@@ -150,6 +150,24 @@ feel!(opaque_pool, ShopError, db: &PgPool);
 feel!(opaque_single, ShopError, db: &mut PgConnection);
 feel!(opaque_transaction, ShopError, db: &mut PgTransaction<'_>);
 
+/// Nothing of the driver's error is left but its text.
+#[db_handler(credentials = moods, close = "never", pool(acquire_ms = 5_000))]
+async fn told_as_text(event: LambdaEvent<()>, db: &PgPool) -> Result<Mood, BoxDynError> {
+    let _ = event;
+    let mood = sqlx::query_scalar(FEEL).bind(Mood("happy".to_owned()));
+    let mood = mood.fetch_one(db).await;
+    Ok(mood.map_err(|error| format!("cannot feel: {error}"))?)
+}
+
+/// Gets over the error, so that the commit is what fails.
+#[db_handler(credentials = moods, close = "never", pool(acquire_ms = 5_000))]
+async fn passed_over(event: LambdaEvent<()>, db: &mut PgTransaction<'_>) -> Result<Mood, Error> {
+    let _ = event;
+    let mood = sqlx::query_scalar(FEEL).bind(Mood("happy".to_owned()));
+    let mood = mood.fetch_one(&mut **db).await;
+    Ok(mood.unwrap_or(Mood("sad".to_owned())))
+}
+
 #[tokio::test]
 async fn after_an_enum_was_created_anew() {
     support::measures_time();
@@ -178,6 +196,8 @@ async fn after_an_enum_was_created_anew() {
     fails_once!(opaque_pool);
     fails_once!(opaque_single);
     fails_once!(opaque_transaction);
+    fails_once!(told_as_text);
+    fails_once!(passed_over);
     db_handler::shutdown().await;
 }
 

@@ -3,7 +3,7 @@
 use crate::world::{Product, Running, SERVERS, World};
 use sandbox::{Function, Sandbox};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the URL asks for is refused by the server: at once, and in its own words.
 #[tokio::test]
@@ -40,6 +40,34 @@ async fn what_the_server_refuses_to_set() {
             running.end().await;
         }
         assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+    }
+}
+
+/// The same over TLS: with rustls, sqlx's pool waits until the server has ended such a connection, too.
+#[tokio::test]
+async fn what_the_server_refuses_to_set_over_tls() {
+    support::measures_time();
+    let world = World::new(Product::MariaDb).await;
+    let url = format!("{}&collation=klingon_ci", world.server().tls_url());
+    for kind in ["pool", "transaction"] {
+        let handler = format!("mariadb/{kind}/never");
+        let function = Function::new(crate::FUNCTION)
+            .env("FUNCTION", "survival")
+            .env("HANDLER", &handler);
+        let sandbox = Sandbox::new(function)
+            .name(handler.as_str())
+            .timeout(Duration::from_secs(10))
+            .database("DATABASE_URL", &url)
+            .expect("a URL with a host");
+        let running = Running::of(sandbox).await;
+        let begun = Instant::now();
+        let (error_type, text) = running
+            .fail(json!([{ "ask": world.product.session() }]))
+            .await;
+        let took = begun.elapsed();
+        assert!(text.contains("klingon_ci"), "{kind}: {error_type}: {text}");
+        assert!(took < Duration::from_secs(2), "{kind}: after {took:?}");
+        running.end().await;
     }
 }
 

@@ -119,6 +119,53 @@ async fn transaction_is_replaced_after_a_dropped_copy() {
     }
 }
 
+/// sqlx stops reading in MySQL once it has the one row that was asked for: what comes behind it is no reply to the
+/// next query, and is stopped with the invocation.
+#[tokio::test]
+async fn what_follows_the_first_row_is_nobody_elses_reply() {
+    support::measures_time();
+    for product in crate::world::SERVERS {
+        let world = World::new(product).await;
+        let endless = format!("SELECT 1; {}", product.endless());
+        for kind in ["db", "pool"] {
+            let place = format!("{product:?}/{kind}");
+            let running = world.start(kind, "never").await;
+            if product == Product::MariaDb {
+                let mut steps = vec![json!({ "first_of": "SELECT 1; SELECT no_such_column" })];
+                steps.extend(questions());
+                let answers = running.succeed(json!(steps)).await;
+                assert_eq!(answers[1..], WORDS.map(|word| json!(word)), "{place}");
+                for close in ["always", "never"] {
+                    let running = world.start(kind, close).await;
+                    running.succeed(json!([{ "first_of": endless }])).await;
+                    world.nothing_runs(&place).await;
+                    running.end().await;
+                }
+            }
+            rows_are_right(&running, &place).await;
+            let many = json!({ "first_of": "SELECT 1; SELECT 2; SELECT 3" });
+            running.succeed(json!([many, many])).await;
+            rows_are_right(&running, &place).await;
+            running.end().await;
+        }
+    }
+}
+
+/// Its reset waits for the `COPY` in vain, and leaves time to stop it.
+#[tokio::test]
+async fn copy_on_a_kept_connection_is_stopped_in_time() {
+    support::measures_time();
+    let world = World::new(Product::Postgres).await;
+    let running = world.start("single", "never").await;
+    running
+        .succeed(json!([{ "hand": "copy_out_endless" }]))
+        .await;
+    world.nothing_runs("single").await;
+    let log = world.log();
+    assert!(!log.contains("could not be stopped"), "{log}");
+    running.end().await;
+}
+
 /// A guard that did nothing unusual costs no connection.
 #[tokio::test]
 async fn guard_is_reused_after_completed_statements() {

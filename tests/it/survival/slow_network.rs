@@ -56,7 +56,7 @@ async fn one_connection_serves_all_invocations() {
 
 #[tokio::test]
 async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
-    support::waits();
+    support::measures_time();
     // Without the transaction: to open its connection and to begin takes all of `acquire_ms`.
     one_connection(RTT * 3, &["db", "pool", "single"]).await;
 }

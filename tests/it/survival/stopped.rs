@@ -98,7 +98,7 @@ impl Scene<'_> {
 
 #[tokio::test]
 async fn at_the_deadline() {
-    support::measures_time();
+    support::alone();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let place = &scene.place;
         let running = scene.start_with_timeout(Duration::from_millis(1_200)).await;
@@ -117,7 +117,7 @@ async fn at_the_deadline() {
 
 #[tokio::test]
 async fn after_an_error_with_a_twin() {
-    support::measures_time();
+    support::alone();
     let closes = ["always", "on_error", "never"];
     everywhere(&["db", "pool"], &closes, async |scene| {
         let place = &scene.place;
@@ -138,7 +138,7 @@ async fn after_an_error_with_a_twin() {
 
 #[tokio::test]
 async fn after_the_callers_own_timeout() {
-    support::measures_time();
+    support::alone();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let hold = hold(scene.world.product);
@@ -155,7 +155,7 @@ async fn after_the_callers_own_timeout() {
 
 #[tokio::test]
 async fn after_a_panic() {
-    support::measures_time();
+    support::alone();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let endless = scene.world.product.endless();

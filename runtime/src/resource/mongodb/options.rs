@@ -212,8 +212,10 @@ fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
 }
 
 /// What the driver says without quoting anything.
-const SAFE: [&str; 11] = [
+const SAFE: [&str; 12] = [
     "multiple seeds",
+    // A port, a socket, or more than one host.
+    "with 'mongodb+srv'",
     "with loadBalanced=true",
     "with directConnection=true",
     "empty authSource",
@@ -277,6 +279,23 @@ mod tests {
             "mongodb://db.internal/shop",
         ] {
             assert_eq!(tls(as_the_driver_has_it).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_cluster_name_cannot_have_is_named() {
+        use crate::config::{Config, Defaults, Settings};
+
+        let settings = Settings::new(&Config::new(), &Defaults::KEPT);
+        let acquire = Acquire::new("tests::options", settings, None);
+        for (url, named) in [
+            ("mongodb+srv://app:hunter2@a.b.c:27017/", "a port cannot be"),
+            ("mongodb+srv://app:hunter2@a.b.c,d.e.f/", "exactly one host"),
+        ] {
+            let error = ClientOptions::parse(url).await.expect_err(url);
+            let text = not_resolved(&acquire, url, &error).to_string();
+            assert!(text.contains(named), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 }

@@ -126,6 +126,13 @@ pub trait Driver:
         silence: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>>;
 
+    /// Makes the server end the session of a connection that sqlx is about to shut down: over rustls, sqlx waits
+    /// until the server has done that.
+    fn hang_up(connection: &mut Self::Connection) -> BoxFuture<'_, ()> {
+        let _ = connection;
+        Box::pin(ready(()))
+    }
+
     /// The session as its reset has identified it, if that is more than was known of it before.
     fn identified(session: &Self::Session, memory: &Self::Memory) -> Option<Self::Session> {
         let _ = (session, memory);

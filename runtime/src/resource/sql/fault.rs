@@ -300,6 +300,18 @@ pub(super) fn lost_before_commit<DB: Driver>(error: sqlx::Error) -> Error {
     .caused_by(error)
 }
 
+/// The error of a transaction in which a statement has failed that the handler had dropped.
+pub(super) fn dropped_statement_failed<DB: Driver>(error: sqlx::Error) -> Error {
+    Error::new(
+        ErrorKind::CommitFailed,
+        format!(
+            "{} did not commit: a statement that the handler dropped before it was done (a timeout, a stream read half-way) has failed: {error}; the transaction is rolled back",
+            DB::NAME
+        ),
+    )
+    .caused_by(error)
+}
+
 /// The error of a transaction on whose connection a statement is still running, although its handler has
 /// returned `Ok`.
 pub(super) fn statement_dropped<DB: Driver>() -> Error {

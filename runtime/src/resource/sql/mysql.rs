@@ -173,6 +173,14 @@ impl Driver for MySql {
         Box::pin(async move { session::introduce(connection, &greeting, silence.is_some()).await })
     }
 
+    fn hang_up(connection: &mut MySqlConnection) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // The answer is an error: the session has been killed.
+            let kill = raw_sql("KILL CONNECTION_ID()").execute(connection);
+            let _ = silently(kill).await;
+        })
+    }
+
     fn drain(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(connection.flush())
     }

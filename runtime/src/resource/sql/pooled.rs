@@ -205,12 +205,38 @@ impl PooledTransaction {
                 self.progress = Progress::Open;
                 Err(fault::not_committed::<Postgres>(error))
             }
+            Committed::Refused(error) => {
+                self.undo_after_refusal(undo).await;
+                Err(fault::not_committed::<Postgres>(error))
+            }
             Committed::Lost(error) => Err(lost_before_commit(&error.to_string()).caused_by(error)),
             Committed::EndedBefore(error) => {
                 Err(Error::new(ErrorKind::CommitUnknown, ENDED_INSIDE).caused_by(error))
             }
             Committed::Unknown(error) => Err(fault::not_committed::<Postgres>(error)),
         }
+    }
+
+    /// A commit that was refused leaves locks and SQL's own `PREPARE` in the session: nothing else there outlives a
+    /// rollback.
+    async fn undo_after_refusal(&mut self, undo: Undo) {
+        let connection = connection(&mut self.checkout);
+        let undoing = self.begun.undo_after_refusal(connection, undo);
+        let Ok(Ok(undone)) = timeout(QUIET, undoing).await else {
+            // The connection is closed.
+            return self.says_what_stays();
+        };
+        self.progress = Progress::Ended;
+        if !undone {
+            self.says_what_stays();
+        }
+    }
+
+    fn says_what_stays(&self) {
+        tracing::warn!(
+            process = self.begun.process(),
+            "the commit was refused, and the pooler gave the session to another client before it could be undone: advisory locks and SQL's `PREPARE` may be left in it"
+        );
     }
 
     /// An error means that nothing is committed: `COMMIT` is not sent.

@@ -54,7 +54,10 @@ impl<DB: Driver> InjectMut for OwnTransaction<DB> {
         let draining = AssertUnwindSafe(DB::drain(&mut transaction)).catch_unwind();
         match timeout(DROPPED_STATEMENT, draining).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => return Err(fault::lost_before_commit::<DB>(error)),
+            Ok(Ok(Err(error))) if fault::ends_the_connection(&error) => {
+                return Err(fault::lost_before_commit::<DB>(error));
+            }
+            Ok(Ok(Err(error))) => return Err(fault::dropped_statement_failed::<DB>(error)),
             // sqlx may panic where it has lost its place in the protocol.
             Ok(Err(_)) | Err(_) => return Err(fault::statement_dropped::<DB>()),
         }

@@ -194,29 +194,37 @@ fn known_parameters<'u, DB: Driver>(
     variable: &str,
     url: &'u str,
 ) -> Result<Cow<'u, str>, Error> {
-    let parts = Parts::of(url);
-    let mut known = Vec::new();
-    let mut unknown = Vec::new();
-    for (text, key, _) in parts.parameters() {
-        if DB::PARAMETERS.contains(&&*key) || DB::Options::TLS.has(&key) || DB::is_parameter(&key) {
-            known.push(text);
-        } else if is_shown(&key) && text.contains('=') {
-            unknown.push(key.into_owned());
-        } else {
-            unknown.push("(one that is not shown)".to_owned());
-        }
-    }
+    let (unknown, known) = shown_parameters::<DB>(url);
     if unknown.is_empty() {
         return Ok(Cow::Borrowed(url));
     }
-    let unknown = unknown.join(", ");
     if DB::IN_PROCESS {
         let reason = format!("unknown parameters: {unknown}");
         return Err(invalid::<DB>(variable, &reason));
     }
     advice::ignoring_parameters(acquire, variable, &unknown);
     let before = url.split_once('?').map_or(url, |(before, _)| before);
-    Ok(Cow::Owned(format!("{before}?{}", known.join("&"))))
+    Ok(Cow::Owned(format!("{before}?{known}")))
+}
+
+/// The parameters that sqlx does not know, as they may be shown, and those that it does, as they are.
+fn shown_parameters<DB: Driver>(url: &str) -> (String, String) {
+    let parts = Parts::of(url);
+    let mut known = Vec::new();
+    let mut unknown = Vec::new();
+    // What looks like a parameter's name is none where the `@` that ends a password comes after it.
+    let is_rest_of_a_password =
+        !DB::IN_PROCESS && !parts.authority.contains('@') && parts.query.contains('@');
+    for (text, key, _) in parts.parameters() {
+        if DB::PARAMETERS.contains(&&*key) || DB::Options::TLS.has(&key) || DB::is_parameter(&key) {
+            known.push(text);
+        } else if !is_rest_of_a_password && is_shown(&key) && text.contains('=') {
+            unknown.push(key.into_owned());
+        } else {
+            unknown.push("(one that is not shown)".to_owned());
+        }
+    }
+    (unknown.join(", "), known.join("&"))
 }
 
 /// Whether `key` looks like a parameter's name, and nothing like a part of a password.
@@ -234,10 +242,15 @@ fn has_port_without_user(url: &str) -> bool {
 }
 
 fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Result<(), Error> {
-    let Some((scheme, _)) = url.split_once(':') else {
+    let Some((scheme, rest)) = url.split_once(':') else {
         return Err(invalid::<DB>(variable, "it has no scheme"));
     };
     if DB::SCHEMES.contains(&scheme) {
+        // A user may have the name of a scheme: what follows is a password then.
+        if !DB::IN_PROCESS && !rest.starts_with("//") {
+            let reason = "its scheme is not followed by `//`";
+            return Err(invalid::<DB>(variable, reason));
+        }
         return Ok(());
     }
     let ours = DB::SCHEMES[0];
@@ -389,6 +402,32 @@ mod tests {
             ),
             "postgres://host/shop?sslmode=disable"
         );
+    }
+
+    #[test]
+    fn the_rest_of_a_password_is_no_parameter_that_is_shown() {
+        // sqlx reads neither: the host it is given ends in the middle of the password.
+        for url in [
+            "postgres://app:12?hunter2=x@db.internal/shop",
+            "postgres://app:ab?hunter2=x&hunter3=y@127.0.0.1/shop",
+        ] {
+            let (logged, _) = shown_parameters::<Postgres>(url);
+            assert!(!logged.contains("hunter"), "{url}: {logged}");
+        }
+        let (logged, _) = shown_parameters::<Postgres>("postgres://app:x@host/shop?passwd=a@b");
+        assert_eq!(logged, "passwd");
+    }
+
+    #[test]
+    fn a_user_called_postgres_without_a_scheme_is_no_url() {
+        for url in [
+            "postgres:hunter2@db.internal/shop",
+            "postgresql:hunter2@host",
+        ] {
+            let text = format!("{:?}", refused(url, &SCHEMES));
+            assert!(text.contains("not followed by `//`"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
     }
 
     #[cfg(feature = "sqlite")]

@@ -86,7 +86,7 @@ where
             let mut checkout = self.for_statement().await?;
             let (query, text) = text::watch(query);
             let result = (&mut *checkout).fetch_optional(query).await;
-            checkout.after(&result, text.may_leave_a_transaction());
+            checkout.after_first(&result, text.may_leave_a_transaction());
             result
         })
     }
@@ -132,6 +132,17 @@ impl<DB: Driver> crate::resource::sql::Checkout<DB> {
             Ok(_) => self.answered(),
             Err(sqlx::Error::Database(_)) => self.refused(),
             Err(_) => self.in_hand(),
+        }
+    }
+
+    /// The same where the first row was enough: in MySQL sqlx does not read on then, and what follows may be another
+    /// statement's reply, its error, or something that still runs.
+    fn after_first<T>(mut self, result: &Result<T, sqlx::Error>, may_be_open: bool) {
+        if result.is_ok() && !DB::IN_PROCESS && !self.is_quiet() {
+            // Looking has perhaps taken half a packet, so it is not enough to read on.
+            self.in_hand();
+        } else {
+            self.after(result, may_be_open);
         }
     }
 }

@@ -18,6 +18,7 @@ const WORDS: &[&str] = &[
     "completion_type",
     "call",
     "execute",
+    "xa",
 ];
 
 /// `query` itself, and its text as soon as sqlx has asked for it.
@@ -82,6 +83,7 @@ mod tests {
             "savepoint a",
             "COMMIT AND CHAIN",
             "CALL book(1)",
+            "XA START 'a'",
         ] {
             assert!(begins(sql), "{sql}");
         }

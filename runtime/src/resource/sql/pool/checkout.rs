@@ -80,9 +80,14 @@ impl<DB: Driver> Checkout<DB> {
         self.give_back_as(Given::Read);
     }
 
+    /// Whether nothing of a reply is on its way, as far as that can be told without waiting.
+    pub(in crate::resource::sql) fn is_quiet(&mut self) -> bool {
+        self.link.as_mut().is_some_and(Link::is_quiet)
+    }
+
     /// Back after a statement that the server has refused: the rest of the reply may still be on its way.
     pub(in crate::resource::sql) fn refused(mut self) {
-        let quiet = self.link.as_mut().is_some_and(Link::is_quiet);
+        let quiet = self.is_quiet();
         self.give_back_as(if quiet { Given::Read } else { Given::Unsettled });
     }
 

@@ -106,7 +106,9 @@ impl<DB: Driver> Pool<DB> {
         }
         let wanted = self.lock().users.any_waiting(Waiting::Return);
         if !discard && (disposition == Disposition::Reuse || wanted) {
-            self.reset_and_give_back(checkout).await;
+            // A `COPY` may still run on a connection that seems quiet, and cancelling it takes time, too.
+            self.reset_and_give_back(checkout, self.cleanup_within() / 2)
+                .await;
             return;
         }
         // A `COPY` may still run on a connection that seems quiet.
@@ -123,13 +125,13 @@ impl<DB: Driver> Pool<DB> {
     }
 
     /// Back for the next invocation, if the session can be reset.
-    async fn reset_and_give_back(&self, mut checkout: Checkout<DB>) {
+    async fn reset_and_give_back(&self, mut checkout: Checkout<DB>, longest: Duration) {
         let user = checkout.user();
         let Some(link) = &mut checkout.link else {
             return;
         };
         checkout.may_run = true;
-        match self.reset(link, user).await {
+        match self.reset(link, user, longest).await {
             Reset::Clean => {
                 checkout.may_run = false;
                 checkout.give_back();
@@ -267,7 +269,8 @@ impl<DB: Driver> Pool<DB> {
     async fn reset_own(self: &Arc<Self>, user: User) {
         let own = self.check_out_own(user, |idle| idle.owner == Some(user));
         let resetting = own.into_iter();
-        join_all(resetting.map(|(checkout, _)| self.reset_and_give_back(checkout))).await;
+        join_all(resetting.map(|(checkout, _)| self.reset_and_give_back(checkout, Duration::MAX)))
+            .await;
     }
 
     /// Closes what `user` used, unless somebody waits for it. Nothing stays open after the last one.
@@ -294,7 +297,7 @@ impl<DB: Driver> Pool<DB> {
             }
             closing.push(async move {
                 if wanted && !stopped {
-                    self.reset_and_give_back(checkout).await;
+                    self.reset_and_give_back(checkout, Duration::MAX).await;
                 } else {
                     checkout.close().await;
                 }
@@ -308,9 +311,9 @@ impl<DB: Driver> Pool<DB> {
         advice::compare_with_limit::<DB>(self.handler, &self.settings, checkout, longest).await
     }
 
-    /// Undoes what the session was used for. That takes a round trip, which is measured.
-    pub(super) async fn reset(&self, link: &mut Link<DB>, user: User) -> Reset {
-        let longest = self.reply_within(self.settings.ping);
+    /// Undoes what the session was used for, within `left` at most. That takes a round trip, which is measured.
+    pub(super) async fn reset(&self, link: &mut Link<DB>, user: User, left: Duration) -> Reset {
+        let longest = self.reply_within(self.settings.ping).min(left);
         let mut reset = Reset::Lost;
         let resetting = async {
             reset = link.reset(longest).await;

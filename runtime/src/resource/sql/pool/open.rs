@@ -136,7 +136,7 @@ impl<DB: Driver> Pool<DB> {
             .is_some_and(|lifetime| link.age(now) > lifetime);
         let is_gone = too_old || link.epoch() < epoch || history.idle_for > self.settings.idle;
         if history.is_foreign && !is_gone {
-            match self.reset(link, user).await {
+            match self.reset(link, user, longest).await {
                 Reset::Clean => {
                     checkout.may_run = false;
                     return IdleCheck::Ready;

@@ -35,6 +35,8 @@ pub(super) struct Begun {
     /// The process of its session, and the microsecond in which it was begun: no setting that a handler
     /// could change.
     identity: String,
+    /// The process alone.
+    process: i32,
     /// The values of [`TOLD`] before it.
     told: [String; TOLD.len()],
     /// See [`types::NEWEST`].
@@ -47,8 +49,10 @@ pub(super) enum Committed {
     Yes,
     /// The error is that of the clean-up that follows.
     YesWithoutUndo(sqlx::Error),
-    /// Refused by the server.
+    /// Not tried: a statement before it had failed, and the transaction is still open.
     No(sqlx::Error),
+    /// Tried, and refused by the server, which has rolled back. The transaction is over.
+    Refused(sqlx::Error),
     /// The session had ended before it.
     Lost(sqlx::Error),
     /// The transaction had been ended before.
@@ -101,6 +105,7 @@ pub(super) async fn begin(
     }
     Ok(Begun {
         identity: format!("({IDENTITY}) = ({process}, {microsecond})"),
+        process,
         told,
         newest_type: row.try_get(0)?,
     })
@@ -148,13 +153,33 @@ impl Begun {
         }
     }
 
+    /// Undoes what the session keeps although a commit was refused: the message of that commit ended with the
+    /// error. Says whether that is done; the pooler may have given the session to somebody else.
+    pub(super) async fn undo_after_refusal(
+        &self,
+        connection: &mut PgConnection,
+        undo: Undo,
+    ) -> Result<bool, sqlx::Error> {
+        if undo == Undo::Nothing {
+            return Ok(true);
+        }
+        let process = self.process;
+        let here = fails_unless(&format!("pg_catalog.pg_backend_pid() = {process}"));
+        match run(connection, here + &self.undo(undo)).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_another(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The process of its session on the server.
+    pub(super) fn process(&self) -> i32 {
+        self.process
+    }
+
     /// Fails in another transaction.
     fn check(&self) -> String {
-        let identity = &self.identity;
-        format!(
-            "SELECT CASE WHEN {identity} THEN 1 \
-             ELSE pg_catalog.concat('{ENDED}', pg_catalog.pg_backend_pid())::int END"
-        )
+        fails_unless(&self.identity)
     }
 
     fn undo(&self, undo: Undo) -> String {
@@ -176,6 +201,13 @@ impl Begun {
     }
 }
 
+fn fails_unless(condition: &str) -> String {
+    format!(
+        "SELECT CASE WHEN {condition} THEN 1 \
+         ELSE pg_catalog.concat('{ENDED}', pg_catalog.pg_backend_pid())::int END"
+    )
+}
+
 /// After a commit that failed there is nothing to roll back, and the server says so in a warning.
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     let running = raw_sql(AssertSqlSafe(sql));
@@ -192,8 +224,10 @@ fn outcome(completed: u32, error: sqlx::Error) -> Committed {
         Committed::Lost(error)
     } else if fault::ends_the_connection(&error) {
         Committed::Unknown(error)
-    } else {
+    } else if completed == 0 {
         Committed::No(error)
+    } else {
+        Committed::Refused(error)
     }
 }
 

@@ -232,6 +232,7 @@ impl<DB: Driver> State<DB> {
                 let refused = sqlx::Error::Database(error);
                 let why = fault::connecting::<DB>(&self.acquire, &self.target(), refused);
                 self.give_up(why.clone());
+                let _ = timeout(QUIET, DB::hang_up(connection)).await;
                 return Err(fault::wrapped(why));
             }
             session => session?,
