@@ -81,7 +81,9 @@ use crate::{
     error::{Error, ErrorKind},
     unwind,
 };
-use futures_util::{FutureExt, future::BoxFuture};
+#[cfg(feature = "_sql")]
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::{
     any::{Any, TypeId},
     error::Error as StdError,

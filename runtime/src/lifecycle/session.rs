@@ -64,6 +64,7 @@ pub(crate) fn set_committing(committing: bool) {
 struct Lent {
     handler: &'static str,
     /// What the handler did is being made to last.
+    #[cfg(feature = "_sql")]
     concluding: Arc<AtomicBool>,
     /// In the order of the parameters, whoever was there first.
     resources: Vec<(usize, Arc<dyn Probe>)>,
@@ -202,6 +203,7 @@ impl Session {
             stop_at,
             lent: Mutex::new(Lent {
                 handler: site.name(),
+                #[cfg(feature = "_sql")]
                 concluding: Arc::clone(&concluding),
                 resources: Vec::new(),
             }),

@@ -63,6 +63,7 @@ pub(super) struct CertificateFile {
 
 impl TlsWords {
     /// Of a database that is not reached over a network.
+    #[cfg(feature = "sqlite")]
     pub(super) const NONE: Self = Self {
         mode: &[],
         modes: &[],
