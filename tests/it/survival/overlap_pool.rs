@@ -426,6 +426,42 @@ async fn newcomer_does_not_see_the_session_of_one_that_still_runs() {
     }
 }
 
+/// It begins while the query of the one before is being cancelled.
+#[tokio::test]
+async fn newcomer_is_not_cancelled_with_the_one_that_ends() {
+    support::waits();
+    for product in SERVERS {
+        for kind in KINDS {
+            let scene = Scene::new(product, kind, "wide_never", 2).await;
+            let endless = product.endless();
+            let short = match product {
+                Product::Postgres => "SELECT pg_sleep(0.04)::text",
+                _ => "SELECT CAST(sleep(0.04) AS CHAR)",
+            };
+            for round in 0..12 {
+                let said = format!("dropped in round {round}.");
+                let drops = json!([{ "give_up": { "sql": endless, "ms": 60 } }, { "say": said }]);
+                let newcomer = async {
+                    scene.world.wait_for_log(&said).await;
+                    tokio::time::sleep(Duration::from_millis(round * 12)).await;
+                    scene
+                        .running
+                        .invoke(json!(vec![json!({ "ask": short }); 8]))
+                        .await
+                };
+                let (_, newcomer) = tokio::join!(scene.running.invoke(drops), newcomer);
+                let outcome = &newcomer.outcome;
+                assert!(
+                    newcomer.is_answered(),
+                    "{}, round {round}: {outcome}",
+                    scene.place
+                );
+            }
+            scene.end().await;
+        }
+    }
+}
+
 /// Each drops a query, or does not, at the same time.
 #[tokio::test]
 async fn nobody_is_cancelled_with_another() {
