@@ -354,7 +354,11 @@ impl<DB: Driver> SqlxPool<DB> {
             // It is half-way through an answer that nobody waits for.
             self.discard(idle).await;
         } else {
+            let number = idle.1;
             self.give_back(idle);
+            let is_back = |one: &Owned<DB>| one.number != number || one.place != Place::Out;
+            self.wait_until(|owners| !owners.any(|one| !is_back(one)))
+                .await;
         }
         fitness
     }

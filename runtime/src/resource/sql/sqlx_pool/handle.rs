@@ -58,7 +58,11 @@ impl<DB: Driver> Handle for SqlxHandle<DB> {
     }
 
     fn closing(&self) {
-        self.resource.state.owners().close(self.user);
+        let state = &self.resource.state;
+        // One of them is asked for the server's limit first.
+        if state.settings.instances.is_none() {
+            state.owners().close(self.user);
+        }
     }
 
     async fn clean_up(&self, reuse: bool) -> Fitness {

@@ -271,14 +271,19 @@ impl<DB: Driver> Owners<DB> {
         Ok(())
     }
 
-    /// The connection that seems to be born at `seen`.
-    pub(super) fn find(&mut self, seen: Instant) -> Option<Found> {
+    /// The connection that seems to be born at `seen`; until its birth has been seen before, one that is at `place`.
+    pub(super) fn find(&mut self, seen: Instant, place: Place) -> Option<Found> {
         let mut near: Vec<(Duration, usize)> = self
             .all
             .iter()
             .enumerate()
             .filter(|(_, one)| one.place != Place::Dropped)
             .filter_map(|(at, one)| Some((one.birth.distance(seen)?, at)))
+            .filter(|(distance, at)| {
+                let one = &self.all[*at];
+                let is_exact = one.birth.not_after.is_some() && *distance < BIRTHS_APART / 2;
+                is_exact || one.place == place
+            })
             .collect();
         near.sort_unstable();
         let &(distance, at) = near.first()?;
@@ -286,13 +291,13 @@ impl<DB: Driver> Owners<DB> {
             None => true,
             Some((next, _)) => distance < BIRTHS_APART / 2 && *next > BIRTHS_APART / 2,
         };
-        if !sure && self.is_shared() {
+        let two = || near.iter().take(2).filter_map(|(_, at)| self.all.get(*at));
+        // One that is not yet known for what it is says so in its next reply.
+        let says_so = two().any(|one| !DB::is_identified(&one.session));
+        if !sure && (self.is_shared() || !says_so) {
             // Better none of them than the wrong one.
-            for (_, at) in near.iter().take(2) {
-                if let Some(owned) = self.all.get_mut(*at) {
-                    owned.doomed = true;
-                }
-            }
+            let numbers: Vec<u64> = two().map(|one| one.number).collect();
+            self.doom(|one| numbers.contains(&one.number));
         }
         let owned = self.all.get_mut(at)?;
         let until = owned.birth.not_after.get_or_insert(seen);

@@ -517,7 +517,7 @@ impl<DB: Driver> State<DB> {
         meta: PoolConnectionMetadata,
         born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        let found = self.owners().find(born);
+        let found = self.owners().find(born, Place::Idle);
         if let Ok(Acting::Looking(number)) = ACTING.try_with(Clone::clone) {
             if let Some(Found { number: found, .. }) = found {
                 if let Some(owned) = self.owners().get_mut(found) {
@@ -681,7 +681,8 @@ impl<DB: Driver> State<DB> {
         connection: &mut DB::Connection,
         born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        let number = self.owners().find(born).map_or(0, |found| found.number);
+        let found = self.owners().find(born, Place::Out);
+        let number = found.map_or(0, |found| found.number);
         let unless_returned = Dropped {
             state: self,
             number,
