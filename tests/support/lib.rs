@@ -11,7 +11,7 @@
 //! | AWS's services, as far as moto plays them | [`aws()`] |
 //! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
 //! | a compiled example or binary | [`example`], [`bin`] |
-//! | no other tests beside this one | [`alone`], [`measures_time`], [`waits`] |
+//! | which tests may run beside this one | [`alone`], [`measures_time`], [`waits`] |
 //! | the platform's side of a function | [`runtime_api::RuntimeApi`], [`function::Function`] |
 //!
 //! Nothing here is skipped when it is missing: the test fails and says what to install. Nothing sleeps and hopes: every

@@ -6,17 +6,28 @@ use std::cell::RefCell;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// So many tests run side by side, whatever number of threads the harness has: with more threads than that, those that wait for
-/// another kind's turn keep none of these waiting.
-const BESIDE_AT_ONCE: usize = 6;
-/// So many tests that measure time may run at once, if the variable `MEASURING_AT_ONCE` says nothing else: each of them waits for
-/// most of its time, too.
-const MEASURING_AT_ONCE: usize = 3;
+/// So many tests of a kind run at once, whatever number of threads the harness has: with more threads than that, those that wait
+/// for another kind's turn keep none of these waiting. Those that measure time wait for most of it, too.
+const AT_ONCE: Counts = Counts {
+    waiting: 16,
+    beside: 6,
+    measuring: 3,
+    alone: 1,
+};
+/// The same with the variable `FEW_AT_ONCE`: for a run that may take its time, and must not fail because the machine is busy.
+const FEW_AT_ONCE: Counts = Counts {
+    waiting: 3,
+    beside: 2,
+    measuring: 1,
+    alone: 1,
+};
 
-static MEASURING: LazyLock<usize> = LazyLock::new(|| {
-    let set = std::env::var("MEASURING_AT_ONCE").ok();
-    set.and_then(|set| set.parse().ok())
-        .unwrap_or(MEASURING_AT_ONCE)
+static LIMITS: LazyLock<Counts> = LazyLock::new(|| {
+    if std::env::var_os("FEW_AT_ONCE").is_some() {
+        FEW_AT_ONCE
+    } else {
+        AT_ONCE
+    }
 });
 
 static TURNS: Mutex<Turns> = Mutex::new(Turns {
@@ -74,12 +85,12 @@ impl Turns {
     fn has_room_for(&self, kind: Kind) -> bool {
         let Self { running, queued } = self;
         match kind {
-            Kind::Waiting => running.alone == 0,
+            Kind::Waiting => running.waiting < LIMITS.waiting && running.alone == 0,
             Kind::Beside => {
-                running.beside < BESIDE_AT_ONCE && running.measuring == 0 && running.alone == 0
+                running.beside < LIMITS.beside && running.measuring == 0 && running.alone == 0
             }
             Kind::Measuring => {
-                running.measuring < *MEASURING
+                running.measuring < LIMITS.measuring
                     && running.beside + queued.beside == 0
                     && running.alone == 0
             }
@@ -203,16 +214,16 @@ mod tests {
         assert_eq!(roomy([0; 4], [0; 4]), [true; 4]);
         assert_eq!(roomy([1, 0, 0, 0], [0; 4]), [true, true, true, false]);
         assert_eq!(roomy([0, 1, 0, 0], [0; 4]), [true, true, false, false]);
-        let another = *MEASURING > 1;
+        let another = LIMITS.measuring > 1;
         assert_eq!(roomy([0, 0, 1, 0], [0; 4]), [true, false, another, false]);
         assert_eq!(roomy([0, 0, 0, 1], [0; 4]), [false; 4]);
     }
 
     #[test]
     fn no_more_of_a_kind_run_than_may() {
-        let many = [0, BESIDE_AT_ONCE, 0, 0];
+        let many = [0, LIMITS.beside, 0, 0];
         assert_eq!(roomy(many, [0; 4]), [true, false, false, false]);
-        let many = [0, 0, *MEASURING, 0];
+        let many = [0, 0, LIMITS.measuring, 0];
         assert_eq!(roomy(many, [0; 4]), [true, false, false, false]);
     }
 

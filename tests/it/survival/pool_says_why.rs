@@ -1,7 +1,6 @@
 //! Where sqlx's pool would say nothing, or something else, it says what our own handle says.
 
 use crate::world::{Product, Running, SERVERS, World};
-use sandbox::{Function, Sandbox};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -16,14 +15,9 @@ async fn what_the_server_refuses_to_set() {
         let world = World::new(Product::MariaDb).await;
         let mut said = Vec::new();
         for kind in ["db", "pool", "single", "transaction"] {
-            let handler = format!("mariadb/{kind}/never");
-            let function = Function::new(crate::FUNCTION)
-                .env("FUNCTION", "survival")
-                .env("HANDLER", &handler);
             let url = format!("{}&{option}", world.server().url());
-            let sandbox = Sandbox::new(function)
-                .name(handler.as_str())
-                .timeout(Duration::from_secs(10))
+            let sandbox = world
+                .sandbox_with(kind, "never", |function| function)
                 .database("DATABASE_URL", &url)
                 .expect("a URL with a host");
             let running = Running::of(sandbox).await;
@@ -50,13 +44,8 @@ async fn what_the_server_refuses_to_set_over_tls() {
     let world = World::new(Product::MariaDb).await;
     let url = format!("{}&collation=klingon_ci", world.server().tls_url());
     for kind in ["pool", "transaction"] {
-        let handler = format!("mariadb/{kind}/never");
-        let function = Function::new(crate::FUNCTION)
-            .env("FUNCTION", "survival")
-            .env("HANDLER", &handler);
-        let sandbox = Sandbox::new(function)
-            .name(handler.as_str())
-            .timeout(Duration::from_secs(10))
+        let sandbox = world
+            .sandbox_with(kind, "never", |function| function)
             .database("DATABASE_URL", &url)
             .expect("a URL with a host");
         let running = Running::of(sandbox).await;
