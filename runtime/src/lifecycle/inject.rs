@@ -176,8 +176,11 @@ impl<T: InjectMut> Param for ExclusiveParam<T> {
         let (handle, acquire) = session
             .lease::<T::Handle>(parameter, returned.release::<T>())
             .await?;
-        let acquiring =
-            caught::<ResourceOf<T::Handle>, _>("acquire", || T::acquire(&handle, &acquire));
+        // Boxed: a driver's futures are nested so deeply that, with several parameters, the compiler would reach its
+        // recursion limit in the user's crate.
+        let acquiring = Box::pin(caught::<ResourceOf<T::Handle>, _>("acquire", || {
+            T::acquire(&handle, &acquire)
+        }));
         let guard = match timeout_at(acquire.until(), acquiring).await {
             Ok(acquired) => acquired.flatten(),
             Err(_) => Err(acquire.timed_out("taking a connection")),
