@@ -337,13 +337,13 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            /// With time to cancel on a machine that is busy with other things.
-            #[db_handler(close = "always", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            /// With time to acquire and to cancel on a machine that is busy with other things.
+            #[db_handler(close = "always", pool(acquire_ms = 5_000), deadline(reserve_ms = 5_000))]
             async fn patient_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
                 $with(event.payload, db).await
             }
 
-            #[db_handler(close = "never", pool(acquire_ms = 1_500), deadline(reserve_ms = 5_000))]
+            #[db_handler(close = "never", pool(acquire_ms = 5_000), deadline(reserve_ms = 5_000))]
             async fn patient_never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
                 $with(event.payload, db).await
             }

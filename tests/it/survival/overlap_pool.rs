@@ -226,7 +226,7 @@ async fn dropped_query_is_cancelled_beside_neighbours() {
 /// The ones that began before the deadline of another have theirs much later.
 #[tokio::test]
 async fn deadline_fails_no_neighbour() {
-    support::waits();
+    support::measures_time();
     let scenes = SERVERS.iter().flat_map(|product| {
         KINDS.map(async |kind| {
             let timeout = Duration::from_secs(12);

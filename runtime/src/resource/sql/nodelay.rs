@@ -31,20 +31,19 @@ pub(super) async fn promptly<T, E>(
     let Some(port) = port.filter(|_| !unix::is_mended()) else {
         return connecting.await;
     };
-    let opening = unix::Opening::begin();
+    let mut opening = unix::Opening::begin();
     let mut connecting = pin!(connecting);
-    let mut found = false;
     let output = poll_fn(|cx| {
         let polled = connecting.as_mut().poll(cx);
-        if !found && polled.is_pending() {
-            found = sweep(port);
+        if polled.is_pending() {
+            opening.look_for_socket(port);
         }
         polled
     })
     .await;
     // An opening that failed says nothing: what is found then is somebody else's.
-    if !found && output.is_ok() {
-        opening.found_nothing(port);
+    if output.is_ok() {
+        opening.succeeded(port);
     }
     output
 }
@@ -52,7 +51,7 @@ pub(super) async fn promptly<T, E>(
 /// The same where the socket is opened elsewhere: call it while it is. Whether one was found.
 #[cfg(unix)]
 pub(super) fn sweep(port: u16) -> bool {
-    !unix::is_mended() && unix::sweep(port)
+    !unix::is_mended() && unix::sweep(port) > 0
 }
 
 #[cfg(not(unix))]
@@ -78,28 +77,33 @@ mod unix {
 
     /// A function has few descriptors open, and a new one gets the lowest number that is free.
     const LOOKED_AT: RawFd = 256;
+    /// A login is polled a thousand times while it computes its proof of the password, long after the socket has
+    /// been opened.
+    const MOST_LOOKS: u32 = 32;
 
     /// This sqlx sets the option itself.
     static MENDED: AtomicBool = AtomicBool::new(false);
     /// Where a socket was found last: the next one is likely to get the same number.
     static LAST: AtomicI32 = AtomicI32::new(-1);
     static OPENING: AtomicUsize = AtomicUsize::new(0);
+    /// Sockets that were found by one opening and belong to another one.
+    static FOUND: AtomicUsize = AtomicUsize::new(0);
 
     pub(super) fn is_mended() -> bool {
         MENDED.load(Ordering::Relaxed)
     }
 
-    /// Sets the option on every socket to `port` that lacks it; whether there was one.
-    pub(super) fn sweep(port: u16) -> bool {
+    /// Sets the option on every socket to `port` that lacks it; how many there were.
+    pub(super) fn sweep(port: u16) -> usize {
         let last = LAST.load(Ordering::Relaxed);
         if last >= 0 && mend(last, port) == Some(true) {
-            return true;
+            return 1;
         }
-        let mut found = false;
+        let mut found = 0;
         for number in 0..LOOKED_AT {
             if mend(number, port) == Some(true) {
                 LAST.store(number, Ordering::Relaxed);
-                found = true;
+                found += 1;
             }
         }
         found
@@ -128,27 +132,58 @@ mod unix {
     /// A socket that is being opened.
     pub(super) struct Opening {
         alone: bool,
+        found: bool,
+        looks: u32,
     }
 
     impl Opening {
         pub(super) fn begin() -> Self {
             Self {
                 alone: OPENING.fetch_add(1, Ordering::AcqRel) == 0,
+                found: false,
+                looks: 0,
             }
         }
 
-        /// No socket without the option was seen: if there is one with it, sqlx has set it.
-        pub(super) fn found_nothing(&self, port: u16) {
+        pub(super) fn look_for_socket(&mut self, port: u16) {
+            if self.found || self.looks == MOST_LOOKS {
+                return;
+            }
+            self.looks += 1;
+            self.found = take_one() || {
+                let found = sweep(port);
+                FOUND.fetch_add(found.saturating_sub(1), Ordering::AcqRel);
+                found > 0
+            };
+        }
+
+        /// If no socket lacked the option, and there is one that has it, sqlx has set it.
+        pub(super) fn succeeded(&self, port: u16) {
+            if self.found || !self.alone {
+                return;
+            }
             let set = (0..LOOKED_AT).filter(|&number| mend(number, port) == Some(false));
-            if self.alone && set.count() == 1 {
+            if set.count() == 1 {
                 MENDED.store(true, Ordering::Relaxed);
             }
         }
     }
 
+    /// Whether another opening has found the socket of this one.
+    fn take_one() -> bool {
+        FOUND
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |found| {
+                found.checked_sub(1)
+            })
+            .is_ok()
+    }
+
     impl Drop for Opening {
         fn drop(&mut self) {
-            OPENING.fetch_sub(1, Ordering::AcqRel);
+            if OPENING.fetch_sub(1, Ordering::AcqRel) == 1 {
+                // Of openings that were dropped.
+                FOUND.store(0, Ordering::Release);
+            }
         }
     }
 }
