@@ -29,7 +29,7 @@ fn assert_unharmed(neighbours: &[Invocation], place: &str, world: &World) {
         assert!(
             one.is_answered(),
             "{place}: {outcome}\n{}",
-            { if let Ok(p) = std::env::var("OVLOG") { std::fs::write(p, world.log()).unwrap(); } world.last_words(8) }
+            world.last_words(8)
         );
     }
 }
@@ -173,14 +173,14 @@ async fn state_of_a_session_reaches_nobody_else() {
             Product::Postgres,
             "SET search_path TO pg_catalog; CREATE TEMP TABLE secret AS SELECT 1; SELECT pg_advisory_lock(7)",
             "SELECT current_setting('search_path') || (SELECT count(*) FROM pg_class WHERE relname = 'secret' \
-             AND pg_table_is_visible(oid)) || pg_try_advisory_lock(7)",
-            "\"$user\", public0true",
+             AND pg_table_is_visible(oid)) || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())",
+            "\"$user\", public00",
         ),
         (
             Product::MariaDb,
             "SET @secret = 'x', SESSION group_concat_max_len = 77; CREATE TEMPORARY TABLE secret (id INT); DO GET_LOCK('seven', 0)",
-            "SELECT CAST(CONCAT(COALESCE(@secret, 'none'), IF(@@group_concat_max_len = 77, 'set', ''), GET_LOCK('seven', 0)) AS CHAR)",
-            "none1",
+            "SELECT CAST(CONCAT(COALESCE(@secret, 'none'), IF(@@group_concat_max_len = 77, 'set', ''), COALESCE(IS_USED_LOCK('seven') = CONNECTION_ID(), 0)) AS CHAR)",
+            "none0",
         ),
     ];
     for (product, leave, look, clean) in cases {
@@ -194,6 +194,7 @@ async fn state_of_a_session_reaches_nobody_else() {
                 let stays = running.invoke(json!([ask, { "linger": 1_000 }, ask]));
                 let others = async {
                     for _ in 0..4 {
+                        // It may be in its cleanup still when the next one begins.
                         running.succeed(json!([{ "run": leave }])).await;
                         let seen = running.ask(look).await;
                         assert_eq!(seen, clean, "{place}");

@@ -333,7 +333,7 @@ fn marks(product: Product) -> Vec<(&'static str, &'static str, Option<&'static s
             ),
             (
                 "SELECT pg_advisory_lock(7)",
-                "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+                "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
                 Some("0"),
             ),
         ],
@@ -350,7 +350,7 @@ fn marks(product: Product) -> Vec<(&'static str, &'static str, Option<&'static s
             ),
             (
                 "DO GET_LOCK('secret', 0)",
-                "SELECT CAST(IS_USED_LOCK('secret') AS CHAR)",
+                "SELECT CAST(NULLIF(IS_USED_LOCK('secret') = CONNECTION_ID(), 0) AS CHAR)",
                 None,
             ),
         ],

@@ -242,7 +242,10 @@ impl<DB: Driver> State<DB> {
             let mut owners = self.owners();
             let misnamed = owners.misnamed > 0;
             owners.misnamed = owners.misnamed.saturating_sub(1);
-            let must_identify = !is_known && (misnamed || owners.is_shared());
+            // Of two that only go by the name of the pool, neither can be cancelled without the other.
+            let has_namesake =
+                owners.any(|one| one.place != Place::Dropped && !DB::is_identified(&one.session));
+            let must_identify = !is_known && (misnamed || has_namesake || owners.is_shared());
             (owners.add(session, user, SESSIONS), must_identify)
         };
         let unless_opened = Dropped {
@@ -791,75 +794,79 @@ impl<DB: Driver> State<DB> {
     /// A connection came back in the middle of a statement. It keeps its place in the pool until that is cancelled: here,
     /// if it can be told from what else runs, and in the cleanup otherwise.
     async fn orphaned(&self, number: u64, user: Option<User>) -> Result<Returned, sqlx::Error> {
-        let opening = lock(&self.pool).as_ref().map_or(0, Pool::size);
-        let opening = self.opening(opening);
-        let (now, keeps_its_place) = {
-            let mut owners = self.owners();
-            if let Some(user) = user {
-                owners.lose(user);
-            }
-            let known = owners
-                .get(number)
-                .is_some_and(|one| DB::is_identified(&one.session));
-            let only_one = !owners.any(|one| {
-                one.number != number
-                    && one.place != Place::Dropped
-                    && !DB::is_identified(&one.session)
-            });
-            let can_be_told = known || only_one && opening == 0 && owners.misnamed == 0;
-            let phase = user.and_then(|user| owners.phase(user));
-            let runs = matches!(phase, None | Some(Phase::Running));
-            let now = runs && can_be_told && !self.abandoned.load(Ordering::Acquire);
-            let keeps_its_place = now || !runs;
-            if let Some(owned) = owners.get_mut(number) {
-                owned.place = match (now, keeps_its_place) {
-                    (true, _) => Place::Cancelling,
-                    (false, true) => Place::Orphan,
-                    (false, false) => Place::Dropped,
-                };
-            }
-            (now, keeps_its_place)
-        };
-        self.returned.notify_waiters();
+        if let Some(user) = user {
+            self.owners().lose(user);
+        }
         let round_trip = self.address.round_trip();
         let until =
             Instant::now() + round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS);
-        if now {
-            tracing::debug!(
-                handler = self.acquire.handler(),
-                "a query was dropped by the handler: cancelling it on the server"
-            );
-            let acquire = self.acquire.restarted();
-            let (sessions, _by_name) = self.to_cancel(&[number]);
-            if self
-                .address
-                .cancel(&acquire, &sessions, None, until)
-                .await
-                .all
-            {
-                return Err(gone());
-            }
-        } else if keeps_its_place {
-            let cancelled = async {
-                loop {
-                    let mut returned = std::pin::pin!(self.returned.notified());
-                    returned.as_mut().enable();
-                    match self.owners().get(number).map(|one| one.place) {
-                        None => return true,
-                        Some(Place::Orphan) => {}
-                        Some(_) => return false,
+        loop {
+            let mut returned = std::pin::pin!(self.returned.notified());
+            returned.as_mut().enable();
+            match self.begin_to_cancel(number, user) {
+                None => return Err(gone()),
+                Some(Place::Cancelling) => {
+                    tracing::debug!(
+                        handler = self.acquire.handler(),
+                        "a query was dropped by the handler: cancelling it on the server"
+                    );
+                    let acquire = self.acquire.restarted();
+                    let (sessions, _by_name) = self.to_cancel(&[number]);
+                    let cancelling = self.address.cancel(&acquire, &sessions, None, until);
+                    if cancelling.await.all {
+                        return Err(gone());
                     }
-                    returned.await;
+                    break;
                 }
-            };
-            if matches!(timeout_at(until, cancelled).await, Ok(true)) {
-                return Err(gone());
+                Some(Place::Orphan) => {}
+                // The cleanup has tried in vain.
+                Some(_) => break,
             }
+            if Instant::now() >= until {
+                break;
+            }
+            let next_look = until.min(Instant::now() + super::LOOK_AGAIN);
+            // A failed opening notifies nobody.
+            let _ = timeout_at(next_look, returned).await;
         }
         if let Some(owned) = self.owners().get_mut(number) {
             owned.place = Place::Dropped;
         }
         Ok(Returned::StillRunning)
+    }
+
+    /// What to do with a connection whose statement outlives its client: cancel it, or wait until that can be told from
+    /// what else runs, or until the cleanup of its invocation does it. `None` when it is gone.
+    fn begin_to_cancel(&self, number: u64, user: Option<User>) -> Option<Place> {
+        let size = lock(&self.pool).as_ref().map_or(0, Pool::size);
+        let is_opening = self.opening(size) > 0;
+        let abandoned = self.abandoned.load(Ordering::Acquire);
+        let mut owners = self.owners();
+        let phase = user.and_then(|user| owners.phase(user));
+        let runs = matches!(phase, None | Some(Phase::Running));
+        let has_namesake = owners.any(|one| {
+            one.number != number
+                && one.place != Place::Dropped
+                && !DB::is_identified(&one.session)
+        });
+        let is_unique = !has_namesake && !is_opening && owners.misnamed == 0;
+        let owned = owners.get_mut(number)?;
+        if !matches!(owned.place, Place::Out | Place::Orphan) {
+            return Some(owned.place);
+        }
+        let can_be_told = DB::is_identified(&owned.session) || is_unique;
+        let place = if runs && can_be_told && !abandoned {
+            Place::Cancelling
+        } else {
+            Place::Orphan
+        };
+        let is_new = owned.place != place;
+        owned.place = place;
+        drop(owners);
+        if is_new {
+            self.returned.notify_waiters();
+        }
+        Some(place)
     }
 
     /// The sessions of the connections with these `numbers`, and no others.
