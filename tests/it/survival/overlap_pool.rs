@@ -26,21 +26,18 @@ enum Key {
 impl Gate {
     async fn shut(world: &World) -> Self {
         let url = world.server().url();
-        Self(match world.product {
-            Product::Postgres => {
-                let mut key = PgConnection::connect(url).await.expect("a connection");
-                key.execute("BEGIN; LOCK TABLE gate IN ACCESS EXCLUSIVE MODE")
-                    .await
-                    .expect("the lock");
-                Key::Postgres(key)
-            }
-            _ => {
-                let mut key = MySqlConnection::connect(url).await.expect("a connection");
-                key.execute("LOCK TABLES gate WRITE")
-                    .await
-                    .expect("the lock");
-                Key::MariaDb(key)
-            }
+        Self(if world.product == Product::Postgres {
+            let mut key = PgConnection::connect(url).await.expect("a connection");
+            key.execute("BEGIN; LOCK TABLE gate IN ACCESS EXCLUSIVE MODE")
+                .await
+                .expect("the lock");
+            Key::Postgres(key)
+        } else {
+            let mut key = MySqlConnection::connect(url).await.expect("a connection");
+            key.execute("LOCK TABLES gate WRITE")
+                .await
+                .expect("the lock");
+            Key::MariaDb(key)
         })
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn promptly<T, E>(
         polled
     })
     .await;
-    // An opening that failed says nothing: what is found then is somebody else's.
+    // An opening that failed says nothing: what is there then is somebody else's.
     if output.is_ok() {
         opening.succeeded(port);
     }
@@ -51,7 +51,7 @@ pub(super) async fn promptly<T, E>(
 /// The same where the socket is opened elsewhere: call it while it is. Whether one was found.
 #[cfg(unix)]
 pub(super) fn sweep(port: u16) -> bool {
-    !unix::is_mended() && unix::sweep(port) > 0
+    !unix::is_mended() && unix::sweep(port) == unix::Seen::Mended
 }
 
 #[cfg(not(unix))]
@@ -77,8 +77,8 @@ mod unix {
 
     /// A function has few descriptors open, and a new one gets the lowest number that is free.
     const LOOKED_AT: RawFd = 256;
-    /// A login is polled a thousand times while it computes its proof of the password, long after the socket has
-    /// been opened.
+    /// How often a socket is looked for while there are others to the same port, one of which it may be: a login is
+    /// polled a thousand times while it computes its proof of the password.
     const MOST_LOOKS: u32 = 32;
 
     /// This sqlx sets the option itself.
@@ -86,27 +86,39 @@ mod unix {
     /// Where a socket was found last: the next one is likely to get the same number.
     static LAST: AtomicI32 = AtomicI32::new(-1);
     static OPENING: AtomicUsize = AtomicUsize::new(0);
-    /// Sockets that were found by one opening and belong to another one.
-    static FOUND: AtomicUsize = AtomicUsize::new(0);
 
     pub(super) fn is_mended() -> bool {
         MENDED.load(Ordering::Relaxed)
     }
 
-    /// Sets the option on every socket to `port` that lacks it; how many there were.
-    pub(super) fn sweep(port: u16) -> usize {
+    /// The sockets to a port.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Seen {
+        None,
+        /// All of them had the option.
+        Others,
+        /// There was one without it.
+        Mended,
+    }
+
+    /// Sets the option on every socket to `port` that lacks it.
+    pub(super) fn sweep(port: u16) -> Seen {
         let last = LAST.load(Ordering::Relaxed);
         if last >= 0 && mend(last, port) == Some(true) {
-            return 1;
+            return Seen::Mended;
         }
-        let mut found = 0;
+        let mut seen = Seen::None;
         for number in 0..LOOKED_AT {
-            if mend(number, port) == Some(true) {
-                LAST.store(number, Ordering::Relaxed);
-                found += 1;
+            match mend(number, port) {
+                Some(true) => {
+                    LAST.store(number, Ordering::Relaxed);
+                    seen = Seen::Mended;
+                }
+                Some(false) if seen == Seen::None => seen = Seen::Others,
+                _ => {}
             }
         }
-        found
+        seen
     }
 
     /// Whether the option was missing; `None` if `number` is no socket to `port`.
@@ -149,12 +161,9 @@ mod unix {
             if self.found || self.looks == MOST_LOOKS {
                 return;
             }
-            self.looks += 1;
-            self.found = take_one() || {
-                let found = sweep(port);
-                FOUND.fetch_add(found.saturating_sub(1), Ordering::AcqRel);
-                found > 0
-            };
+            let seen = sweep(port);
+            self.found = seen == Seen::Mended;
+            self.looks += u32::from(seen != Seen::None);
         }
 
         /// If no socket lacked the option, and there is one that has it, sqlx has set it.
@@ -169,21 +178,9 @@ mod unix {
         }
     }
 
-    /// Whether another opening has found the socket of this one.
-    fn take_one() -> bool {
-        FOUND
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |found| {
-                found.checked_sub(1)
-            })
-            .is_ok()
-    }
-
     impl Drop for Opening {
         fn drop(&mut self) {
-            if OPENING.fetch_sub(1, Ordering::AcqRel) == 1 {
-                // Of openings that were dropped.
-                FOUND.store(0, Ordering::Release);
-            }
+            OPENING.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

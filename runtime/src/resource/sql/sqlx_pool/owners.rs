@@ -19,6 +19,8 @@ pub(super) struct Owners<DB: Driver> {
     users: Vec<Using>,
     all: Vec<Owned<DB>>,
     last_birth: Option<Instant>,
+    /// How many names the pool has had before this one.
+    pub(super) name: u32,
     /// How many connections may have been opened under another name than the pool has now.
     pub(super) misnamed: u32,
     /// Sessions are being cancelled by their names: one that goes by a name alone must not change hands.
@@ -59,6 +61,8 @@ pub(super) struct Owned<DB: Driver> {
     pub(super) place: Place,
     /// Its session holds nothing of an invocation's.
     pub(super) clean: bool,
+    /// Which of the pool's names it was opened with: see [`Owners::name`].
+    pub(super) name: u32,
     /// It must not be used again.
     pub(super) doomed: bool,
     /// Only looked at: its session is as it was.
@@ -112,6 +116,7 @@ impl<DB: Driver> Owners<DB> {
             users: Vec::new(),
             all: Vec::new(),
             last_birth: None,
+            name: 0,
             misnamed: 0,
             by_name: 0,
             leaving: Vec::new(),
@@ -247,6 +252,7 @@ impl<DB: Driver> Owners<DB> {
             user,
             place: Place::Out,
             clean: false,
+            name: self.name,
             doomed: false,
             untouched: false,
             tries: 0,

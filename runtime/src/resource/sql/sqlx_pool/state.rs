@@ -205,12 +205,18 @@ impl<DB: Driver> State<DB> {
         let user = owners.add_user();
         if is_named || owners.is_shared() && !was_shared {
             // What others have opened is told from what is opened now.
-            owners.misnamed += self.opening(size);
-            drop(owners);
-            *lock(&self.tag) = Tag::unique();
-            self.rename();
+            self.change_name(owners, size);
         }
         user
+    }
+
+    /// What is opened from now on has a name of its own.
+    fn change_name(&self, mut owners: MutexGuard<'_, Owners<DB>>, size: u32) {
+        owners.misnamed += self.opening(size);
+        owners.name += 1;
+        drop(owners);
+        *lock(&self.tag) = Tag::unique();
+        self.rename();
     }
 
     /// After the pool has opened a connection.
@@ -255,8 +261,8 @@ impl<DB: Driver> State<DB> {
         };
         if must_identify {
             let mut memory = DB::Memory::default();
-            let longest = self.reply_within(self.settings.ping);
-            if !identified::<DB>(connection, &mut memory, longest).await {
+            // As patient as the login that it ends: the pool drops both when its acquire is over.
+            if !identified::<DB>(connection, &mut memory, self.settings.acquire).await {
                 return Err(gone());
             }
             self.identify(number, &memory);
@@ -849,20 +855,27 @@ impl<DB: Driver> State<DB> {
                 && one.place != Place::Dropped
                 && !DB::is_identified(&one.session)
         });
-        let is_unique = !has_namesake && !is_opening && owners.misnamed == 0;
+        let (name, misnamed) = (owners.name, owners.misnamed);
         let owned = owners.get_mut(number)?;
         if !matches!(owned.place, Place::Out | Place::Orphan) {
             return Some(owned.place);
         }
-        let can_be_told = DB::is_identified(&owned.session) || is_unique;
-        let place = if runs && can_be_told && !abandoned {
+        let is_identified = DB::is_identified(&owned.session);
+        // What is opened meanwhile must not go by its name either.
+        let must_change_name = !is_identified && owned.name == name;
+        let is_unique = !must_change_name && !has_namesake && !is_opening && misnamed == 0;
+        let place = if runs && (is_identified || is_unique) && !abandoned {
             Place::Cancelling
         } else {
             Place::Orphan
         };
         let is_new = owned.place != place;
         owned.place = place;
-        drop(owners);
+        if must_change_name {
+            self.change_name(owners, size);
+        } else {
+            drop(owners);
+        }
         if is_new {
             self.returned.notify_waiters();
         }
