@@ -45,7 +45,8 @@ async fn what_the_server_refuses_to_set() {
     }
 }
 
-/// The same over TLS: with rustls, sqlx's pool waits until the server has ended such a connection, too.
+/// The same over TLS: with rustls, sqlx's pool waits until the server has ended such a connection, too, which took
+/// 1.5 s. With all features, where the system's library is used, this shows nothing; the test below does.
 #[tokio::test]
 async fn what_the_server_refuses_to_set_over_tls() {
     support::measures_time();
@@ -63,7 +64,7 @@ async fn what_the_server_refuses_to_set_over_tls() {
             .await;
         let took = begun.elapsed();
         assert!(text.contains("klingon_ci"), "{kind}: {error_type}: {text}");
-        assert!(took < Duration::from_secs(2), "{kind}: after {took:?}");
+        assert!(took < Duration::from_secs(1), "{kind}: after {took:?}");
         running.end().await;
     }
 }
