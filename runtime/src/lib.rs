@@ -88,6 +88,7 @@ mod local_host;
 mod lock;
 mod platform;
 mod registry;
+mod regular_file;
 pub mod resource;
 mod shutdown;
 mod site;

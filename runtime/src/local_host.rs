@@ -1,6 +1,6 @@
-//! Which hosts are this machine.
+//! Hosts, as names and as addresses: which of them are this machine, and how they are written.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Whether `host`, a name, an address or the path of a socket, is this machine itself: what is sent there
 /// crosses no network, and nobody else can be taken for it.
@@ -13,9 +13,54 @@ pub(crate) fn is_local_host(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
+/// `host` without the brackets that an IPv6 address has in a URL, and that no resolver takes.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn without_brackets(host: &str) -> &str {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match inner {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+        _ => host,
+    }
+}
+
+/// `host` and `port` as a URL has them: an IPv6 address in brackets.
+pub(crate) fn with_port(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(_) => format!("[{host}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ipv6_address_has_brackets_in_front_of_a_port_alone() {
+        for (bare, shown) in [
+            ("::1", "[::1]:5432"),
+            ("db.internal", "db.internal:5432"),
+            ("10.0.0.1", "10.0.0.1:5432"),
+        ] {
+            assert_eq!(with_port(bare, 5432), shown);
+        }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[test]
+    fn only_an_ipv6_address_loses_its_brackets() {
+        for (host, bare) in [
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            ("db.internal", "db.internal"),
+            ("[db", "[db"),
+            ("[db]", "[db]"),
+        ] {
+            assert_eq!(without_brackets(host), bare);
+        }
+    }
 
     #[test]
     fn this_machine_is_known_by_its_addresses() {

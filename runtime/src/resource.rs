@@ -172,6 +172,8 @@ pub enum Symptom {
     Closed,
     /// The network failed.
     Disconnected,
+    /// The server did not accept the user.
+    Denied,
     /// The connections are of no more use to anybody, although they are open: what they have prepared
     /// has changed on the server, or the server has become read-only. There is nothing to explain: the
     /// resource replaces them before the next invocation.

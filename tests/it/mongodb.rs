@@ -424,12 +424,88 @@ async fn each_bad_url_has_its_own_error() {
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?tls=true&tlsCAFile=/nowhere/ca.pem",
             "InvalidDatabaseUrl",
-            "`/nowhere/ca.pem` of the option `tlsCAFile` cannot be opened",
+            "`/nowhere/ca.pem` of the option `tlsCAFile` cannot be read",
         ),
     ];
     for (handler, url, kind, text) in cases {
         let called = call(function(handler, url), &[deed("nothing")]).await;
         refused_with(&called, kind, text);
+    }
+}
+
+#[tokio::test]
+async fn file_without_pem_is_named_with_its_option() {
+    let no_pem = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let tls = MongoDb::start(true);
+    let url = tls.fresh_url();
+    let (_, certificate) = url.split_once("tlsCAFile=").expect("its certificate");
+    for (query, words) in [
+        (
+            format!("tlsCAFile={no_pem}"),
+            [no_pem, "`tlsCAFile`", "no certificate"],
+        ),
+        (
+            format!("tlsCertificateKeyFile={no_pem}"),
+            [no_pem, "`tlsCertificateKeyFile`", "no private key"],
+        ),
+        (
+            format!("tlsCertificateKeyFile={certificate}"),
+            [certificate, "`tlsCertificateKeyFile`", "no private key"],
+        ),
+        (
+            "tlsCAFile=/dev/zero".to_owned(),
+            ["/dev/zero", "`tlsCAFile`", "not a regular file"],
+        ),
+    ] {
+        let url = format!("mongodb://app:hunter2@192.0.2.1/db?tls=true&{query}");
+        let called = call(function("kept", &url), &[deed("find")]).await;
+        for word in words {
+            refused_with(&called, "InvalidDatabaseUrl", word);
+        }
+    }
+}
+
+#[tokio::test]
+async fn password_where_the_port_should_be_is_not_shown() {
+    for url in [
+        "mongodb://app.invalid:12345/shop",
+        "mongodb://app.invalid:12345",
+    ] {
+        let handler = if url.ends_with("/shop") {
+            "kept"
+        } else {
+            "client"
+        };
+        let called = call(function(handler, url), &[deed("find")]).await;
+        let (error_type, message) = called.error();
+        assert!(
+            ["DatabaseUnreachable", "ConnectionRefused"].contains(&error_type),
+            "{error_type}: {message}"
+        );
+        assert!(message.contains("user:password@host"), "{message}");
+        assert!(!format!("{called:?}").contains("12345"), "{called:?}");
+    }
+}
+
+#[tokio::test]
+async fn refused_user_is_named_with_the_server_and_the_options() {
+    let server = mongodb();
+    let address = format!("127.0.0.1:{}", server.port());
+    let wrong_password = server.fresh_url().replace(MongoDb::PASSWORD, "hunter2");
+    let wrong_source = server
+        .fresh_url()
+        .replace("authSource=admin", "authSource=elsewhere");
+    let user = format!("the user `{}`", MongoDb::USER);
+    for (url, source) in [
+        (wrong_password, "`authSource` (now `admin`)"),
+        (wrong_source, "`authSource` (now `elsewhere`)"),
+    ] {
+        for handler in ["kept", "eager"] {
+            let called = call(function(handler, &url), &[deed("find")]).await;
+            for words in [&user, &address, source, "in MONGODB_URI", "mongodb::"] {
+                refused_with(&called, "AuthenticationFailed", words);
+            }
+        }
     }
 }
 

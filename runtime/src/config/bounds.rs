@@ -108,7 +108,7 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_mins(20);
 /// the transaction from being committed.
 #[cfg(feature = "_sql")]
 pub const DROPPED_STATEMENT: Duration = Duration::from_millis(250);
-/// How long a local process may take, after Ctrl-C or SIGTERM, to cancel what runs on its servers and to close.
+/// How long a local process may take, after Ctrl-C, SIGTERM or SIGHUP, to cancel what runs on its servers and to close.
 #[cfg(feature = "local")]
 pub const LOCAL_STOP: Duration = Duration::from_millis(2_000);
 /// How long a query that was given up behind a PgBouncer is left before it is stopped once more: its

@@ -1,11 +1,13 @@
 //! A secret in a file, as orchestrators mount them.
 
 use super::{Provider, Secret, Target, secret::not_in_a_password, unavailable};
-use crate::error::Error;
-use std::{fs, io};
+use crate::{error::Error, regular_file};
+use std::{io, path::Path};
 
 /// A file that holds a secret. It is read whenever a connection is opened, so that whoever rotates the
 /// secret only has to replace the file.
+///
+/// Links are followed. A FIFO, a device or a directory is an error.
 ///
 /// ```
 /// use db_handler::credentials::SecretFile;
@@ -50,10 +52,13 @@ impl Provider for SecretFile {
     async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
         let path = self.path;
         // A file may lie in a network's file system: nothing else has to wait for it.
-        let read = tokio::task::spawn_blocking(move || fs::read_to_string(path))
+        let read = tokio::task::spawn_blocking(move || regular_file::read(Path::new(path)))
             .await
             .map_err(|_| io::Error::other("reading it was given up"))
-            .flatten();
+            .flatten()
+            .and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+            });
         let text =
             read.map_err(|error| unavailable(format_args!("cannot read {path}: {error}")))?;
         match self.format {

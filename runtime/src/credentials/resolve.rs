@@ -145,6 +145,13 @@ fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
     if let Some(what) = not_in_a_password(secret.password()) {
         return Err(unavailable(format_args!("the password contains {what}")));
     }
+    for (name, value) in secret.names() {
+        if let Some(what) = not_in_a_password(value) {
+            return Err(unavailable(format_args!(
+                "the {name} in the secret contains {what}"
+            )));
+        }
+    }
     if let Some(end) = secret.expires_at
         && let Ok(ago) = SystemTime::now().duration_since(end)
     {

@@ -106,6 +106,17 @@ impl Secret {
         self
     }
 
+    /// The texts beside the password that the server is told, or found by, each with its name.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("user", &self.user),
+            ("host", &self.host),
+            ("database", &self.database),
+        ];
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
     pub(crate) fn password(&self) -> &str {
         &self.password
     }
@@ -120,9 +131,9 @@ impl Secret {
     }
 }
 
-/// What is in `password` that a server cannot be told, or that nobody has meant.
-pub(crate) fn not_in_a_password(password: &str) -> Option<&'static str> {
-    let control = password.chars().find(|character| character.is_control())?;
+/// What is in `text`, a password or the name of something, that a server cannot be told, or that nobody has meant.
+pub(crate) fn not_in_a_password(text: &str) -> Option<&'static str> {
+    let control = text.chars().find(|character| character.is_control())?;
     Some(match control {
         '\n' | '\r' => "a line break",
         '\0' => "a NUL character",

@@ -137,7 +137,7 @@ impl<T: Lent> Resource for Connected<T> {
         let mut options = options::read(&acquire).await?;
         let state = State::attach(&mut options);
         let client = Client::with_options(options.clone())
-            .map_err(|error| options::not_taken(&acquire, &options, &error))?;
+            .map_err(|error| options::not_taken(&acquire, &error))?;
         Ok(Self {
             lent: T::of(&client, &acquire)?,
             client,
@@ -178,8 +178,13 @@ impl<T: Lent> Resource for Connected<T> {
     }
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
-        if symptom != Symptom::TimedOut {
-            return None;
+        match symptom {
+            Symptom::TimedOut => {}
+            // The connection of one that is let in is not lost.
+            Symptom::Denied if self.state.is_spoilt() => {
+                return Some(fault::denied(&self.acquire, &self.options));
+            }
+            _ => return None,
         }
         if let Some((address, failure)) = self.state.failure() {
             let options = &self.options;

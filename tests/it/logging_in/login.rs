@@ -75,9 +75,13 @@ pub(crate) async fn assert_refused(
 /// An address of this machine at which a server of its loopback interface can be reached, as if it were on
 /// another machine. It ends with the test.
 pub(crate) async fn from_elsewhere(port: u16) -> SocketAddr {
-    let listener = TcpListener::bind((own_address(), 0))
-        .await
-        .expect("a free port");
+    relayed(own_address(), port).await
+}
+
+/// A port of `address`, of this machine, at which a server of its loopback interface can be reached. It ends with
+/// the test.
+pub(crate) async fn relayed(address: IpAddr, port: u16) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("its port");
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {

@@ -74,6 +74,117 @@ async fn a_secret_with_two_lines_is_named_as_such() {
 }
 
 #[tokio::test]
+async fn nul_in_a_field_of_a_secret_is_named_without_the_value() {
+    async fn user() -> Result<Secret, Error> {
+        Ok(secret("hunter2").user("hunter\0x"))
+    }
+    async fn database() -> Result<Secret, Error> {
+        Ok(secret("hunter2").database("hunter\0x"))
+    }
+    async fn host() -> Result<Secret, Error> {
+        Ok(secret("hunter2").host("hunter\0x"))
+    }
+    is_ready(postgres());
+    {
+        handlers!(single, pool, user);
+        assert_both!(
+            [single, pool],
+            "CredentialsUnavailable",
+            ["the user in the secret contains a NUL character"],
+            not["hunter"]
+        );
+    }
+    {
+        handlers!(single, pool, database);
+        assert_both!(
+            [single, pool],
+            "CredentialsUnavailable",
+            ["the database in the secret contains a NUL character"],
+            not["hunter"]
+        );
+    }
+    handlers!(single, pool, host);
+    assert_both!(
+        [single, pool],
+        "CredentialsUnavailable",
+        ["the host in the secret contains a NUL character"],
+        not["hunter"]
+    );
+}
+
+/// A file that would be waited for, or never end.
+#[tokio::test]
+async fn secret_file_that_is_no_regular_file_is_refused() {
+    static FOLDER: LazyLock<tempfile::TempDir> =
+        LazyLock::new(|| tempfile::tempdir().expect("room for a folder"));
+    static FIFO: LazyLock<SecretFile> = LazyLock::new(|| {
+        let path = FOLDER.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.is_ok_and(|made| made.success()), "mkfifo");
+        // Kubernetes mounts its secrets as links, too.
+        let link = FOLDER.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("room for a link");
+        SecretFile::password(Box::leak(link.display().to_string().into()))
+    });
+    static DEVICE: SecretFile = SecretFile::password("/dev/zero");
+    static DIRECTORY: SecretFile = SecretFile::json("/");
+    is_ready(postgres());
+    {
+        handlers!(single, pool, FIFO);
+        assert_both!(
+            [single, pool],
+            "CredentialsUnavailable",
+            ["/link: it is a FIFO, and not a regular file"],
+            not["took longer"]
+        );
+    }
+    {
+        handlers!(single, pool, DEVICE);
+        assert_both!(
+            [single, pool],
+            "CredentialsUnavailable",
+            ["/dev/zero: it is a device, and not a regular file"],
+            not["took longer"]
+        );
+    }
+    handlers!(single, pool, DIRECTORY);
+    assert_both!(
+        [single, pool],
+        "CredentialsUnavailable",
+        ["cannot read /: it is a directory, and not a regular file"],
+        not["took longer"]
+    );
+}
+
+/// Kubernetes mounts a secret as a link to a link.
+#[tokio::test]
+async fn secret_file_behind_links_is_read() {
+    static FOLDER: LazyLock<tempfile::TempDir> =
+        LazyLock::new(|| tempfile::tempdir().expect("room for a folder"));
+    static FILE: LazyLock<SecretFile> = LazyLock::new(|| {
+        let folder = FOLDER.path();
+        let json = json!({
+            "host": "127.0.0.1",
+            "port": postgres().port(),
+            "username": Postgres::USER,
+            "password": Postgres::PASSWORD,
+            "dbname": "app",
+        });
+        fs::create_dir(folder.join("..2026")).expect("room for a folder");
+        fs::write(folder.join("..2026/db.json"), json.to_string()).expect("room for a file");
+        std::os::unix::fs::symlink("..2026", folder.join("..data")).expect("room for a link");
+        std::os::unix::fs::symlink("..data/db.json", folder.join("db.json")).expect("room for one");
+        SecretFile::json(Box::leak(
+            folder.join("db.json").display().to_string().into(),
+        ))
+    });
+    is_ready(postgres());
+    handlers!(single, pool, FILE);
+    single(event()).await.expect("let in");
+    pool(event()).await.expect("let in");
+}
+
+#[tokio::test]
 async fn a_provider_that_panics_is_named() {
     #[allow(clippy::unused_async, reason = "it panics before it is one")]
     async fn panics() -> Result<Secret, Error> {

@@ -381,7 +381,7 @@ async fn signals_cancel_what_runs_locally() {
     let url = unmonitored(&database);
     let steps = json!([{ "ask": Product::Postgres.endless() }]);
     for kind in KINDS {
-        for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        for (signal, code) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
             let handler = format!("postgres/{kind}/patient_never");
             let mut function = locally(&handler, &url, &steps).start();
             database.wait_until_running(1).await;
@@ -390,6 +390,27 @@ async fn signals_cancel_what_runs_locally() {
             is_cancelled(&database, kind).await;
         }
     }
+}
+
+/// Who starts it with `nohup` wants it to go on when the terminal is closed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ignored_hangup_ends_nothing() {
+    let database = postgres().fresh_database().await;
+    let mut function = local(Path::new("/bin/sh"))
+        .env("FUNCTION", SURVIVAL)
+        .env("HANDLER", "postgres/db/patient_never")
+        .env("DATABASE_URL", unmonitored(&database))
+        .arg("-c")
+        .arg(r#"trap '' HUP; exec "$0" "$@""#)
+        .arg(FUNCTION)
+        .arg(json!([{ "ask": Product::Postgres.endless() }]).to_string())
+        .start();
+    database.wait_until_running(1).await;
+    function.signal("HUP").await;
+    function.signal("TERM").await;
+    assert_eq!(function.ended().await.code(), Some(143));
+    is_cancelled(&database, "TERM").await;
 }
 
 struct Transactions {

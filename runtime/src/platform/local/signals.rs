@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: what still runs on a server would outlive this process.
+//! Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed): what still runs on a server would outlive this process.
 
 use crate::config::LOCAL_STOP;
 use std::{io, process, thread};
@@ -49,17 +49,33 @@ impl Signals {
 /// The exit code by which a shell tells that a signal has ended a process: 128 and its number.
 #[cfg(unix)]
 async fn received() -> io::Result<i32> {
-    use futures_util::future::{Either, select};
-    use std::pin::pin;
+    use futures_util::future::select_all;
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let kind = match select(pin!(interrupt.recv()), pin!(terminate.recv())).await {
-        Either::Left(_) => SignalKind::interrupt(),
-        Either::Right(_) => SignalKind::terminate(),
-    };
-    Ok(128 + kind.as_raw_value())
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    // `nohup` ignores it, and listening would undo that.
+    if !is_ignored(SignalKind::hangup()) {
+        kinds.push(SignalKind::hangup());
+    }
+    let mut received = Vec::with_capacity(kinds.len());
+    for kind in kinds {
+        let mut signals = signal(kind)?;
+        received.push(Box::pin(async move {
+            signals.recv().await;
+            128 + kind.as_raw_value()
+        }));
+    }
+    let (code, ..) = select_all(received).await;
+    Ok(code)
+}
+
+/// Whether this process ignores a signal, as far as the system tells: Linux does, in hexadecimal.
+#[cfg(unix)]
+fn is_ignored(kind: tokio::signal::unix::SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0) >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 #[cfg(not(unix))]

@@ -1,7 +1,8 @@
 //! Which part of a URL the driver rejects. Its own words are left out: they may quote the URL, and with it a secret.
 
+use crate::regular_file;
 use ::mongodb::options::{ClientOptions, ConnectionString, Tls};
-use std::{fs::File, path::Path};
+use std::path::PathBuf;
 
 /// A URL in its parts, as far as they matter here.
 struct Parts<'a> {
@@ -112,23 +113,69 @@ fn has_wrong_port(host: &str) -> bool {
     port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0))
 }
 
-/// The option that names a file which cannot be used, with the file and the reason.
-pub(super) fn wrong_file(options: &ClientOptions) -> Option<String> {
+/// A file with certificates, or with a private key and its certificate, and the option that names it.
+struct TlsFile {
+    option: &'static str,
+    path: PathBuf,
+    has_key: bool,
+}
+
+/// The option that names a file which cannot be used, with the file and the reason. The driver would take a file
+/// without certificates for one with no authority that it trusts, and waits where reading waits.
+pub(super) async fn wrong_file(options: &ClientOptions) -> Option<String> {
     let Some(Tls::Enabled(tls)) = &options.tls else {
         return None;
     };
     let files = [
-        ("tlsCAFile", &tls.ca_file_path),
-        ("tlsCertificateKeyFile", &tls.cert_key_file_path),
+        ("tlsCAFile", &tls.ca_file_path, false),
+        ("tlsCertificateKeyFile", &tls.cert_key_file_path, true),
     ];
-    files.into_iter().find_map(|(option, path)| {
-        let path: &Path = path.as_deref()?;
-        let error = File::open(path).err()?;
+    let files: Vec<TlsFile> = files
+        .into_iter()
+        .filter_map(|(option, path, has_key)| {
+            Some(TlsFile {
+                option,
+                path: path.clone()?,
+                has_key,
+            })
+        })
+        .collect();
+    if files.is_empty() {
+        return None;
+    }
+    // A file may lie in a network's file system: nothing else has to wait for it.
+    let looking = move || files.iter().find_map(TlsFile::wrong);
+    tokio::task::spawn_blocking(looking).await.ok().flatten()
+}
+
+impl TlsFile {
+    fn wrong(&self) -> Option<String> {
+        let Self { option, path, .. } = self;
+        let reason = match regular_file::read(path) {
+            Ok(content) => format!("has {}", self.missing(&content)?),
+            Err(error) => format!("cannot be read: {error}"),
+        };
         Some(format!(
-            "the file `{}` of the option `{option}` cannot be opened: {error}",
+            "the file `{}` of the option `{option}` {reason}",
             path.display()
         ))
-    })
+    }
+
+    fn missing(&self, content: &[u8]) -> Option<&'static str> {
+        let content = String::from_utf8_lossy(content);
+        let has = |end: &str| {
+            let begin =
+                |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(end);
+            content.lines().any(begin)
+        };
+        if self.has_key && !has("PRIVATE KEY-----") {
+            Some("no private key in PEM format (`-----BEGIN PRIVATE KEY-----`)")
+        } else if !has("BEGIN CERTIFICATE-----") {
+            Some("no certificate in PEM format (`-----BEGIN CERTIFICATE-----`)")
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +205,26 @@ mod tests {
             assert!(said.contains(named), "{options}: {said:?}");
             assert!(!said.contains("XY") && !said.contains("abc"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_a_file_lacks_is_named() {
+        let missing = |has_key, content: &str| {
+            let file = TlsFile {
+                option: "",
+                path: PathBuf::new(),
+                has_key,
+            };
+            file.missing(content.as_bytes()).unwrap_or_default()
+        };
+        let certificate = "-----BEGIN CERTIFICATE-----\r\nAA==\r\n-----END CERTIFICATE-----\r\n";
+        let key = "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n";
+        assert!(missing(false, "").contains("no certificate"));
+        assert!(missing(false, key).contains("no certificate"));
+        assert!(missing(true, certificate).contains("no private key"));
+        assert!(missing(true, key).contains("no certificate"));
+        assert_eq!(missing(false, certificate), "");
+        assert_eq!(missing(true, &format!("{key}{certificate}")), "");
     }
 
     #[test]

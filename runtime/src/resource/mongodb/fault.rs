@@ -12,11 +12,24 @@ use ::mongodb::{
 };
 use std::io;
 
-/// The symptom in `error`, if it is one whose cause the driver hides in a long text.
+/// The symptom in `error`, if it is one whose cause the driver hides in a long text, or one of which it does not say
+/// where it came up.
 pub(crate) fn symptom(error: &DriverError) -> Option<Symptom> {
     match &*error.kind {
         Cause::ServerSelection { .. } => Some(Symptom::TimedOut),
+        Cause::Authentication { .. } if says_nothing_more(error) => Some(Symptom::Denied),
         _ => None,
+    }
+}
+
+/// Whether all that `error` says is that somebody was not let in.
+fn says_nothing_more(error: &DriverError) -> bool {
+    match &*error.kind {
+        Cause::Authentication { message, .. } => {
+            let message = message.trim_end_matches('.').to_ascii_lowercase();
+            message.ends_with("failure: authentication failed")
+        }
+        _ => false,
     }
 }
 
@@ -27,10 +40,21 @@ impl From<DriverError> for Error {
             return cause.caused_by(error);
         }
         let kind = kind(&error);
+        if let Cause::Authentication { .. } = &*error.kind
+            && let Some(denied) = lifecycle::explain(Symptom::Denied)
+        {
+            return denied.adding(&reason(&error)).caused_by(error);
+        }
+        if is_forbidden(&error) {
+            // The server's words repeat the command, with all that is in it.
+            return Self::new(kind, FORBIDDEN)
+                .at(Stage::Handler)
+                .caused_by(error);
+        }
         let (stage, advice) = match kind {
             ErrorKind::Authentication => (
                 Stage::Acquire,
-                "; check user, password and `authSource` in the URL, and what the user may do",
+                "; check user, password and `authSource` in the URL",
             ),
             ErrorKind::Tls => (
                 Stage::Acquire,
@@ -47,6 +71,18 @@ impl From<DriverError> for Error {
             .caused_by(error)
     }
 }
+
+/// What is said of [`is_forbidden`].
+const FORBIDDEN: &str = "MongoDB does not allow the user of the URL to do this (code 13, Unauthorized): grant the user a role that may on this \
+     database, or check user and `authSource` in the URL: without a user nobody is logged in";
+
+/// Whether somebody who is logged in, or has not tried to, may not do what was asked for.
+fn is_forbidden(error: &DriverError) -> bool {
+    matches!(&*error.kind, Cause::Command(command) if command.code == UNAUTHORIZED)
+}
+
+/// The code of what a user may not do.
+const UNAUTHORIZED: i32 = 13;
 
 /// What kind of failure `error` is, when it comes up in a handler.
 pub(crate) fn kind(error: &DriverError) -> ErrorKind {
@@ -65,8 +101,8 @@ pub(crate) fn kind(error: &DriverError) -> ErrorKind {
 /// The codes are those of `src/mongo/base/error_codes.yml` in MongoDB's repository.
 fn code_kind(code: i32) -> ErrorKind {
     match code {
-        // Unauthorized, AuthenticationFailed
-        13 | 18 => ErrorKind::Authentication,
+        // AuthenticationFailed
+        UNAUTHORIZED | 18 => ErrorKind::Authentication,
         // ShutdownInProgress, PrimarySteppedDown, NotWritablePrimary, InterruptedAtShutdown,
         // InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary
         91 | 189 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => ErrorKind::Unavailable,
@@ -100,7 +136,55 @@ pub(super) fn unreachable(
     address: &ServerAddress,
     error: DriverError,
 ) -> Error {
-    connection(acquire, options, &address.to_string(), error)
+    connection(acquire, options, &options::shown(options, address), error)
+}
+
+/// The error of hosts of which none can be looked up, and each may be a user.
+pub(super) fn no_such_host(acquire: &Acquire, options: &ClientOptions) -> Error {
+    let target = options::target(options);
+    let variable = options::variable(acquire);
+    let advice = unknown_host(options, variable);
+    acquire.failed(
+        ErrorKind::Unreachable,
+        format!("MongoDB at {target} cannot be reached: its name cannot be looked up; {advice}"),
+    )
+}
+
+fn unknown_host(options: &ClientOptions, variable: &str) -> String {
+    let mut advice = format!("is the host in {variable} right, and reachable from here?");
+    if options::hides_a_port(options) {
+        advice.push_str(
+            " What follows its colon is not shown: without an `@` it may be a password (`mongodb://user:password@host`).",
+        );
+    }
+    advice
+}
+
+/// The error of a server that let nobody in.
+pub(super) fn denied(acquire: &Acquire, options: &ClientOptions) -> Error {
+    acquire.failed(ErrorKind::Authentication, denial(acquire, options))
+}
+
+/// What the driver says beyond that somebody was not let in.
+fn reason(error: &DriverError) -> String {
+    if says_nothing_more(error) {
+        String::new()
+    } else {
+        format!(" ({})", error.kind)
+    }
+}
+
+fn denial(acquire: &Acquire, options: &ClientOptions) -> String {
+    let target = options::target(options);
+    let variable = options::variable(acquire);
+    let credential = options.credential.as_ref();
+    let user = credential.and_then(|credential| credential.username.as_deref());
+    let who = user.map_or_else(|| "us".to_owned(), |user| format!("the user `{user}`"));
+    let source = credential.and_then(|credential| credential.source.as_deref());
+    let source = source.map_or_else(String::new, |source| format!(" (now `{source}`)"));
+    format!(
+        "MongoDB at {target} did not let {who} in; check user, password and `authSource`{source}, the database that the user is defined in, in {variable}"
+    )
 }
 
 fn connection(
@@ -117,20 +201,18 @@ fn connection(
     if kind == ErrorKind::ConnectTimeout {
         return silent(acquire, options, target).caused_by(error);
     }
+    if kind == ErrorKind::Authentication {
+        return denied(acquire, options)
+            .adding(&reason(&error))
+            .caused_by(error);
+    }
     let variable = options::variable(acquire);
     let (what, advice) = match kind {
         ErrorKind::Refused => (
             "refused the connection",
             "is the server running and listening there?".to_owned(),
         ),
-        ErrorKind::Unreachable => (
-            "cannot be reached",
-            format!("is the host in {variable} right, and reachable from here?"),
-        ),
-        ErrorKind::Authentication => (
-            "did not let us in",
-            format!("check user, password and `authSource` in {variable}"),
-        ),
+        ErrorKind::Unreachable => ("cannot be reached", unknown_host(options, variable)),
         ErrorKind::Tls => (
             "offered no encrypted session that holds",
             format!(
@@ -199,4 +281,49 @@ pub(super) fn all_in_use(acquire: &Acquire) -> Error {
             "no free connection to MongoDB: {max} of {max} in use; raise `max`, or shorten what holds them"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Defaults, Settings};
+    use ::mongodb::error::CommandError;
+    use serde_json::json;
+
+    fn command_error(code: i32, name: &str) -> DriverError {
+        let told =
+            json!({ "code": code, "codeName": name, "errmsg": "command { filter: 'hunter2' }" });
+        let command: CommandError = serde_json::from_value(told).expect("an error of a command");
+        DriverError::from(Cause::Command(command))
+    }
+
+    #[test]
+    fn what_a_user_may_not_do_is_said_without_the_command() {
+        let error = Error::from(command_error(13, "Unauthorized"));
+        assert_eq!(error.kind(), ErrorKind::Authentication);
+        let text = error.to_string();
+        assert!(
+            text.contains("role") && text.contains("`authSource`"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn refused_user_is_named_and_never_the_password() {
+        let settings = Settings::new(&Config::new(), &Defaults::KEPT);
+        let acquire = Acquire::new("tests::fault", settings, None);
+        let options = ClientOptions::parse("mongodb://app:hunter2@host/shop");
+        let options = options.await.expect("a URL");
+        let error = connecting(
+            &acquire,
+            &options,
+            command_error(18, "AuthenticationFailed"),
+        );
+        assert_eq!(error.kind(), ErrorKind::Authentication);
+        let text = error.to_string();
+        for word in ["MongoDB at host:27017 ", "the user `app`", "(now `shop`)"] {
+            assert!(text.contains(word), "no {word:?} in {text}");
+        }
+    }
 }

@@ -1,16 +1,22 @@
 //! From an environment variable to the driver's options, with a clear word on what is wrong with it.
 
-use super::blame;
+use super::{blame, fault};
 use crate::{
     error::{Error, ErrorKind, Stage},
-    local_host::is_local_host,
+    local_host::{is_local_host, with_port},
     resource::Acquire,
 };
 use ::mongodb::{
     bson::oid::ObjectId,
-    options::{ClientOptions, DriverInfo, ServerAddress, ServerMonitoringMode, Tls, TlsOptions},
+    options::{
+        ClientOptions, Credential, DriverInfo, ServerAddress, ServerMonitoringMode, Tls, TlsOptions,
+    },
 };
-use std::{env, time::Duration};
+use std::{
+    env,
+    net::{IpAddr, ToSocketAddrs},
+    time::Duration,
+};
 
 const EXAMPLE: &str = "mongodb+srv://user:password@host/database";
 
@@ -23,6 +29,9 @@ const NAMES: [(&str, &str); 2] = [
     ("SCF_FUNCTIONNAME", "SCF_FUNCTIONVERSION"),
 ];
 
+/// The default port.
+const PORT: u16 = 27_017;
+
 /// The longest application name that a server accepts: `appName` in MongoDB's connection string options.
 const LONGEST_NAME: usize = 128;
 
@@ -34,8 +43,40 @@ pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
         .await
         .map_err(|error| not_resolved(acquire, &url, &error))?;
     encrypt(&mut options);
+    if let Some(reason) = blame::wrong_file(&options).await {
+        return Err(wrong(acquire, &reason));
+    }
+    if nobody_has_these_names(&options).await {
+        return Err(fault::no_such_host(acquire, &options));
+    }
     bound(&mut options, acquire);
     Ok(options)
+}
+
+/// Whether what follows the colon of this host is certain to be a port. Without a user it may be the password of
+/// somebody who forgot the host, as in `mongodb://user:password/database`.
+fn has_certain_port(options: &ClientOptions, host: &str) -> bool {
+    let has_user = |credential: &Credential| credential.username.is_some();
+    options.credential.as_ref().is_some_and(has_user)
+        || is_local_host(host)
+        || host.parse::<IpAddr>().is_ok()
+}
+
+/// Whether the URL names nothing but hosts that there are not, each of which may be a user. The driver would say so
+/// with all that it knows of them.
+async fn nobody_has_these_names(options: &ClientOptions) -> bool {
+    let mut names = Vec::with_capacity(options.hosts.len());
+    for address in &options.hosts {
+        match address {
+            ServerAddress::Tcp { host, port } if !has_certain_port(options, host) => {
+                names.push((host.clone(), port.unwrap_or_default()));
+            }
+            _ => return false,
+        }
+    }
+    let is_known = |name: &(String, u16)| (name.0.as_str(), name.1).to_socket_addrs().is_ok();
+    let looking = tokio::task::spawn_blocking(move || !names.iter().any(is_known));
+    looking.await.unwrap_or(false)
 }
 
 /// To another machine a password does not go in plain text because nobody has written anything: `tls=false`
@@ -108,8 +149,25 @@ fn app_name(handler: &str) -> String {
 
 /// The hosts: what an error may show of a URL.
 pub(super) fn target(options: &ClientOptions) -> String {
-    let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
-    hosts.join(", ")
+    let hosts = options.hosts.iter().map(|address| shown(options, address));
+    hosts.collect::<Vec<String>>().join(", ")
+}
+
+/// One host, as an error may show it.
+pub(super) fn shown(options: &ClientOptions, address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Tcp { host, .. } if !has_certain_port(options, host) => host.clone(),
+        ServerAddress::Tcp { host, port } => with_port(host, port.unwrap_or(PORT)),
+        other => other.to_string(),
+    }
+}
+
+/// Whether [`target`] leaves something out.
+pub(super) fn hides_a_port(options: &ClientOptions) -> bool {
+    options.hosts.iter().any(|address| match address {
+        ServerAddress::Tcp { host, port } => port.is_some() && !has_certain_port(options, host),
+        _ => false,
+    })
 }
 
 fn check_scheme(acquire: &Acquire, url: &str) -> Result<(), Error> {
@@ -184,14 +242,14 @@ fn wrong(acquire: &Acquire, reason: &str) -> Error {
 }
 
 /// The error of options that the driver does not take.
-pub(super) fn not_taken(
-    acquire: &Acquire,
-    options: &ClientOptions,
-    error: &::mongodb::error::Error,
-) -> Error {
-    match blame::wrong_file(options) {
-        Some(reason) => wrong(acquire, &reason),
-        None => unreadable(acquire, error),
+pub(super) fn not_taken(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+    match &*error.kind {
+        // Its words are about files, and name them.
+        ::mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => wrong(
+            acquire,
+            &format!("`tlsCAFile` or `tlsCertificateKeyFile` cannot be used: {message}"),
+        ),
+        _ => unreadable(acquire, error),
     }
 }
 
@@ -258,6 +316,27 @@ pub(super) fn variable(acquire: &Acquire) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn port_is_shown_where_it_cannot_be_a_password() {
+        for (url, expected) in [
+            ("mongodb://app:12345/shop", "app"),
+            ("mongodb://app:12345", "app"),
+            (
+                "mongodb://a.internal:1,b.internal:2/",
+                "a.internal, b.internal",
+            ),
+            ("mongodb://app:x@host:12345/shop", "host:12345"),
+            ("mongodb://app@host/shop", "host:27017"),
+            ("mongodb://localhost:12345/shop", "localhost:12345"),
+            ("mongodb://10.0.0.1:12345/shop", "10.0.0.1:12345"),
+            ("mongodb://[fd00::1]:12345/shop", "[fd00::1]:12345"),
+            ("mongodb://[::1]/shop", "[::1]:27017"),
+        ] {
+            let options = ClientOptions::parse(url).await.expect(url);
+            assert_eq!(target(&options), expected, "{url}");
+        }
+    }
 
     async fn tls(url: &str) -> Option<bool> {
         let mut options = ClientOptions::parse(url).await.expect("a URL");

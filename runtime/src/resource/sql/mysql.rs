@@ -23,7 +23,7 @@ use crate::{
     config::{Proxy, WAIT_TIMEOUT},
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
-    local_host::is_local_host,
+    local_host::{is_local_host, with_port, without_brackets},
     resource::Fitness,
 };
 use futures_util::future::BoxFuture;
@@ -106,7 +106,11 @@ impl Driver for MySql {
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         // What sqlx would say first on a new connection is said in `introduce` instead, where a question
         // behind it costs no round trip of its own.
-        Ok(MySqlConnectOptions::from_str(url)?
+        let options = MySqlConnectOptions::from_str(url)?;
+        // sqlx keeps a URL's brackets, and looks them up with the rest.
+        let host = without_brackets(options.get_host()).to_owned();
+        Ok(options
+            .host(&host)
             .pipes_as_concat(false)
             .no_engine_substitution(false)
             .timezone(None)
@@ -154,10 +158,11 @@ impl Driver for MySql {
 
     fn target(options: &Self::Options) -> String {
         let database = options.get_database().unwrap_or("");
-        match options.get_socket() {
-            Some(socket) => format!("{}/{database}", socket.display()),
-            None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
-        }
+        let server = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => with_port(options.get_host(), options.get_port()),
+        };
+        format!("{server}/{database}")
     }
 
     fn introduce<'c>(
@@ -352,7 +357,7 @@ impl Identify for MySqlConnectOptions {
             options = options.username(user);
         }
         if let Some(host) = &secret.host {
-            options = options.host(host);
+            options = options.host(without_brackets(host));
         }
         if let Some(port) = secret.port {
             options = options.port(port);

@@ -20,7 +20,7 @@ use crate::{
     config::STOP_AGAIN,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
-    local_host::is_local_host,
+    local_host::{is_local_host, with_port, without_brackets},
     resource::Fitness,
 };
 use futures_util::future::{BoxFuture, ready};
@@ -84,7 +84,10 @@ impl Driver for Postgres {
     }
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
-        PgConnectOptions::from_str(url)
+        let options = PgConnectOptions::from_str(url)?;
+        // sqlx keeps a URL's brackets, and looks them up with the rest.
+        let host = without_brackets(options.get_host()).to_owned();
+        Ok(options.host(&host))
     }
 
     fn tagged(options: &Self::Options, tag: &Tag) -> Self::Options {
@@ -122,10 +125,11 @@ impl Driver for Postgres {
 
     fn target(options: &Self::Options) -> String {
         let database = options.get_database().unwrap_or(options.get_username());
-        match options.get_socket() {
-            Some(socket) => format!("{}/{database}", socket.display()),
-            None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
-        }
+        let server = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => with_port(options.get_host(), options.get_port()),
+        };
+        format!("{server}/{database}")
     }
 
     fn monitored(options: &Self::Options, silence: Duration) -> Option<Self::Options> {
@@ -356,7 +360,7 @@ impl Identify for PgConnectOptions {
             options = options.username(user);
         }
         if let Some(host) = &secret.host {
-            options = options.host(host);
+            options = options.host(without_brackets(host));
         }
         if let Some(port) = secret.port {
             options = options.port(port);

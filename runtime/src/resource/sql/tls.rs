@@ -1,9 +1,9 @@
 //! How strictly a connection is encrypted: what the URL says, and what holds where it says nothing.
 
 use super::login::Identify;
-use crate::{credentials::Secret, lock::lock};
+use crate::{credentials::Secret, lock::lock, regular_file};
 use sqlx_core::net::tls;
-use std::{fs, path::Path, sync::Mutex};
+use std::{path::Path, sync::Mutex};
 
 /// How strictly, from the weakest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -259,7 +259,7 @@ pub(super) async fn look_at_files(written: &WrittenTls, mode: TlsMode) -> Result
 
 fn look_at(file: CertificateFile) -> Result<(), String> {
     let CertificateFile { parameter, path } = &file;
-    let content = fs::read(Path::new(path)).map_err(|error| {
+    let content = regular_file::read(Path::new(path)).map_err(|error| {
         format!("the file {path}, which `{parameter}` names, cannot be read: {error}")
     })?;
     let mut parts = content.windows(BEGIN.len());
