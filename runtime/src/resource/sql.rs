@@ -2,6 +2,7 @@
 
 mod address;
 mod advice;
+mod commit;
 mod db;
 mod driver;
 mod fault;

@@ -212,6 +212,32 @@ pub trait Driver:
         memory: &'c mut Self::Memory,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
 
+    /// What begins a transaction that [`commit_on`](Self::commit_on) commits, where that is not what sqlx sends.
+    const BEGIN: Option<&'static str> = None;
+
+    /// Resolves in an open transaction when everything that was sent has been answered, and it is known that sqlx
+    /// takes the next reply for what it is.
+    ///
+    /// # Errors
+    /// That of a statement which the handler dropped; or the reply is not recognized, or the transaction is
+    /// [aborted](Self::is_aborted).
+    fn before_commit(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Self::drain(connection)
+    }
+
+    /// Whether `error` says that a statement had failed before, after which the database commits nothing.
+    fn is_aborted(error: &sqlx::Error) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Whether `error` of [`commit_on`](Self::commit_on) says that the transaction had ended before, without the
+    /// handler's being told so.
+    fn had_ended(error: &sqlx::Error) -> bool {
+        let _ = error;
+        false
+    }
+
     /// Commits the transaction that sqlx has begun on `connection`, however many savepoints were leaked in
     /// it, and recognizes the reply. sqlx may still count it as open afterwards: its rollback does nothing.
     ///

@@ -40,6 +40,13 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 /// `COM_RESET_CONNECTION`.
 const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(), LAST_INSERT_ID(0)";
 
+/// A savepoint that is there for as long as the transaction is. After a deadlock the server rolls the whole
+/// transaction back, and whoever passes over that error goes on outside of any.
+const BEGIN: &str = "BEGIN; SAVEPOINT db_handler";
+
+/// Commits only what [`BEGIN`] has begun: the first statement that fails keeps those behind it from being run.
+const COMMIT: &str = "RELEASE SAVEPOINT db_handler; COMMIT";
+
 /// The server counts, for each session, the statements that leave something behind which cannot be ended: settings,
 /// another database, temporary tables and sequences, prepared statements, handlers, roles.
 const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
@@ -246,10 +253,20 @@ impl Driver for MySql {
         }))
     }
 
+    const BEGIN: Option<&'static str> = Some(BEGIN);
+
+    fn had_ended(error: &sqlx::Error) -> bool {
+        // There is no savepoint of this name.
+        let error = error.as_database_error();
+        error
+            .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+            .is_some_and(|error| error.number() == 1305)
+    }
+
     fn commit_on(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             let nonce = Nonce::fresh();
-            let message = format!("COMMIT; SELECT {}", nonce.literal());
+            let message = format!("{COMMIT}; SELECT {}", nonce.literal());
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
                 .await?;

@@ -254,6 +254,18 @@ impl Driver for Postgres {
         }))
     }
 
+    fn before_commit(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        // sqlx does not count the replies to a `COPY`: only a question shows that one was dropped half-way.
+        Box::pin(silently(async move {
+            connection.flush().await?;
+            recognized(connection, "", &[], "").await.map(drop)
+        }))
+    }
+
+    fn is_aborted(error: &sqlx::Error) -> bool {
+        is_aborted(error)
+    }
+
     fn commit_on(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             // An aborted transaction refuses the nonce. What sqlx still counts as open is to be there when it

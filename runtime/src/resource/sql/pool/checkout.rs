@@ -9,6 +9,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -68,6 +69,11 @@ enum Given {
 impl<DB: Driver> Checkout<DB> {
     pub(super) fn user(&self) -> User {
         self.user
+    }
+
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    pub(in crate::resource::sql) fn reply_within(&self, bound: Duration) -> Duration {
+        self.pool.reply_within(bound)
     }
 
     /// Back for the next invocation: its session has been reset.
