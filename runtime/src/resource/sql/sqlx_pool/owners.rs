@@ -63,6 +63,8 @@ pub(super) struct Owned<DB: Driver> {
     pub(super) doomed: bool,
     /// Only looked at: its session is as it was.
     pub(super) untouched: bool,
+    /// What ran on it when it was not back in time has been cancelled.
+    pub(super) cancelled: bool,
     /// How often cancelling it has failed.
     pub(super) tries: u32,
 }
@@ -249,6 +251,7 @@ impl<DB: Driver> Owners<DB> {
             clean: false,
             doomed: false,
             untouched: false,
+            cancelled: false,
             tries: 0,
         });
         number
@@ -334,13 +337,15 @@ impl<DB: Driver> Owners<DB> {
         }
     }
 
-    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup.
+    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup. One that is still on
+    /// its way back need not wait for that any more.
     pub(super) fn cancelled(&mut self, numbers: &[u64], all: bool) {
         for number in numbers {
             let Some(owned) = self.get_mut(*number) else {
                 continue;
             };
             if !matches!(owned.place, Place::Orphan | Place::Dropped) {
+                owned.cancelled |= all;
                 continue;
             }
             owned.tries += 1;

@@ -3,7 +3,8 @@
 use super::owners::{Found, Owners, Phase, Place, User};
 use crate::{
     config::{
-        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings,
+        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_QUIET, QUIET, REPLY_ROUND_TRIPS,
+        Settings,
     },
     error::Error,
     lifecycle,
@@ -733,16 +734,11 @@ impl<DB: Driver> State<DB> {
         if !quiet {
             return self.orphaned(number, user).await;
         }
-        if is_stopped() {
-            return Err(gone());
-        }
         let closing = || {
             let closing = user.is_some_and(|user| self.owners().is_closing(user));
             closing && !self.is_wanted(user)
         };
-        if closing() {
-            return Ok(Returned::Unwanted);
-        }
+        let owns_sessions = self.owns_sessions();
         // Nothing of it may be seen by another one, which may come at any time.
         let (shared, known) = {
             let owners = self.owners();
@@ -750,7 +746,13 @@ impl<DB: Driver> State<DB> {
             (owners.is_shared(), known)
         };
         let longest = self.reply_within(self.settings.ping);
-        let usable = if shared && self.owns_sessions() {
+        let is_last = is_stopped() || closing();
+        let usable = if is_last && !owns_sessions {
+            true
+        } else if is_last {
+            // Nothing is on its way, and a `COPY` may run nevertheless: closing would leave it to the server.
+            recognized::<DB>(connection, self.reply_within(POOL_QUIET)).await
+        } else if shared && owns_sessions {
             match self.reset(connection, number).await {
                 Reset::Clean => true,
                 Reset::Unfit => return Ok(Returned::Unwanted),
@@ -758,7 +760,7 @@ impl<DB: Driver> State<DB> {
             }
         } else if shared {
             return Ok(Returned::Unwanted);
-        } else if self.owns_sessions() && known.is_some_and(|known| !DB::is_identified(&known)) {
+        } else if owns_sessions && known.is_some_and(|known| !DB::is_identified(&known)) {
             let mut memory = DB::Memory::default();
             let recognized = identified::<DB>(connection, &mut memory, longest).await;
             self.identify(number, &memory);
@@ -772,7 +774,7 @@ impl<DB: Driver> State<DB> {
         if doomed || is_stopped() {
             return Err(gone());
         }
-        Ok(if closing() {
+        Ok(if is_last || closing() {
             Returned::Unwanted
         } else {
             Returned::Idle
@@ -797,6 +799,9 @@ impl<DB: Driver> State<DB> {
             let mut owners = self.owners();
             if let Some(user) = user {
                 owners.lose(user);
+            }
+            if owners.get(number).is_some_and(|one| one.cancelled) {
+                return Err(gone());
             }
             let known = owners
                 .get(number)
