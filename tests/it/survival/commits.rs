@@ -70,11 +70,18 @@ async fn commit_tells_the_truth_after_anything_that_was_dropped() {
             .await;
         let running = world.start(kind, "never").await;
         let mut committed = 0;
-        for deed in COPIES.iter().chain(&others).chain(&["cursor", "statements"]) {
+        for deed in COPIES
+            .iter()
+            .chain(&others)
+            .chain(&["cursor", "statements"])
+        {
             let place = format!("{kind}: {deed}");
             let invocation = running.invoke(committed_after(kind, deed)).await;
             match invocation.outcome {
-                sandbox::Outcome::Failed { error_type, message } => {
+                sandbox::Outcome::Failed {
+                    error_type,
+                    message,
+                } => {
                     assert_eq!(error_type, "CommitFailed", "{place}: {message}");
                 }
                 _ => committed += 1,
@@ -111,7 +118,9 @@ async fn commit_fails_after_a_deadlock_that_was_passed_over() {
         .await;
         let steps = match kind {
             "transaction" => json!([{ "hand": "deadlock" }]),
-            _ => json!([{ "transaction": { "sql": "SELECT 1", "hand": "deadlock", "end": "commit" } }]),
+            _ => {
+                json!([{ "transaction": { "sql": "SELECT 1", "hand": "deadlock", "end": "commit" } }])
+            }
         };
         let failing = running.fail(steps);
         let closing_the_circle = async {

@@ -184,6 +184,25 @@ pub trait Driver:
         Box::pin(ready(Ok(())))
     }
 
+    /// Makes sqlx forget what it has prepared in a session that was just reset, if the server accepts some of it no
+    /// longer: whoever had the connection itself may have passed over an error that would come again.
+    ///
+    /// # Errors
+    /// When the reply does not come, or is not recognized.
+    fn revalidate<'c>(
+        connection: &'c mut Self::Connection,
+        memory: &'c mut Self::Memory,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let _ = (connection, memory);
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Whether the server took writes at the last [`reset`](Self::reset), where that has asked.
+    fn takes_writes(memory: &Self::Memory) -> Option<bool> {
+        let _ = memory;
+        None
+    }
+
     /// Ends a transaction that a user of the connection may have left open, and tells whether the reply
     /// to that was recognized: sqlx may have lost its place in the protocol, and then takes the reply to
     /// an earlier statement for the one to the next.

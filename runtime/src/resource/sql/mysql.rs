@@ -66,9 +66,21 @@ fn variables() -> String {
     )
 }
 
+/// `innodb_read_only` is on for Aurora's readers. A server that does not know one of them lists the other.
+const READ_ONLY: &str =
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')";
+
+/// What is known about the session of a connection.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    counters: Counters,
+    /// Whether its server took writes when it was last reset.
+    takes_writes: Option<bool>,
+}
+
 /// How often a session has done what cannot be undone, by the name of the counter.
 #[derive(Debug)]
-pub struct Counters(BTreeMap<String, String>);
+struct Counters(BTreeMap<String, String>);
 
 /// A new session has done its greeting.
 impl Default for Counters {
@@ -94,7 +106,7 @@ impl Sealed for MySql {}
 impl Driver for MySql {
     type Options = MySqlConnectOptions;
     type Session = MySqlSession;
-    type Memory = Counters;
+    type Memory = Knowledge;
 
     const POOL: &'static str = "MySQL pool";
     const CONNECTION: &'static str = "MySQL connection";
@@ -205,12 +217,13 @@ impl Driver for MySql {
 
     fn reset<'c>(
         connection: &'c mut MySqlConnection,
-        memory: &'c mut Counters,
+        memory: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         Box::pin(silently(async move {
             let nonce = Nonce::fresh();
             let (nonce_literal, variables) = (nonce.literal(), variables());
-            let message = format!("{RESET}; {COUNTERS}; SELECT {nonce_literal}, {variables}");
+            let message =
+                format!("{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {variables}");
             // Texts of ours, and a label without a quote.
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
@@ -219,20 +232,33 @@ impl Driver for MySql {
             else {
                 return Err(Nonce::missing::<MySql>());
             };
-            let mut counters = BTreeMap::new();
+            let (mut counters, mut takes_writes) = (BTreeMap::new(), None);
             for row in counted {
-                counters.insert(row.try_get(0)?, row.try_get(1)?);
+                let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                if name.ends_with("read_only") {
+                    takes_writes = Some(takes_writes.unwrap_or(true) && value == "OFF");
+                } else {
+                    counters.insert(name, value);
+                }
             }
             let now = Counters(counters);
             let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
-            let is_clean = !now.0.is_empty() && now.is_as_in(memory) && all == "1" && ours == "1";
-            *memory = now;
+            let is_clean =
+                !now.0.is_empty() && now.is_as_in(&memory.counters) && all == "1" && ours == "1";
+            *memory = Knowledge {
+                counters: now,
+                takes_writes,
+            };
             Ok(if is_clean {
                 Fitness::Fit
             } else {
                 Fitness::Unfit
             })
         }))
+    }
+
+    fn takes_writes(memory: &Knowledge) -> Option<bool> {
+        memory.takes_writes
     }
 
     fn recognize(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {

@@ -111,7 +111,10 @@ impl<DB: Driver> Checkout<DB> {
         let unsettled = match given {
             Given::Reset | Given::Read => false,
             Given::Unsettled => true,
-            Given::InHand => !link.is_quiet(),
+            Given::InHand => {
+                link.was_in_hand();
+                !link.is_quiet()
+            }
         };
         let mut state = self.pool.lock();
         state.out.retain(|out| out.number != self.number);

@@ -53,6 +53,7 @@ pub(super) enum Phase {
 pub(super) struct Owned<DB: Driver> {
     pub(super) number: u64,
     pub(super) session: DB::Session,
+    pub(super) memory: DB::Memory,
     birth: Birth,
     /// Who used it last; `None` if that is not known, or nobody did.
     pub(super) user: Option<User>,
@@ -242,6 +243,7 @@ impl<DB: Driver> Owners<DB> {
         self.all.push(Owned {
             number,
             session,
+            memory: DB::Memory::default(),
             birth: Birth {
                 not_before: Instant::now(),
                 not_after: None,

@@ -26,6 +26,7 @@ use crate::{
 use sqlx::pool::{Pool, PoolConnectionMetadata};
 use std::{
     io,
+    mem::take,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -604,6 +605,7 @@ impl<DB: Driver> State<DB> {
             Thawed::Fresh(link) => {
                 if let Some(owned) = self.owners().get_mut(number) {
                     owned.session = link.session().clone();
+                    owned.memory = DB::Memory::default();
                 }
                 // In the place of the dead one, of which the pool need not know.
                 match link.into_raw() {
@@ -639,7 +641,11 @@ impl<DB: Driver> State<DB> {
     /// Undoes what a session was used for. That takes a round trip, which is measured.
     pub(super) async fn reset(&self, connection: &mut DB::Connection, number: u64) -> Reset {
         let longest = self.reply_within(self.settings.ping);
-        let mut memory = DB::Memory::default();
+        let known = self
+            .owners()
+            .get_mut(number)
+            .map(|one| take(&mut one.memory));
+        let mut memory = known.unwrap_or_default();
         let mut reset = Reset::Lost;
         let resetting = async {
             reset = link::reset::<DB>(connection, &mut memory, longest).await;
@@ -647,13 +653,22 @@ impl<DB: Driver> State<DB> {
         };
         self.address.round_trip().of(resetting).await;
         self.identify(number, &memory);
+        if reset == Reset::Clean && self.address.is_demoted(&memory) {
+            self.outdated();
+            return Reset::Unfit;
+        }
         if reset == Reset::Clean {
             let again = self.monitor_again(connection);
             if timeout(longest, again).await.is_err() {
                 return Reset::Lost;
             }
+            // Up to two round trips.
+            if !link::revalidate::<DB>(connection, &mut memory, longest * 2).await {
+                return Reset::Lost;
+            }
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.clean = true;
+                owned.memory = memory;
             }
         }
         reset
