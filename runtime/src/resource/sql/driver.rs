@@ -245,6 +245,7 @@ pub trait Driver:
     }
 
     /// Whether `error` says that a statement had failed before, after which the database commits nothing.
+    #[must_use]
     fn is_aborted(error: &sqlx::Error) -> bool {
         let _ = error;
         false
@@ -252,6 +253,7 @@ pub trait Driver:
 
     /// Whether `error` of [`commit_on`](Self::commit_on) says that the transaction had ended before, without the
     /// handler's being told so.
+    #[must_use]
     fn had_ended(error: &sqlx::Error) -> bool {
         let _ = error;
         false

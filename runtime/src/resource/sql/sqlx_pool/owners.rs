@@ -4,7 +4,10 @@
 //! age: each has a birth of its own, by which it is found here without a round trip.
 
 use crate::{config::BIRTHS_APART, resource::sql::Driver};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// How many cleanups try to cancel a query.
 const CANCEL_TRIES: u32 = 2;
@@ -23,6 +26,8 @@ pub(super) struct Owners<DB: Driver> {
     pub(super) misnamed: u32,
     /// Sessions are being cancelled by their names: one that goes by a name alone must not change hands.
     pub(super) by_name: u32,
+    /// Those that were not back in time, and on which what ran has been cancelled.
+    cancelled: BTreeSet<u64>,
     /// Of connections that are on their way to their end: see [`Driver::IN_PROCESS`].
     leaving: Vec<DB::Session>,
 }
@@ -64,8 +69,6 @@ pub(super) struct Owned<DB: Driver> {
     pub(super) doomed: bool,
     /// Only looked at: its session is as it was.
     pub(super) untouched: bool,
-    /// What ran on it when it was not back in time has been cancelled.
-    pub(super) cancelled: bool,
     /// How often cancelling it has failed.
     pub(super) tries: u32,
 }
@@ -117,6 +120,7 @@ impl<DB: Driver> Owners<DB> {
             last_birth: None,
             misnamed: 0,
             by_name: 0,
+            cancelled: BTreeSet::new(),
             leaving: Vec::new(),
         }
     }
@@ -253,7 +257,6 @@ impl<DB: Driver> Owners<DB> {
             clean: false,
             doomed: false,
             untouched: false,
-            cancelled: false,
             tries: 0,
         });
         number
@@ -322,6 +325,7 @@ impl<DB: Driver> Owners<DB> {
 
     /// The connection with this number is gone.
     pub(super) fn remove(&mut self, number: u64) {
+        self.cancelled.remove(&number);
         let gone = self.all.extract_if(.., |one| one.number == number);
         if DB::IN_PROCESS {
             self.leaving.extend(gone.map(|one| one.session));
@@ -347,7 +351,9 @@ impl<DB: Driver> Owners<DB> {
                 continue;
             };
             if !matches!(owned.place, Place::Orphan | Place::Dropped) {
-                owned.cancelled |= all;
+                if all {
+                    self.cancelled.insert(*number);
+                }
                 continue;
             }
             owned.tries += 1;
@@ -357,6 +363,11 @@ impl<DB: Driver> Owners<DB> {
                 owned.place = Place::Dropped;
             }
         }
+    }
+
+    /// Whether what ran on connection `number` was cancelled before that was back.
+    pub(super) fn was_cancelled(&self, number: u64) -> bool {
+        self.cancelled.contains(&number)
     }
 
     pub(super) fn numbers(&self, which: impl Fn(&Owned<DB>) -> bool) -> Vec<u64> {

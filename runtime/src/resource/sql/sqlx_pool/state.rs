@@ -815,7 +815,7 @@ impl<DB: Driver> State<DB> {
             if let Some(user) = user {
                 owners.lose(user);
             }
-            if owners.get(number).is_some_and(|one| one.cancelled) {
+            if owners.was_cancelled(number) {
                 return Err(gone());
             }
             let known = owners
