@@ -29,6 +29,10 @@ enum Step {
     Ask(String),
     /// The same, whose failure the handler gets over.
     Caught(String),
+    /// The same on a connection of one's own.
+    GuardCaught(String),
+    /// The same in a transaction inside of another one, which is rolled back.
+    InnerCaught(String),
     /// Several of them at once, each through the parameter itself.
     Together(Vec<String>),
     /// The same query on so many connections of one's own at the same moment.
@@ -47,8 +51,12 @@ enum Step {
     FirstOf(String),
     /// A connection of one's own, with which the deed of this name is done, and which is given back.
     Hand(String),
-    /// A transaction around `sql`, which ends as it is told.
-    Transaction { sql: String, end: End },
+    /// A transaction around `sql` and the deed `hand`, which ends as it is told.
+    Transaction {
+        sql: String,
+        hand: Option<String>,
+        end: End,
+    },
     /// A clone goes on in a task of its own, `ms` later.
     Escape { sql: String, ms: u64 },
     /// Nothing.
@@ -133,6 +141,11 @@ macro_rules! shared {
                     }
                     Step::Ask(sql) => json!(ask(sql).await?),
                     Step::Caught(sql) => json!(ask(sql).await.is_ok()),
+                    Step::GuardCaught(sql) => {
+                        let mut guard = db.acquire().await?;
+                        let answer = sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql));
+                        json!(answer.fetch_one(&mut *guard).await.is_ok())
+                    }
                     Step::Together(queries) => {
                         json!(try_join_all(queries.into_iter().map(ask)).await?)
                     }
@@ -182,11 +195,14 @@ macro_rules! shared {
                         (*guard).leave(&deed).await;
                         Value::Null
                     }
-                    Step::Transaction { sql, end } => {
+                    Step::Transaction { sql, hand, end } => {
                         let mut transaction = db.begin().await?;
                         sqlx::raw_sql(AssertSqlSafe(sql.clone()))
                             .execute(&mut *transaction)
                             .await?;
+                        if let Some(deed) = hand {
+                            (*transaction).leave(&deed).await;
+                        }
                         match end {
                             End::Commit => transaction.commit().await?,
                             End::Rollback => transaction.rollback().await?,
@@ -275,11 +291,27 @@ macro_rules! database {
                             db.leave(&deed).await;
                             Value::Null
                         }
-                        Step::Transaction { sql, end } => {
+                        Step::Caught(sql) => {
+                            let answer =
+                                sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql));
+                            json!(answer.fetch_one(&mut *db).await.is_ok())
+                        }
+                        Step::InnerCaught(sql) => {
+                            let mut inner = db.begin().await?;
+                            let answer =
+                                sqlx::query_scalar::<_, Option<String>>(AssertSqlSafe(sql));
+                            let answered = answer.fetch_one(&mut *inner).await.is_ok();
+                            inner.rollback().await?;
+                            json!(answered)
+                        }
+                        Step::Transaction { sql, hand, end } => {
                             let mut transaction = db.begin().await?;
                             sqlx::raw_sql(AssertSqlSafe(sql))
                                 .execute(&mut *transaction)
                                 .await?;
+                            if let Some(deed) = hand {
+                                (*transaction).leave(&deed).await;
+                            }
                             match end {
                                 End::Commit => transaction.commit().await?,
                                 End::Rollback => transaction.rollback().await?,

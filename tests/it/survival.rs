@@ -3,6 +3,7 @@
 
 mod burst;
 mod cancelled;
+mod commits;
 mod handle;
 mod lost_writes;
 mod nodelay;

@@ -108,6 +108,10 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_mins(20);
 /// the transaction from being committed.
 #[cfg(feature = "_sql")]
 pub const DROPPED_STATEMENT: Duration = Duration::from_millis(250);
+/// How long, after an invocation, PostgreSQL is asked for plans of prepared statements. What is not done by then is
+/// prepared again instead.
+#[cfg(feature = "postgres")]
+pub const PLANNING: Duration = Duration::from_millis(50);
 /// How long a local process may take, after Ctrl-C, SIGTERM or SIGHUP, to cancel what runs on its servers and to close.
 #[cfg(feature = "local")]
 pub const LOCAL_STOP: Duration = Duration::from_millis(2_000);

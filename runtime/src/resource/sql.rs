@@ -2,6 +2,7 @@
 
 mod address;
 mod advice;
+mod commit;
 mod db;
 mod driver;
 mod fault;
@@ -27,6 +28,7 @@ mod thaw;
 mod tls;
 mod transaction;
 mod url;
+mod writers;
 
 #[cfg(feature = "mysql")]
 mod mysql;

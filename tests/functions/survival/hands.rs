@@ -113,6 +113,14 @@ impl Hand for MySqlConnection {
             "begin" => {
                 run!(self, "START TRANSACTION; INSERT INTO orders VALUES (1)");
             }
+            "deadlock" => {
+                run!(self, "UPDATE orders SET n = 1 WHERE id = 1");
+                run!(self, "UPDATE orders SET n = 1 WHERE id = 2");
+                run!(self, "INSERT INTO orders VALUES (3, 0)");
+            }
+            "create" => {
+                run!(self, "CREATE TABLE others (id INT)");
+            }
             "autocommit" => {
                 run!(self, "SET autocommit = 0; INSERT INTO orders VALUES (1)");
             }

@@ -1,4 +1,4 @@
-//! A connection that the server takes for outdated fails one invocation at most.
+//! A connection that the server takes for outdated fails one invocation at most, whatever the handler makes of the error.
 
 use crate::world::{Product, Running, SERVERS, World, answers};
 use db_handler::{
@@ -72,6 +72,69 @@ async fn after_an_alter_table() {
             }
             running.end().await;
         }
+    }
+}
+
+/// The step with which a handler asks on a connection that it has itself, and gets over a failure.
+fn caught(product: Product, kind: &str, sql: &str) -> Value {
+    match kind {
+        "db" => json!({ "guard_caught": sql }),
+        // Otherwise it cannot commit.
+        "transaction" if product == Product::Postgres => json!({ "inner_caught": sql }),
+        _ => json!({ "caught": sql }),
+    }
+}
+
+/// Invokes four times, and says how often the query failed: never, where a busy machine has cost the connection
+/// before.
+async fn failures(running: &Running, step: &Value) -> usize {
+    let mut failures = 0;
+    for _ in 0..4 {
+        let answers = running.succeed(json!([step])).await;
+        failures += usize::from(answers[0] == json!(false));
+    }
+    failures
+}
+
+#[tokio::test]
+async fn failure_that_the_handler_got_over_costs_one_invocation() {
+    support::measures_time();
+    let world = World::new(Product::Postgres).await;
+    world
+        .prepare("CREATE TABLE orders (item TEXT); INSERT INTO orders VALUES ('tea')")
+        .await;
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let running = world.start(kind, "never").await;
+        let step = caught(Product::Postgres, kind, "SELECT * FROM orders");
+        assert_eq!(failures(&running, &step).await, 0, "{kind}");
+        let alter = format!("ALTER TABLE orders ADD COLUMN more{number} INT");
+        world.prepare(&alter).await;
+        assert!(failures(&running, &step).await <= 1, "{kind}");
+        let forget = json!({ "run": "DEALLOCATE ALL" });
+        running.succeed(json!([forget])).await;
+        assert!(failures(&running, &step).await <= 1, "{kind}");
+        running.end().await;
+    }
+}
+
+/// A statement that an invocation did not use stays prepared for the next one that does.
+#[tokio::test]
+async fn statements_stay_prepared_that_the_server_accepts() {
+    support::measures_time();
+    let world = World::new(Product::Postgres).await;
+    for kind in KINDS {
+        let running = world.start(kind, "never").await;
+        for number in 0..30 {
+            let step = caught(world.product, kind, &format!("SELECT 'number {number}'"));
+            running.succeed(json!([step])).await;
+        }
+        let prepared = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE 'SELECT ''number%'";
+        let answer = running.ask(prepared).await;
+        // On a busy machine a reset may take too long: then the connection is another one.
+        if running.opened() == 1 {
+            assert_eq!(answer, "30", "{kind}");
+        }
+        running.end().await;
     }
 }
 
@@ -168,6 +231,25 @@ async fn passed_over(event: LambdaEvent<()>, db: &mut PgTransaction<'_>) -> Resu
     Ok(mood.unwrap_or(Mood("sad".to_owned())))
 }
 
+/// What the handler says when it cannot feel.
+const NUMB: &str = "numb";
+
+macro_rules! gets_over_it {
+    ($name:ident, $db:ident: $resource:ty, $executor:expr) => {
+        #[db_handler(credentials = moods, close = "never", pool(acquire_ms = 5_000))]
+        async fn $name(event: LambdaEvent<()>, $db: $resource) -> Result<Mood, Error> {
+            let _ = event;
+            let mood = sqlx::query_scalar(FEEL).bind(Mood("happy".to_owned()));
+            let mood = mood.fetch_one($executor).await;
+            Ok(mood.unwrap_or(Mood(NUMB.to_owned())))
+        }
+    };
+}
+
+gets_over_it!(numb_pool, db: &PgPool, db);
+gets_over_it!(numb_single, db: &mut PgConnection, db);
+gets_over_it!(numb_guard, db: &PgDb, &mut *db.acquire().await?);
+
 #[tokio::test]
 async fn after_an_enum_was_created_anew() {
     support::measures_time();
@@ -198,6 +280,26 @@ async fn after_an_enum_was_created_anew() {
     fails_once!(opaque_transaction);
     fails_once!(told_as_text);
     fails_once!(passed_over);
+    macro_rules! is_numb_once {
+        ($handler:ident) => {{
+            let feel = || $handler(LambdaEvent::new((), Context::default()));
+            let numb = Mood(NUMB.to_owned());
+            assert_ne!(feel().await.expect("before"), numb);
+            assert_ne!(feel().await.expect("before"), numb);
+            run(&mut admin, "DROP TABLE moods; DROP TYPE mood").await;
+            run(&mut admin, create).await;
+            let results = [feel().await, feel().await, feel().await];
+            let failures = results
+                .iter()
+                .flatten()
+                .filter(|mood| **mood == numb)
+                .count();
+            assert!(failures <= 1, "{}: {results:?}", stringify!($handler));
+        }};
+    }
+    is_numb_once!(numb_pool);
+    is_numb_once!(numb_single);
+    is_numb_once!(numb_guard);
     db_handler::shutdown().await;
 }
 
@@ -310,15 +412,18 @@ async fn failed_over(
         let place = format!("{product:?}/{kind}");
         let endpoint = Endpoint::leading_to(writer).await;
         let handler = format!("{}/{kind}/never", product.name());
-        let function = Function::new(crate::FUNCTION)
-            .env("FUNCTION", "survival")
-            .env("HANDLER", &handler);
-        let sandbox = Sandbox::new(function)
-            .name(handler.as_str())
-            .timeout(Duration::from_secs(10))
-            .database("DATABASE_URL", &endpoint.url(database, writer))
-            .expect("a URL with a host");
-        let running = Running::of(sandbox).await;
+        let start = async || {
+            let function = Function::new(crate::FUNCTION)
+                .env("FUNCTION", "survival")
+                .env("HANDLER", &handler);
+            let sandbox = Sandbox::new(function)
+                .name(handler.as_str())
+                .timeout(Duration::from_secs(10))
+                .database("DATABASE_URL", &endpoint.url(database, writer))
+                .expect("a URL with a host");
+            Running::of(sandbox).await
+        };
+        let running = start().await;
         let insert = json!([{ "run": "INSERT INTO orders VALUES (1)" }]);
         running.succeed(insert.clone()).await;
         running.succeed(insert.clone()).await;
@@ -328,6 +433,24 @@ async fn failed_over(
         let (error_type, text) = failure.unwrap_or_else(|| panic!("{place}: no failure"));
         assert_eq!(error_type, "ReadOnly", "{place}: {text}");
         assert!(text.contains("failover"), "{place}: {text}");
+        demote(false).await;
+        endpoint.leads_to(writer);
+        running.end().await;
+
+        let running = start().await;
+        let insert = caught(
+            product,
+            kind,
+            match product {
+                Product::Postgres => "INSERT INTO orders VALUES (1) RETURNING id::text",
+                _ => "INSERT INTO orders VALUES (1) RETURNING CAST(id AS CHAR)",
+            },
+        );
+        assert_eq!(failures(&running, &insert).await, 0, "{place}");
+        demote(true).await;
+        endpoint.leads_to(next_writer);
+        let failures = failures(&running, &insert).await;
+        assert!(failures <= 1, "{place}: {failures} failures");
         demote(false).await;
         running.end().await;
     }

@@ -166,6 +166,41 @@ async fn copy_on_a_kept_connection_is_stopped_in_time() {
     running.end().await;
 }
 
+/// Nothing on the client's side tells that a `COPY` still runs. A connection that is not used again is asked as well.
+#[tokio::test]
+async fn copy_is_cancelled_where_the_connection_is_closed() {
+    support::measures_time();
+    let world = World::new(Product::Postgres).await;
+    world.prepare("CREATE TABLE orders (id INT)").await;
+    for kind in ["pool", "db", "single"] {
+        let running = world.start(kind, "patient_always").await;
+        for deed in [
+            "copy_out_silent",
+            "copy_out_endless",
+            "copy_out_large",
+            "copy_in",
+        ] {
+            for (ending, steps) in [
+                ("success", json!([{ "hand": deed }])),
+                ("failure", json!([{ "hand": deed }, "fail"])),
+                ("panic", json!([{ "hand": deed }, "panic"])),
+            ] {
+                let place = format!("{kind}: {deed}, {ending}");
+                // Whether the connection comes back before the pool is closing is a matter of luck.
+                let tries = if ending == "failure" { 6 } else { 1 };
+                for _ in 0..tries {
+                    running.invoke(steps.clone()).await;
+                    world.nothing_runs(&place).await;
+                }
+                let log = world.log();
+                assert!(!log.contains("could not be stopped"), "{place}: {log}");
+                world.server().wait_until_connections(0).await;
+            }
+        }
+        running.end().await;
+    }
+}
+
 /// A guard that did nothing unusual costs no connection.
 #[tokio::test]
 async fn guard_is_reused_after_completed_statements() {

@@ -8,6 +8,7 @@ use super::{
     nodelay::promptly,
     round_trip::{RoundTrip, longest_wait},
     tag::Tag,
+    writers::Writer,
 };
 use crate::{
     config::{CANCEL_CONNECTIONS, Close, Proxy},
@@ -31,6 +32,7 @@ pub(super) struct Address<DB: Driver> {
     target: String,
     /// The same with what the credentials say over the URL, as soon as that is known.
     dialled: OnceLock<String>,
+    writer: Writer,
     /// How many connections that were opened here exist.
     open: Arc<AtomicU32>,
     round_trip: RoundTrip,
@@ -40,8 +42,10 @@ impl<DB: Driver> Address<DB> {
     /// The address in the URL of this parameter.
     pub(super) fn read(acquire: &Acquire) -> Result<Self, Error> {
         let login = Login::read(acquire)?;
+        let target = login.place();
         Ok(Self {
-            target: login.place(),
+            writer: Writer::at(acquire, &target),
+            target,
             login,
             proxy: acquire.settings().proxy,
             silence: match acquire.settings().close {
@@ -82,6 +86,11 @@ impl<DB: Driver> Address<DB> {
 
     pub(super) fn round_trip(&self) -> &RoundTrip {
         &self.round_trip
+    }
+
+    /// Whether the server is a writer that was demoted, by what the reset of one of its sessions has learned.
+    pub(super) fn is_demoted(&self, memory: &DB::Memory) -> bool {
+        self.writer.is_demoted(DB::takes_writes(memory))
     }
 
     /// How many connections that were opened here exist.

@@ -184,6 +184,25 @@ pub trait Driver:
         Box::pin(ready(Ok(())))
     }
 
+    /// Makes sqlx forget what it has prepared in a session that was just reset, if the server accepts some of it no
+    /// longer: whoever had the connection itself may have passed over an error that would come again.
+    ///
+    /// # Errors
+    /// When the reply does not come, or is not recognized.
+    fn revalidate<'c>(
+        connection: &'c mut Self::Connection,
+        memory: &'c mut Self::Memory,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        let _ = (connection, memory);
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Whether the server took writes at the last [`reset`](Self::reset), where that has asked.
+    fn takes_writes(memory: &Self::Memory) -> Option<bool> {
+        let _ = memory;
+        None
+    }
+
     /// Ends a transaction that a user of the connection may have left open, and tells whether the reply
     /// to that was recognized: sqlx may have lost its place in the protocol, and then takes the reply to
     /// an earlier statement for the one to the next.
@@ -211,6 +230,34 @@ pub trait Driver:
         connection: &'c mut Self::Connection,
         memory: &'c mut Self::Memory,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>>;
+
+    /// What begins a transaction that [`commit_on`](Self::commit_on) commits, where that is not what sqlx sends.
+    const BEGIN: Option<&'static str> = None;
+
+    /// Resolves in an open transaction when everything that was sent has been answered, and it is known that sqlx
+    /// takes the next reply for what it is.
+    ///
+    /// # Errors
+    /// That of a statement which the handler dropped; or the reply is not recognized, or the transaction is
+    /// [aborted](Self::is_aborted).
+    fn before_commit(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Self::drain(connection)
+    }
+
+    /// Whether `error` says that a statement had failed before, after which the database commits nothing.
+    #[must_use]
+    fn is_aborted(error: &sqlx::Error) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Whether `error` of [`commit_on`](Self::commit_on) says that the transaction had ended before, without the
+    /// handler's being told so.
+    #[must_use]
+    fn had_ended(error: &sqlx::Error) -> bool {
+        let _ = error;
+        false
+    }
 
     /// Commits the transaction that sqlx has begun on `connection`, however many savepoints were leaked in
     /// it, and recognizes the reply. sqlx may still count it as open afterwards: its rollback does nothing.

@@ -278,6 +278,12 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
             DB::NAME
         );
         (ErrorKind::CommitUnknown, what)
+    } else if DB::had_ended(&error) {
+        let what = format!(
+            "{} did not commit: the transaction had ended before. The server rolled it back (a deadlock whose error the handler passed over), or a statement of the handler's ended it (`COMMIT`, `CREATE TABLE` and the like). What came after that was not part of it, and may have been written: {error}",
+            DB::NAME
+        );
+        (ErrorKind::CommitFailed, what)
     } else {
         let what = format!(
             "{} did not commit: {error}; nothing of the transaction has happened",
@@ -322,6 +328,19 @@ pub(super) fn statement_dropped<DB: Driver>() -> Error {
             DB::NAME
         ),
     )
+}
+
+/// The error of a transaction on whose connection sqlx takes one reply for another, because of what its handler has
+/// dropped.
+pub(super) fn dropped_half_way<DB: Driver>(error: sqlx::Error) -> Error {
+    Error::new(
+        ErrorKind::CommitFailed,
+        format!(
+            "{} did not commit: the handler dropped a `COPY` or a statement half-way: {error}; the transaction is rolled back: read or finish each `COPY`, await each statement, or return an error",
+            DB::NAME
+        ),
+    )
+    .caused_by(error)
 }
 
 fn io_kind(error: &io::Error) -> ErrorKind {

@@ -23,6 +23,8 @@ pub(super) struct Link<DB: Driver> {
     memory: DB::Memory,
     /// Whether its session may be told to forget what it was used for.
     resets: bool,
+    /// Somebody had the connection itself since its session was reset: its errors were not seen.
+    was_in_hand: bool,
     opened: Stamp,
     /// The pool's epoch in which it was opened.
     epoch: u64,
@@ -37,6 +39,7 @@ impl<DB: Driver> Link<DB> {
             session,
             memory: DB::Memory::default(),
             resets: true,
+            was_in_hand: false,
             opened: Stamp::now(),
             epoch: 0,
             open: Arc::clone(open),
@@ -60,7 +63,6 @@ impl<DB: Driver> Link<DB> {
     }
 
     /// What is known about the session.
-    #[cfg(feature = "postgres")]
     pub(super) fn memory(&mut self) -> &mut DB::Memory {
         &mut self.memory
     }
@@ -104,6 +106,20 @@ impl<DB: Driver> Link<DB> {
                 reset
             }
             _ => Reset::Unfit,
+        }
+    }
+
+    pub(super) fn was_in_hand(&mut self) {
+        self.was_in_hand = true;
+    }
+
+    /// Whether what sqlx has prepared in a session that was just reset can go on being used.
+    pub(super) async fn revalidate(&mut self, longest: Duration) -> bool {
+        match &mut self.raw {
+            Some(raw) if std::mem::take(&mut self.was_in_hand) => {
+                revalidate::<DB>(raw, &mut self.memory, longest).await
+            }
+            _ => true,
         }
     }
 
@@ -200,6 +216,16 @@ pub(super) async fn reset<DB: Driver>(
         Ok(Ok(Ok(_))) => Reset::Unfit,
         _ => Reset::Lost,
     }
+}
+
+/// See [`Driver::revalidate`]. `false` if that did not come to its end.
+pub(super) async fn revalidate<DB: Driver>(
+    connection: &mut DB::Connection,
+    memory: &mut DB::Memory,
+    longest: Duration,
+) -> bool {
+    let revalidating = AssertUnwindSafe(DB::revalidate(connection, memory)).catch_unwind();
+    matches!(timeout(longest, revalidating).await, Ok(Ok(Ok(()))))
 }
 
 /// Whether a session that was just reset is of use to anybody: see [`Driver::renew`].

@@ -40,6 +40,13 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 /// `COM_RESET_CONNECTION`.
 const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(), LAST_INSERT_ID(0)";
 
+/// A savepoint that is there for as long as the transaction is. After a deadlock the server rolls the whole
+/// transaction back, and whoever passes over that error goes on outside of any.
+const BEGIN: &str = "BEGIN; SAVEPOINT db_handler";
+
+/// Commits only what [`BEGIN`] has begun: the first statement that fails keeps those behind it from being run.
+const COMMIT: &str = "RELEASE SAVEPOINT db_handler; COMMIT";
+
 /// The server counts, for each session, the statements that leave something behind which cannot be ended: settings,
 /// another database, temporary tables and sequences, prepared statements, handlers, roles.
 const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
@@ -59,9 +66,21 @@ fn variables() -> String {
     )
 }
 
+/// `innodb_read_only` is on for Aurora's readers. A server that does not know one of them lists the other.
+const READ_ONLY: &str =
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')";
+
+/// What is known about the session of a connection.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    counters: Counters,
+    /// Whether its server took writes when it was last reset.
+    takes_writes: Option<bool>,
+}
+
 /// How often a session has done what cannot be undone, by the name of the counter.
 #[derive(Debug)]
-pub struct Counters(BTreeMap<String, String>);
+struct Counters(BTreeMap<String, String>);
 
 /// A new session has done its greeting.
 impl Default for Counters {
@@ -87,7 +106,7 @@ impl Sealed for MySql {}
 impl Driver for MySql {
     type Options = MySqlConnectOptions;
     type Session = MySqlSession;
-    type Memory = Counters;
+    type Memory = Knowledge;
 
     const POOL: &'static str = "MySQL pool";
     const CONNECTION: &'static str = "MySQL connection";
@@ -203,12 +222,13 @@ impl Driver for MySql {
 
     fn reset<'c>(
         connection: &'c mut MySqlConnection,
-        memory: &'c mut Counters,
+        memory: &'c mut Knowledge,
     ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
         Box::pin(silently(async move {
             let nonce = Nonce::fresh();
             let (nonce_literal, variables) = (nonce.literal(), variables());
-            let message = format!("{RESET}; {COUNTERS}; SELECT {nonce_literal}, {variables}");
+            let message =
+                format!("{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {variables}");
             // Texts of ours, and a label without a quote.
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
@@ -217,20 +237,33 @@ impl Driver for MySql {
             else {
                 return Err(Nonce::missing::<MySql>());
             };
-            let mut counters = BTreeMap::new();
+            let (mut counters, mut takes_writes) = (BTreeMap::new(), None);
             for row in counted {
-                counters.insert(row.try_get(0)?, row.try_get(1)?);
+                let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                if name.ends_with("read_only") {
+                    takes_writes = Some(takes_writes.unwrap_or(true) && value == "OFF");
+                } else {
+                    counters.insert(name, value);
+                }
             }
             let now = Counters(counters);
             let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
-            let is_clean = !now.0.is_empty() && now.is_as_in(memory) && all == "1" && ours == "1";
-            *memory = now;
+            let is_clean =
+                !now.0.is_empty() && now.is_as_in(&memory.counters) && all == "1" && ours == "1";
+            *memory = Knowledge {
+                counters: now,
+                takes_writes,
+            };
             Ok(if is_clean {
                 Fitness::Fit
             } else {
                 Fitness::Unfit
             })
         }))
+    }
+
+    fn takes_writes(memory: &Knowledge) -> Option<bool> {
+        memory.takes_writes
     }
 
     fn recognize(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
@@ -251,10 +284,20 @@ impl Driver for MySql {
         }))
     }
 
+    const BEGIN: Option<&'static str> = Some(BEGIN);
+
+    fn had_ended(error: &sqlx::Error) -> bool {
+        // There is no savepoint of this name.
+        let error = error.as_database_error();
+        error
+            .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+            .is_some_and(|error| error.number() == 1305)
+    }
+
     fn commit_on(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             let nonce = Nonce::fresh();
-            let message = format!("COMMIT; SELECT {}", nonce.literal());
+            let message = format!("{COMMIT}; SELECT {}", nonce.literal());
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
                 .await?;

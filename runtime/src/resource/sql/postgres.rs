@@ -1,9 +1,13 @@
 //! PostgreSQL: `&PgPool`, `&Db<Postgres>` and `&mut PgConnection`.
 
 mod monitor;
+mod prepared;
 mod session;
 
-use self::session::{Backend, PgSession};
+use self::{
+    prepared::Prepared,
+    session::{Backend, PgSession},
+};
 use super::{
     db::inject_connection,
     driver::{Cancelled, Driver, NO_SOCKET, sealed::Sealed},
@@ -44,6 +48,9 @@ pub struct Knowledge {
     pub(super) newest_type: Option<i64>,
     /// Which process of the server it is.
     backend: Option<Backend>,
+    /// Whether its server took writes when it was last reset.
+    takes_writes: Option<bool>,
+    prepared: Prepared,
 }
 
 /// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using.
@@ -54,6 +61,11 @@ const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UN
 /// protocol, and not by SQL.
 const DEALLOCATE: &str = "(SELECT string_agg('DEALLOCATE ' || quote_ident(name), '; ') \
      FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// Whether the session, reset in the same message, may write: not on a standby, nor where the server, the database, the
+/// role or the URL says otherwise. What the transaction of that message may do was settled before the reset.
+const TAKES_WRITES: &str =
+    "NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'";
 
 impl Sealed for Postgres {}
 
@@ -227,10 +239,17 @@ impl Driver for Postgres {
         Box::pin(silently(async move {
             // A session can be renamed, and its name be copied: from its first reset on it is known for what it is.
             let backend = memory.backend.is_none().then_some(session::BACKEND);
-            let columns: Vec<&str> = [DEALLOCATE].into_iter().chain(backend).collect();
+            let prepared = prepared::column(connection.server_version_num());
+            let columns: Vec<&str> = [DEALLOCATE, TAKES_WRITES, prepared]
+                .into_iter()
+                .chain(backend)
+                .collect();
             let last = recognized_outside(connection, RESET, &columns).await?;
+            memory.takes_writes = Some(last.try_get(2)?);
+            let cached = connection.cached_statements_size();
+            memory.prepared.look(last.try_get(3)?, cached);
             if backend.is_some() {
-                memory.backend = Some(Backend::read(&last, 2)?);
+                memory.backend = Some(Backend::read(&last, 4)?);
             }
             if let Some(deallocate) = last.try_get::<Option<String>, _>(1)? {
                 // The server has quoted the names itself.
@@ -238,6 +257,17 @@ impl Driver for Postgres {
             }
             Ok(Fitness::Fit)
         }))
+    }
+
+    fn revalidate<'c>(
+        connection: &'c mut PgConnection,
+        memory: &'c mut Knowledge,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(memory.prepared.check(connection))
+    }
+
+    fn takes_writes(memory: &Knowledge) -> Option<bool> {
+        memory.takes_writes
     }
 
     fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
@@ -256,6 +286,18 @@ impl Driver for Postgres {
             memory.backend = Some(Backend::read(&row, 1)?);
             Ok(true)
         }))
+    }
+
+    fn before_commit(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        // sqlx does not count the replies to a `COPY`: only a question shows that one was dropped half-way.
+        Box::pin(silently(async move {
+            connection.flush().await?;
+            recognized(connection, "", &[], "").await.map(drop)
+        }))
+    }
+
+    fn is_aborted(error: &sqlx::Error) -> bool {
+        is_aborted(error)
     }
 
     fn commit_on(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {

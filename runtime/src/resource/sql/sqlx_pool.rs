@@ -100,7 +100,13 @@ impl<DB: Driver> SqlxPool<DB> {
 
     /// Begins a transaction, and says what kept it from beginning.
     pub(super) async fn begin(&self, acquire: &Acquire) -> Result<Transaction<'static, DB>, Error> {
-        let (beginning, finding_out) = (pin!(self.pool.begin()), pin!(self.find_out()));
+        let beginning = async {
+            match DB::BEGIN {
+                Some(begin) => self.pool.begin_with(begin).await,
+                None => self.pool.begin().await,
+            }
+        };
+        let (beginning, finding_out) = (pin!(beginning), pin!(self.find_out()));
         let begun = match timeout_at(acquire.until(), select(beginning, finding_out)).await {
             Ok(Either::Left((begun, _))) => begun,
             Ok(Either::Right(((), _))) => Err(sqlx::Error::PoolClosed),

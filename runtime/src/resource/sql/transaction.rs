@@ -1,20 +1,17 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use super::{SqlxHandle, driver::Driver, fault};
+use super::{SqlxHandle, commit, driver::Driver, fault};
 use crate::{
-    config::DROPPED_STATEMENT,
     error::Error,
     lifecycle::set_committing,
     resource::{Acquire, Disposition, InjectMut, Outcome},
 };
-use futures_util::FutureExt;
 use sqlx::Transaction;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    panic::AssertUnwindSafe,
+    time::Duration,
 };
-use tokio::time::timeout;
 
 /// What a handler's `&mut PgTransaction<'_>`, or a sibling of it, is borrowed from: begun before the handler,
 /// committed when it returns `Ok`, rolled back otherwise. Its connection comes from a pool of its own.
@@ -27,6 +24,8 @@ pub struct OwnTransaction<DB: Driver>(Transaction<'static, DB>);
 pub struct TransactionLoan<DB: Driver> {
     /// Empty only when the handler has returned.
     transaction: Option<OwnTransaction<DB>>,
+    /// How long what the handler has dropped may take to come to its end.
+    ready_within: Duration,
 }
 
 impl<DB: Driver> InjectMut for OwnTransaction<DB> {
@@ -37,6 +36,7 @@ impl<DB: Driver> InjectMut for OwnTransaction<DB> {
         let begun = handle.begin(acquire).await?;
         Ok(TransactionLoan {
             transaction: Some(Self(begun)),
+            ready_within: handle.ready_within(),
         })
     }
 
@@ -49,18 +49,8 @@ impl<DB: Driver> InjectMut for OwnTransaction<DB> {
             return Ok(());
         }
         set_committing(false);
-        // A `COMMIT` would wait for a statement that the handler has dropped, and make half of it last. The
-        // *finally* cancels it.
-        let draining = AssertUnwindSafe(DB::drain(&mut transaction)).catch_unwind();
-        match timeout(DROPPED_STATEMENT, draining).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) if fault::ends_the_connection(&error) => {
-                return Err(fault::lost_before_commit::<DB>(error));
-            }
-            Ok(Ok(Err(error))) => return Err(fault::dropped_statement_failed::<DB>(error)),
-            // sqlx may panic where it has lost its place in the protocol.
-            Ok(Err(_)) | Err(_) => return Err(fault::statement_dropped::<DB>()),
-        }
+        // The *finally* cancels what still runs.
+        commit::ready::<DB>(&mut transaction, loan.ready_within).await?;
         set_committing(true);
         DB::commit(transaction)
             .await

@@ -1,10 +1,11 @@
 //! A connection for oneself, and a transaction: guards that give back what they hold.
 
 use crate::{
+    config::DROPPED_STATEMENT,
     error::Error,
-    resource::sql::{Checkout, Driver, fault, link},
+    resource::sql::{Checkout, Driver, commit, fault, link},
 };
-use sqlx::{Connection, Database};
+use sqlx::{Connection, Database, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use std::{
     fmt,
@@ -78,24 +79,35 @@ type Manager<DB> = <DB as Database>::TransactionManager;
 impl<DB: Driver> DbTransaction<DB> {
     pub(super) async fn begin(mut checkout: Checkout<DB>) -> Result<Self, sqlx::Error> {
         // Given up half-way, nobody knows whether it has begun: the connection goes with this future.
-        Manager::<DB>::begin(&mut checkout, None).await?;
+        let begin = DB::BEGIN.map(SqlSafeStr::into_sql_str);
+        Manager::<DB>::begin(&mut checkout, begin).await?;
         Ok(Self {
             connection: DbConnection::new(checkout),
             open: true,
         })
     }
 
-    /// Commits.
+    /// Commits. In PostgreSQL a round trip comes first, which shows whether anything was dropped half-way: a
+    /// `COPY` that was dropped, or a statement that still runs, is not committed.
     ///
     /// # Errors
-    /// [`CommitFailed`](crate::ErrorKind::CommitFailed) when nothing was committed: the database refused, or, in
-    /// PostgreSQL, a statement had failed before and the handler went on.
+    /// [`CommitFailed`](crate::ErrorKind::CommitFailed) when nothing was committed: the database refused, something was
+    /// dropped half-way, or, in PostgreSQL, a statement had failed before and the handler went on. In MySQL and
+    /// MariaDB also when the transaction had ended before, as a deadlock ends it: what the handler did after
+    /// that may have been written.
     /// [`CommitUnknown`](crate::ErrorKind::CommitUnknown) when the connection was lost, or the reply was not
     /// recognized.
     pub async fn commit(mut self) -> Result<(), Error> {
         let Some(mut checkout) = self.end() else {
             return Ok(());
         };
+        let longest = checkout.reply_within(DROPPED_STATEMENT);
+        if let Err(error) = commit::ready::<DB>(&mut checkout, longest).await {
+            Manager::<DB>::start_rollback(&mut checkout);
+            // The next user, or the cleanup, cancels what still runs.
+            checkout.in_hand();
+            return Err(error);
+        }
         if let Err(error) = DB::commit_on(&mut checkout).await {
             if !fault::ends_the_connection(&error) {
                 Manager::<DB>::start_rollback(&mut checkout);

@@ -9,6 +9,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -70,6 +71,11 @@ impl<DB: Driver> Checkout<DB> {
         self.user
     }
 
+    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    pub(in crate::resource::sql) fn reply_within(&self, bound: Duration) -> Duration {
+        self.pool.reply_within(bound)
+    }
+
     /// Back for the next invocation: its session has been reset.
     pub(in crate::resource::sql) fn give_back(self) {
         self.give_back_as(Given::Reset);
@@ -105,7 +111,10 @@ impl<DB: Driver> Checkout<DB> {
         let unsettled = match given {
             Given::Reset | Given::Read => false,
             Given::Unsettled => true,
-            Given::InHand => !link.is_quiet(),
+            Given::InHand => {
+                link.was_in_hand();
+                !link.is_quiet()
+            }
         };
         let mut state = self.pool.lock();
         state.out.retain(|out| out.number != self.number);

@@ -97,6 +97,7 @@ impl<DB: Driver> Pool<DB> {
         let Some(link) = &mut checkout.link else {
             return;
         };
+        link.was_in_hand();
         // A rollback that `Transaction`'s drop has only queued goes out now.
         let discard = disposition == Disposition::Discard;
         let quiet = link.is_quiet() || !discard && link.becomes_quiet(self.quiet_within()).await;
@@ -320,8 +321,15 @@ impl<DB: Driver> Pool<DB> {
             reset != Reset::Lost
         };
         self.address.round_trip().of(resetting).await;
+        if reset == Reset::Clean && self.address.is_demoted(link.memory()) {
+            self.outdated();
+            return Reset::Unfit;
+        }
+        // Up to two round trips, like what follows.
+        if reset == Reset::Clean && !link.revalidate(longest * 2).await {
+            return Reset::Lost;
+        }
         let suspect = self.lock().users.is_suspect(user);
-        // Two round trips.
         if reset == Reset::Clean && suspect && !renew::<DB>(link, longest * 2).await {
             return Reset::Unfit;
         }

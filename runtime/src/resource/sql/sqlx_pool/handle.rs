@@ -2,12 +2,13 @@
 
 use super::{SqlxPool, owners::Phase, owners::User, state::State};
 use crate::{
+    config::DROPPED_STATEMENT,
     error::Error,
     resource::{Acquire, Fitness, Handle, Symptom, sql::driver::Driver},
 };
 use futures_util::future::BoxFuture;
 use sqlx::{Transaction, pool::Pool};
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// What one invocation uses of a [`SqlxPool`].
 pub struct SqlxHandle<DB: Driver> {
@@ -26,6 +27,13 @@ impl<DB: Driver> SqlxHandle<DB> {
         acquire: &Acquire,
     ) -> Result<Transaction<'static, DB>, Error> {
         State::<DB>::acting_as(self.user, self.resource.begin(acquire)).await
+    }
+}
+
+impl<DB: Driver> SqlxHandle<DB> {
+    /// How long the end of a transaction waits for what the handler has dropped.
+    pub(in crate::resource::sql) fn ready_within(&self) -> Duration {
+        self.resource.state.reply_within(DROPPED_STATEMENT)
     }
 }
 

@@ -4,7 +4,10 @@
 //! age: each has a birth of its own, by which it is found here without a round trip.
 
 use crate::{config::BIRTHS_APART, resource::sql::Driver};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// How many cleanups try to cancel a query.
 const CANCEL_TRIES: u32 = 2;
@@ -25,6 +28,8 @@ pub(super) struct Owners<DB: Driver> {
     pub(super) misnamed: u32,
     /// Sessions are being cancelled by their names: one that goes by a name alone must not change hands.
     pub(super) by_name: u32,
+    /// Those that were not back in time, and on which what ran has been cancelled.
+    cancelled: BTreeSet<u64>,
     /// Of connections that are on their way to their end: see [`Driver::IN_PROCESS`].
     leaving: Vec<DB::Session>,
 }
@@ -55,6 +60,7 @@ pub(super) enum Phase {
 pub(super) struct Owned<DB: Driver> {
     pub(super) number: u64,
     pub(super) session: DB::Session,
+    pub(super) memory: DB::Memory,
     birth: Birth,
     /// Who used it last; `None` if that is not known, or nobody did.
     pub(super) user: Option<User>,
@@ -119,6 +125,7 @@ impl<DB: Driver> Owners<DB> {
             name: 0,
             misnamed: 0,
             by_name: 0,
+            cancelled: BTreeSet::new(),
             leaving: Vec::new(),
         }
     }
@@ -245,6 +252,7 @@ impl<DB: Driver> Owners<DB> {
         self.all.push(Owned {
             number,
             session,
+            memory: DB::Memory::default(),
             birth: Birth {
                 not_before: Instant::now(),
                 not_after: None,
@@ -323,6 +331,7 @@ impl<DB: Driver> Owners<DB> {
 
     /// The connection with this number is gone.
     pub(super) fn remove(&mut self, number: u64) {
+        self.cancelled.remove(&number);
         let gone = self.all.extract_if(.., |one| one.number == number);
         if DB::IN_PROCESS {
             self.leaving.extend(gone.map(|one| one.session));
@@ -340,13 +349,17 @@ impl<DB: Driver> Owners<DB> {
         }
     }
 
-    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup.
+    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup. One that is still on
+    /// its way back need not wait for that any more.
     pub(super) fn cancelled(&mut self, numbers: &[u64], all: bool) {
         for number in numbers {
             let Some(owned) = self.get_mut(*number) else {
                 continue;
             };
             if !matches!(owned.place, Place::Orphan | Place::Dropped) {
+                if all {
+                    self.cancelled.insert(*number);
+                }
                 continue;
             }
             owned.tries += 1;
@@ -356,6 +369,11 @@ impl<DB: Driver> Owners<DB> {
                 owned.place = Place::Dropped;
             }
         }
+    }
+
+    /// Whether what ran on connection `number` was cancelled before that was back.
+    pub(super) fn was_cancelled(&self, number: u64) -> bool {
+        self.cancelled.contains(&number)
     }
 
     pub(super) fn numbers(&self, which: impl Fn(&Owned<DB>) -> bool) -> Vec<u64> {

@@ -3,7 +3,8 @@
 use super::owners::{Found, Owners, Phase, Place, User};
 use crate::{
     config::{
-        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings,
+        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_QUIET, QUIET, REPLY_ROUND_TRIPS,
+        Settings,
     },
     error::Error,
     lifecycle,
@@ -25,6 +26,7 @@ use crate::{
 use sqlx::pool::{Pool, PoolConnectionMetadata};
 use std::{
     io,
+    mem::take,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -612,6 +614,7 @@ impl<DB: Driver> State<DB> {
             Thawed::Fresh(link) => {
                 if let Some(owned) = self.owners().get_mut(number) {
                     owned.session = link.session().clone();
+                    owned.memory = DB::Memory::default();
                 }
                 // In the place of the dead one, of which the pool need not know.
                 match link.into_raw() {
@@ -647,7 +650,11 @@ impl<DB: Driver> State<DB> {
     /// Undoes what a session was used for. That takes a round trip, which is measured.
     pub(super) async fn reset(&self, connection: &mut DB::Connection, number: u64) -> Reset {
         let longest = self.reply_within(self.settings.ping);
-        let mut memory = DB::Memory::default();
+        let known = self
+            .owners()
+            .get_mut(number)
+            .map(|one| take(&mut one.memory));
+        let mut memory = known.unwrap_or_default();
         let mut reset = Reset::Lost;
         let resetting = async {
             reset = link::reset::<DB>(connection, &mut memory, longest).await;
@@ -655,13 +662,22 @@ impl<DB: Driver> State<DB> {
         };
         self.address.round_trip().of(resetting).await;
         self.identify(number, &memory);
+        if reset == Reset::Clean && self.address.is_demoted(&memory) {
+            self.outdated();
+            return Reset::Unfit;
+        }
         if reset == Reset::Clean {
             let again = self.monitor_again(connection);
             if timeout(longest, again).await.is_err() {
                 return Reset::Lost;
             }
+            // Up to two round trips.
+            if !link::revalidate::<DB>(connection, &mut memory, longest * 2).await {
+                return Reset::Lost;
+            }
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.clean = true;
+                owned.memory = memory;
             }
         }
         reset
@@ -742,16 +758,11 @@ impl<DB: Driver> State<DB> {
         if !quiet {
             return self.orphaned(number, user).await;
         }
-        if is_stopped() {
-            return Err(gone());
-        }
         let closing = || {
             let closing = user.is_some_and(|user| self.owners().is_closing(user));
             closing && !self.is_wanted(user)
         };
-        if closing() {
-            return Ok(Returned::Unwanted);
-        }
+        let owns_sessions = self.owns_sessions();
         // Nothing of it may be seen by another one, which may come at any time.
         let (shared, known) = {
             let owners = self.owners();
@@ -759,7 +770,13 @@ impl<DB: Driver> State<DB> {
             (owners.is_shared(), known)
         };
         let longest = self.reply_within(self.settings.ping);
-        let usable = if shared && self.owns_sessions() {
+        let is_last = is_stopped() || closing();
+        let usable = if is_last && !owns_sessions {
+            true
+        } else if is_last {
+            // Nothing is on its way, and a `COPY` may run nevertheless: closing would leave it to the server.
+            recognized::<DB>(connection, self.reply_within(POOL_QUIET)).await
+        } else if shared && owns_sessions {
             match self.reset(connection, number).await {
                 Reset::Clean => true,
                 Reset::Unfit => return Ok(Returned::Unwanted),
@@ -767,7 +784,7 @@ impl<DB: Driver> State<DB> {
             }
         } else if shared {
             return Ok(Returned::Unwanted);
-        } else if self.owns_sessions() && known.is_some_and(|known| !DB::is_identified(&known)) {
+        } else if owns_sessions && known.is_some_and(|known| !DB::is_identified(&known)) {
             let mut memory = DB::Memory::default();
             let recognized = identified::<DB>(connection, &mut memory, longest).await;
             self.identify(number, &memory);
@@ -781,7 +798,7 @@ impl<DB: Driver> State<DB> {
         if doomed || is_stopped() {
             return Err(gone());
         }
-        Ok(if closing() {
+        Ok(if is_last || closing() {
             Returned::Unwanted
         } else {
             Returned::Idle
@@ -800,8 +817,14 @@ impl<DB: Driver> State<DB> {
     /// A connection came back in the middle of a statement. It keeps its place in the pool until that is cancelled: here,
     /// if it can be told from what else runs, and in the cleanup otherwise.
     async fn orphaned(&self, number: u64, user: Option<User>) -> Result<Returned, sqlx::Error> {
-        if let Some(user) = user {
-            self.owners().lose(user);
+        {
+            let mut owners = self.owners();
+            if let Some(user) = user {
+                owners.lose(user);
+            }
+            if owners.was_cancelled(number) {
+                return Err(gone());
+            }
         }
         let round_trip = self.address.round_trip();
         let until =
