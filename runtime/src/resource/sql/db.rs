@@ -56,7 +56,10 @@ use std::{fmt, sync::Arc, time::Duration};
 /// Where `close` is not `"always"`, a connection goes to the next invocation after its session has been reset and
 /// the server's reply to that was recognized. Otherwise it is closed.
 ///
-/// * **PostgreSQL**: undone is what `DISCARD ALL` undoes, except for the statements that sqlx itself has prepared.
+/// * **PostgreSQL**: undone is what `DISCARD ALL` undoes, except for the statements that sqlx itself has prepared. Where
+///   the handler had the connection itself, those are prepared again if the server no longer accepts one of them
+///   (`ALTER TABLE`, a type that was created anew): such an error costs one invocation, whatever the handler does
+///   with it.
 /// * **MariaDB**: open transactions, locks and `LAST_INSERT_ID()` are undone. A session with anything else in it is
 ///   closed: a setting, a user variable, another database, a temporary table or sequence, a statement prepared in
 ///   SQL. That takes the list in `information_schema.USER_VARIABLES`, which is there by default. Not seen are the
@@ -66,6 +69,9 @@ use std::{fmt, sync::Arc, time::Duration};
 ///   that was used is closed. This was run on MariaDB only.
 /// * **SQLite**: a connection to a file is closed after each invocation that used it. A database in memory lives as
 ///   long as its connection: that is reused, its most common pragmas set back, and everything else as it was left.
+///
+/// Connections to a server that took writes before and takes none any more (a failover) are replaced after the
+/// invocation.
 ///
 /// The same holds for sqlx's pools and for `&mut` connections.
 pub struct Db<DB: Driver> {

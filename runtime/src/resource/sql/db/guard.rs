@@ -136,10 +136,10 @@ impl<DB: Driver> DbTransaction<DB> {
         let Some(mut checkout) = self.end() else {
             return Ok(());
         };
-        Manager::<DB>::rollback(&mut checkout).await?;
-        // What the handler did with the connection is not known.
+        let rolled_back = Manager::<DB>::rollback(&mut checkout).await;
+        // What the handler did with the connection is not known: something may still run there.
         checkout.in_hand();
-        Ok(())
+        Ok(rolled_back?)
     }
 
     /// The connection, which is discarded unless it is given back: given up half-way, nobody knows what
