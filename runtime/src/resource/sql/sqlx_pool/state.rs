@@ -874,9 +874,7 @@ impl<DB: Driver> State<DB> {
         let phase = user.and_then(|user| owners.phase(user));
         let runs = matches!(phase, None | Some(Phase::Running));
         let has_namesake = owners.any(|one| {
-            one.number != number
-                && one.place != Place::Dropped
-                && !DB::is_identified(&one.session)
+            one.number != number && one.place != Place::Dropped && !DB::is_identified(&one.session)
         });
         let (name, misnamed) = (owners.name, owners.misnamed);
         let owned = owners.get_mut(number)?;
