@@ -380,6 +380,17 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
+            /// A busy machine costs it no connection: none is pinged, and a reset has seconds.
+            #[db_handler(
+                close = "never",
+                pool(acquire_ms = 5_000),
+                check(trust_ms = 60_000, ping_ms = 5_000),
+                deadline(reserve_ms = 5_000)
+            )]
+            async fn steady_never(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
+                $with(event.payload, db).await
+            }
+
             /// With room for many invocations at once.
             #[db_handler(close = "always", pool(max = 16, acquire_ms = 10_000), deadline(reserve_ms = 5_000))]
             async fn wide_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
@@ -393,6 +404,7 @@ macro_rules! database {
 
             pub(super) fn caller(close: &str) -> Result<Caller, Error> {
                 match close {
+                    "steady_never" => Ok(database!(@caller steady_never)),
                     "wide_always" => Ok(database!(@caller wide_always)),
                     "wide_never" => Ok(database!(@caller wide_never)),
                     "patient_always" => Ok(database!(@caller patient_always)),

@@ -435,7 +435,7 @@ impl<'a> Step<'a> {
         });
         let joined = pin!(async {
             if H::Resource::PER_CONNECTION {
-                // What this invocation used is cleaned up whoever else is there.
+                // What this invocation used is cleaned up, also while others use the rest.
                 pending::<()>().await;
             } else {
                 lease.joined().await;

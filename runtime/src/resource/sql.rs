@@ -28,6 +28,7 @@ mod thaw;
 mod tls;
 mod transaction;
 mod url;
+mod users;
 mod writers;
 
 #[cfg(feature = "mysql")]

@@ -1,13 +1,9 @@
 //! A host that is an IPv6 address, as URLs write it: in brackets.
 
-use super::login::{assert_in, assert_refused, relayed};
+use super::login::{assert_in, assert_refused, insert_into_mongodb, mongodb_url_at, relayed};
 use serde_json::json;
-use std::{net::Ipv6Addr, path::Path};
-use support::{
-    MariaDb, MongoDb, Postgres,
-    caller::{call, local},
-    mariadb, mongodb, postgres,
-};
+use std::net::Ipv6Addr;
+use support::{MariaDb, MongoDb, Postgres, mariadb, mongodb, postgres};
 
 /// It is this machine: nothing has to be written about TLS.
 #[tokio::test]
@@ -44,18 +40,10 @@ async fn sql_is_reached_at_an_ipv6_address() {
 #[tokio::test]
 async fn mongodb_is_reached_at_an_ipv6_address() {
     let address = relayed(Ipv6Addr::LOCALHOST.into(), mongodb().port()).await;
-    let here = format!("127.0.0.1:{}", mongodb().port());
-    let url = mongodb().fresh_url().replace(&here, &address.to_string());
-    let insert = async |url: &str| {
-        let function = local(Path::new(crate::FUNCTION))
-            .env("FUNCTION", "mongodb")
-            .env("HANDLER", "kept")
-            .env("MONGODB_URI", url);
-        call(function, &[json!({ "do": "insert" })]).await
-    };
-    let called = insert(&url).await;
+    let url = mongodb_url_at(address);
+    let called = insert_into_mongodb(&url).await;
     assert_eq!(called.answer(), &json!(1), "{called:?}");
-    let called = insert(&url.replace(MongoDb::PASSWORD, "hunter2")).await;
+    let called = insert_into_mongodb(&url.replace(MongoDb::PASSWORD, "hunter2")).await;
     let (error_type, message) = called.error();
     assert_eq!(error_type, "AuthenticationFailed", "{message}");
     assert!(

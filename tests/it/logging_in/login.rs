@@ -10,6 +10,7 @@ use std::{
 use support::{
     MariaDb, Postgres,
     caller::{Called, call, local},
+    mongodb,
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -51,6 +52,21 @@ pub(crate) async fn assert_in(handler: &str, url: &str, tls: bool) -> Called {
         "{handler}: {called:?}"
     );
     called
+}
+
+/// The URL of an empty database of the shared MongoDB, which is reached at `address`.
+pub(crate) fn mongodb_url_at(address: SocketAddr) -> String {
+    let here = format!("127.0.0.1:{}", mongodb().port());
+    mongodb().fresh_url().replace(&here, &address.to_string())
+}
+
+/// One document, by the function for MongoDB.
+pub(crate) async fn insert_into_mongodb(url: &str) -> Called {
+    let function = local(Path::new(FUNCTION))
+        .env("FUNCTION", "mongodb")
+        .env("HANDLER", "kept")
+        .env("MONGODB_URI", url);
+    call(function, &[json!({ "do": "insert" })]).await
 }
 
 /// Checks that `handler` reports `error_type` with every one of `words`; the message.

@@ -1,14 +1,12 @@
 //! Passwords go to another machine in plain text only if the URL says so, tokens only to a server that has
 //! proved its name.
 
-use super::login::{assert_in, assert_refused, from_elsewhere, log_in};
-use serde_json::json;
-use std::{net::SocketAddr, path::Path, sync::LazyLock};
-use support::{
-    MariaDb, MongoDb, Postgres,
-    caller::{call, local},
-    mariadb, mongodb, postgres,
+use super::login::{
+    assert_in, assert_refused, from_elsewhere, insert_into_mongodb, log_in, mongodb_url_at,
 };
+use serde_json::json;
+use std::{net::SocketAddr, sync::LazyLock};
+use support::{MariaDb, MongoDb, Postgres, mariadb, mongodb, postgres};
 
 static POSTGRES_WITHOUT_TLS: LazyLock<Postgres> =
     LazyLock::new(|| Postgres::builder().setting("ssl", "off").start());
@@ -140,19 +138,11 @@ async fn a_token_for_any_server_goes_where_the_url_says() {
 #[tokio::test]
 async fn mongodbs_password_goes_to_another_machine_over_tls_unless_the_url_says_otherwise() {
     let address = from_elsewhere(mongodb().port()).await;
-    let here = format!("127.0.0.1:{}", mongodb().port());
-    let url = mongodb().fresh_url().replace(&here, &address.to_string());
-    let insert = async |url: &str| {
-        let function = local(Path::new(crate::FUNCTION))
-            .env("FUNCTION", "mongodb")
-            .env("HANDLER", "kept")
-            .env("MONGODB_URI", url);
-        call(function, &[json!({ "do": "insert" })]).await
-    };
-    let called = insert(&url).await;
+    let url = mongodb_url_at(address);
+    let called = insert_into_mongodb(&url).await;
     let (_, message) = called.error();
     assert!(message.contains("`tls=false`"), "{message}");
     assert!(!format!("{called:?}").contains(MongoDb::PASSWORD));
-    let called = insert(&format!("{url}&tls=false")).await;
+    let called = insert_into_mongodb(&format!("{url}&tls=false")).await;
     assert_eq!(called.answer(), &json!(1), "{called:?}");
 }

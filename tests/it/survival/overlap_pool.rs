@@ -146,6 +146,11 @@ impl Scene {
         accident
     }
 
+    fn assert_answered(&self, invocation: &Invocation) {
+        let outcome = &invocation.outcome;
+        assert!(invocation.is_answered(), "{}: {outcome}", self.place);
+    }
+
     async fn end(self) {
         let left = async || self.world.server().running_queries().await;
         wait_for("nothing to run", left, Vec::is_empty).await;
@@ -195,12 +200,7 @@ async fn dropped_future_fails_no_neighbour_and_its_query_is_cancelled() {
         let accident = scene
             .beside(async || scene.running.invoke(dropped).await)
             .await;
-        assert!(
-            accident.is_answered(),
-            "{}: {}",
-            scene.place,
-            accident.outcome
-        );
+        scene.assert_answered(&accident);
         scene.end().await;
     })
     .await;
@@ -250,8 +250,7 @@ async fn deadline_fails_no_neighbour() {
             };
             let (stopped, neighbour) = tokio::join!(scene.running.invoke(endless), late);
             assert_eq!(failed(&stopped), "DeadlineExceeded", "{}", scene.place);
-            let outcome = &neighbour.outcome;
-            assert!(neighbour.is_answered(), "{}: {outcome}", scene.place);
+            scene.assert_answered(&neighbour);
             scene.end().await;
         })
     });
@@ -266,22 +265,18 @@ async fn leaked_clone_fails_no_neighbour() {
         let accident = scene
             .beside(async || {
                 let accident = scene.running.invoke(escape).await;
+                // The clone's turn comes meanwhile. Beside others it is served as nobody's, and logs nothing.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 accident
             })
             .await;
-        assert!(
-            accident.is_answered(),
-            "{}: {}",
-            scene.place,
-            accident.outcome
-        );
+        scene.assert_answered(&accident);
         scene.end().await;
     })
     .await;
 }
 
-/// However many queries are dropped: no more connections than `max`, which is 2, and one that cancels.
+/// However many queries are dropped: no more of them run than `max`, which is 2, and one that is being cancelled.
 #[tokio::test]
 async fn orphans_count_against_max() {
     support::waits();
@@ -295,7 +290,9 @@ async fn orphans_count_against_max() {
             let mut most = 0;
             let counting = async {
                 loop {
-                    most = most.max(scene.world.server().running_queries().await.len());
+                    let mut running = scene.world.server().running_queries().await;
+                    running.retain(|sql| sql == endless);
+                    most = most.max(running.len());
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
@@ -308,7 +305,7 @@ async fn orphans_count_against_max() {
                 .running
                 .invoke(json!([{ "ask": product.session() }]))
                 .await;
-            assert!(next.is_answered(), "{}: {}", scene.place, next.outcome);
+            scene.assert_answered(&next);
             scene.end().await;
         }
     }

@@ -9,7 +9,8 @@ pub use guard::{DbConnection, DbTransaction};
 use super::{
     driver::Driver,
     fault,
-    pool::{Pool, User, Using},
+    pool::{Pool, Using},
+    users::User,
 };
 use crate::{
     config::Defaults,

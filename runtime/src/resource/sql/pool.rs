@@ -5,14 +5,18 @@ mod checkout;
 mod cleanup;
 mod open;
 mod orphans;
-mod users;
 
 pub use checkout::Checkout;
 pub(super) use cleanup::Using;
-pub(super) use users::User;
 
-use self::{orphans::Orphan, users::Users};
-use super::{address::Address, driver::Driver, fault, link::Link};
+use self::orphans::Orphan;
+use super::{
+    address::Address,
+    driver::Driver,
+    fault,
+    link::Link,
+    users::{User, Users, Waiting},
+};
 use crate::{
     clock::Stamp,
     config::{CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
@@ -315,15 +319,6 @@ struct History {
     is_foreign: bool,
     unsettled: bool,
     unrecognized: bool,
-}
-
-/// What can keep an acquire waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
-    /// A connection is being opened, or asked whether it is alive.
-    Opening,
-    /// Every connection is in use.
-    Return,
 }
 
 /// An acquire that waits, for as long as this exists.

@@ -222,7 +222,7 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         if self.pool.is_closed() || self.state.failure().is_some() || self.state.is_outdated() {
             return Fitness::Unfit;
         }
-        if !self.state.owners().has_users() {
+        if self.state.owners().users.is_empty() {
             // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
             if self.usage().in_use > 0 || idle > self.state.settings.idle {
                 return Fitness::Unfit;

@@ -1,9 +1,13 @@
 //! A connection in somebody's hands, and the ways in which it leaves them.
 
-use super::{Idle, Out, Pool, User, users::Phase};
+use super::{Idle, Out, Pool};
 use crate::{
     clock::Stamp,
-    resource::sql::{driver::Driver, link::Link},
+    resource::sql::{
+        driver::Driver,
+        link::Link,
+        users::{Phase, User},
+    },
 };
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! What becomes of an invocation's connections when its handler has ended: drained, cancelled, reset, reused or closed.
 
-use super::{Checkout, History, Idle, Pool, User, Waiting, users::Phase};
+use super::{Checkout, History, Idle, Pool};
 use crate::{
     config::{Close, POOL_QUIET, PRESSURE_ASK, QUIET},
     lifecycle::time_left,
@@ -11,6 +11,7 @@ use crate::{
             driver::Driver,
             link::{Link, Reset, renew},
             pressure,
+            users::{Phase, User, Waiting},
         },
     },
 };

@@ -1,6 +1,6 @@
 //! How a connection comes to be: a new one, or an idle one that is still alive.
 
-use super::{Checkout, History, Idle, Pool, User, Waiting};
+use super::{Checkout, History, Idle, Pool};
 use crate::{
     clock::Stamp,
     config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS},
@@ -12,6 +12,7 @@ use crate::{
             link::{Link, Reset},
             retry::Retry,
             thaw::{Thawed, thaw},
+            users::{User, Waiting},
         },
     },
 };

@@ -1,7 +1,10 @@
 //! Queries that outlive their client: each keeps its place among `max` until it is cancelled.
 
-use super::{Pool, User};
-use crate::resource::{Acquire, sql::driver::Driver};
+use super::Pool;
+use crate::resource::{
+    Acquire,
+    sql::{driver::Driver, users::User},
+};
 use std::{pin::pin, sync::Arc};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 

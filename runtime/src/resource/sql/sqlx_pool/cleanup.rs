@@ -2,7 +2,7 @@
 
 use super::{
     LOOK_AGAIN, SqlxPool,
-    owners::{Owned, Owners, Phase, Place, User},
+    owners::{Owned, Owners, Place},
     state::State,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
             Driver, advice,
             link::{self, Reset},
             pressure,
+            users::{Phase, User},
         },
     },
 };
@@ -41,16 +42,16 @@ impl<DB: Driver> SqlxPool<DB> {
         let patience = quiet.min(left / 2);
         let all_back = timeout(patience, self.all_back(user)).await.is_ok();
         // Whoever is still connecting comes too late.
-        self.owners().set_phase(user, Phase::Over);
+        self.owners().users.set_phase(user, Phase::Over);
         let cancelled = self.cancel_own(user, all_back, until).await;
         if cancelled {
             // They come back with an error; where the network is gone, they never do.
             let _ = timeout_at(until, self.all_gone(user)).await;
         }
         let has_lost_one = self.has_lost_one();
-        let lost = has_lost_one || !all_back || self.owners().has_lost(user);
+        let lost = has_lost_one || !all_back || self.owners().users.has_lost(user);
         if lost || self.state.is_outdated() {
-            let is_alone = self.owners().is_alone(user);
+            let is_alone = self.owners().users.is_alone(user);
             if !is_alone {
                 self.discard_own(user, has_lost_one, until).await;
             }
@@ -65,12 +66,12 @@ impl<DB: Driver> SqlxPool<DB> {
         let fitness = if reuse {
             self.reset_own(user, Instant::now() + patience).await
         } else {
-            if self.owners().others_run(Some(user)) {
+            if self.owners().users.others_run(Some(user)) {
                 self.close_own(user, Instant::now() + patience).await;
             }
             Fitness::Fit
         };
-        if !self.owners().others_run(Some(user)) {
+        if !self.owners().users.others_run(Some(user)) {
             // Nothing of the pool's own is half-way when the process is frozen.
             let quiet = timeout(patience, self.is_quiet()).await.is_ok();
             if !quiet && reuse {
@@ -88,7 +89,7 @@ impl<DB: Driver> SqlxPool<DB> {
     async fn all_back(&self, user: User) {
         let mine = |one: &Owned<DB>| one.user == Some(user) && one.place == Place::Out;
         self.wait_until(|owners| {
-            if !owners.is_alone(user) {
+            if !owners.users.is_alone(user) {
                 return !owners.any(mine);
             }
             // Nobody else has any: what the pool itself has not got is this one's, also where no hook has seen it.
@@ -97,7 +98,7 @@ impl<DB: Driver> SqlxPool<DB> {
             self.usage().in_use as usize <= waiting
         })
         .await;
-        if self.owners().is_alone(user) {
+        if self.owners().users.is_alone(user) {
             // The pool has lost it without a word.
             self.owners().remove_all(mine);
         }
@@ -109,7 +110,7 @@ impl<DB: Driver> SqlxPool<DB> {
             one.user == Some(user) && !matches!(one.place, Place::Idle | Place::Dropped)
         };
         self.wait_until(|owners| {
-            let quiet = owners.is_alone(user) && self.usage().in_use == 0;
+            let quiet = owners.users.is_alone(user) && self.usage().in_use == 0;
             quiet || !owners.any(mine)
         })
         .await;
@@ -134,7 +135,7 @@ impl<DB: Driver> SqlxPool<DB> {
 
     /// Cancels what `user` has left running on the server, and nothing else; whether there was anything.
     async fn cancel_own(&self, user: User, all_back: bool, until: Instant) -> bool {
-        let is_alone = self.owners().is_alone(user);
+        let is_alone = self.owners().users.is_alone(user);
         let mine = |one: &Owned<DB>| {
             // What one before could not cancel is nobody's.
             let is_left = one.user.is_none() && (is_alone || one.place == Place::Dropped);
@@ -169,7 +170,7 @@ impl<DB: Driver> SqlxPool<DB> {
                 "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
             );
         }
-        self.owners().lose(user);
+        self.owners().users.lose(user);
         self.owners().doom(|one| numbers.contains(&one.number));
         let (sessions, by_name) = self.state.to_cancel(&numbers);
         if by_name.is_some() {
@@ -277,7 +278,7 @@ impl<DB: Driver> SqlxPool<DB> {
 
     /// Makes what `user` used as good as new for the next invocation.
     async fn reset_own(&self, user: User, until: Instant) -> Fitness {
-        let suspect = self.owners().is_suspect(user);
+        let suspect = self.owners().users.is_suspect(user);
         let which = |one: &Owned<DB>| one.user == Some(user) && (suspect || !one.clean);
         let own = self.take_idle(which, until).await;
         let resetting = own.into_iter().map(async |mut taken: Taken<DB>| {
@@ -295,7 +296,7 @@ impl<DB: Driver> SqlxPool<DB> {
         join_all(resetting).await;
         match self.state.settings.close {
             Close::Pressure => {
-                if !self.owners().others_run(Some(user)) {
+                if !self.owners().users.others_run(Some(user)) {
                     self.is_quiet().await;
                 }
                 self.ask_for_room().await
@@ -335,7 +336,7 @@ impl<DB: Driver> SqlxPool<DB> {
 
     /// Compares the budget with the server, if there is a connection to ask.
     async fn look_at_limit(&self, user: User) -> Fitness {
-        if !self.owners().others_run(Some(user)) {
+        if !self.owners().users.others_run(Some(user)) {
             self.is_quiet().await;
         }
         let Some(mut idle) = self.look() else {

@@ -1,13 +1,13 @@
 //! Why nobody gets a connection: sqlx's pool retries a refused or turned-away connection silently, and
 //! reports every cause as one timeout.
 
-use super::{SqlxPool, state::WaitingFor};
+use super::SqlxPool;
 use crate::{
     config::ASK_WHY_AFTER,
     error::{Error, ErrorKind},
     resource::{
         Resource, Symptom,
-        sql::{Driver, fault, nodelay, round_trip::Waits},
+        sql::{Driver, fault, nodelay, round_trip::Waits, users::Waiting},
     },
 };
 use sqlx::{ConnectOptions, Connection};
@@ -39,8 +39,8 @@ impl<DB: Driver> SqlxPool<DB> {
         }
         let connecting = || fault::connect_timed_out::<DB>(&self.acquire, &self.state.target());
         match self.state.waiting_for() {
-            Some(WaitingFor::Opening) => Some(self.state.reason().unwrap_or_else(connecting)),
-            Some(WaitingFor::Return) => Some(fault::all_in_use(&self.acquire)),
+            Some(Waiting::Opening) => Some(self.state.reason().unwrap_or_else(connecting)),
+            Some(Waiting::Return) => Some(fault::all_in_use(&self.acquire)),
             None => self.has_lost_one().then(connecting),
         }
     }
@@ -105,14 +105,14 @@ impl<DB: Driver> SqlxPool<DB> {
         poll_fn(|cx| {
             let on_the_way = self.state.opening(self.pool.size());
             let waiting_for = if on_the_way > 0 {
-                Some(WaitingFor::Opening)
+                Some(Waiting::Opening)
             } else if self.usage().in_use >= self.state.settings.max {
-                Some(WaitingFor::Return)
+                Some(Waiting::Return)
             } else {
                 None
             };
             self.state.wait_for(waiting_for);
-            if waiting_for != Some(WaitingFor::Opening) {
+            if waiting_for != Some(Waiting::Opening) {
                 opening = None;
                 return Poll::Pending;
             }

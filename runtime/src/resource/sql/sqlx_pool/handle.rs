@@ -1,10 +1,16 @@
 //! One invocation's hold on sqlx's pool.
 
-use super::{SqlxPool, owners::Phase, owners::User, state::State};
+use super::{SqlxPool, state::State};
 use crate::{
     config::DROPPED_STATEMENT,
     error::Error,
-    resource::{Acquire, Fitness, Handle, Symptom, sql::driver::Driver},
+    resource::{
+        Acquire, Fitness, Handle, Symptom,
+        sql::{
+            Driver,
+            users::{Phase, User},
+        },
+    },
 };
 use futures_util::future::BoxFuture;
 use sqlx::{Transaction, pool::Pool};
@@ -55,21 +61,21 @@ impl<DB: Driver> Handle for SqlxHandle<DB> {
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         if symptom == Symptom::Unknown {
-            self.resource.state.owners().suspect(self.user);
+            self.resource.state.owners().users.suspect(self.user);
         }
         self.resource.diagnosis(symptom)
     }
 
     fn stop(&self) {
         let state = &self.resource.state;
-        state.owners().set_phase(self.user, Phase::Stopped);
+        state.owners().users.set_phase(self.user, Phase::Stopped);
     }
 
     fn closing(&self) {
         let state = &self.resource.state;
         // One of them is asked for the server's limit first.
         if state.settings.instances.is_none() {
-            state.owners().close(self.user);
+            state.owners().users.close(self.user);
         }
     }
 

@@ -3,7 +3,13 @@
 //! sqlx's hooks see a connection, but not whose it is, and nothing by which it could be told from others, except for its
 //! age: each has a birth of its own, by which it is found here without a round trip.
 
-use crate::{config::BIRTHS_APART, resource::sql::Driver};
+use crate::{
+    config::BIRTHS_APART,
+    resource::sql::{
+        Driver,
+        users::{User, Users},
+    },
+};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -12,14 +18,10 @@ use std::{
 /// How many cleanups try to cancel a query.
 const CANCEL_TRIES: u32 = 2;
 
-/// One invocation's use of the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct User(pub(super) u64);
-
 /// All users, and all connections.
 pub(super) struct Owners<DB: Driver> {
     next: u64,
-    users: Vec<Using>,
+    pub(super) users: Users,
     all: Vec<Owned<DB>>,
     last_birth: Option<Instant>,
     /// How many names the pool has had before this one.
@@ -32,28 +34,6 @@ pub(super) struct Owners<DB: Driver> {
     cancelled: BTreeSet<u64>,
     /// Of connections that are on their way to their end: see [`Driver::IN_PROCESS`].
     leaving: Vec<DB::Session>,
-}
-
-struct Using {
-    user: User,
-    phase: Phase,
-    /// One of its connections has been lost, or came back in the middle of a statement.
-    lost: bool,
-    /// It has failed, and nobody knows whether because of a connection.
-    suspect: bool,
-    /// What it used is going to be closed.
-    closing: bool,
-}
-
-/// How far an invocation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It gets connections.
-    Running,
-    /// It gets none any more.
-    Over,
-    /// It has ended abnormally: what comes back is dropped.
-    Stopped,
 }
 
 /// A connection of the pool.
@@ -119,7 +99,7 @@ impl<DB: Driver> Owners<DB> {
     pub(super) fn new() -> Self {
         Self {
             next: 0,
-            users: Vec::new(),
+            users: Users::default(),
             all: Vec::new(),
             last_birth: None,
             name: 0,
@@ -136,109 +116,20 @@ impl<DB: Driver> Owners<DB> {
     }
 
     pub(super) fn add_user(&mut self) -> User {
-        let user = User(self.number());
         if self.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session)) {
             // That is going to be cancelled by its name: nothing else of this name is used again.
             self.doom(|one| !DB::is_identified(&one.session));
         }
-        self.users.push(Using {
-            user,
-            phase: Phase::Running,
-            lost: false,
-            suspect: false,
-            closing: false,
-        });
-        user
+        self.users.add()
     }
 
     /// What it used and has not been cleaned up is not used again.
     pub(super) fn remove_user(&mut self, user: User) {
-        self.users.retain(|using| using.user != user);
+        self.users.remove(user);
         for owned in self.all.iter_mut().filter(|one| one.user == Some(user)) {
             owned.user = None;
             owned.doomed |= !owned.clean;
         }
-    }
-
-    pub(super) fn phase(&self, user: User) -> Option<Phase> {
-        self.using(user).map(|using| using.phase)
-    }
-
-    /// A stopped one stays stopped.
-    pub(super) fn set_phase(&mut self, user: User, phase: Phase) {
-        if let Some(using) = self.using_mut(user)
-            && using.phase != Phase::Stopped
-        {
-            using.phase = phase;
-        }
-    }
-
-    pub(super) fn lose(&mut self, user: User) {
-        if let Some(using) = self.using_mut(user) {
-            using.lost = true;
-        }
-    }
-
-    pub(super) fn has_lost(&self, user: User) -> bool {
-        self.using(user).is_some_and(|using| using.lost)
-    }
-
-    pub(super) fn suspect(&mut self, user: User) {
-        if let Some(using) = self.using_mut(user) {
-            using.suspect = true;
-        }
-    }
-
-    pub(super) fn is_suspect(&self, user: User) -> bool {
-        self.using(user).is_some_and(|using| using.suspect)
-    }
-
-    pub(super) fn close(&mut self, user: User) {
-        if let Some(using) = self.using_mut(user) {
-            using.closing = true;
-        }
-    }
-
-    pub(super) fn is_closing(&self, user: User) -> bool {
-        self.using(user).is_some_and(|using| using.closing)
-    }
-
-    pub(super) fn has_users(&self) -> bool {
-        !self.users.is_empty()
-    }
-
-    /// Whether there is more than one user: what one has used may be had by another next.
-    pub(super) fn is_shared(&self) -> bool {
-        self.users.len() > 1
-    }
-
-    pub(super) fn is_alone(&self, user: User) -> bool {
-        self.users.iter().all(|using| using.user == user)
-    }
-
-    /// Whether anybody but `user` gets connections.
-    pub(super) fn others_run(&self, user: Option<User>) -> bool {
-        self.users
-            .iter()
-            .any(|using| Some(using.user) != user && using.phase == Phase::Running)
-    }
-
-    /// The only one that gets connections.
-    pub(super) fn only_running(&self) -> Option<User> {
-        let mut running = self
-            .users
-            .iter()
-            .filter(|using| using.phase == Phase::Running);
-        let first = running.next()?;
-        running.next().is_none().then_some(first.user)
-    }
-
-    fn using(&self, user: User) -> Option<&Using> {
-        self.users.iter().find(|using| using.user == user)
-    }
-
-    fn using_mut(&mut self, user: User) -> Option<&mut Using> {
-        self.users.iter_mut().find(|using| using.user == user)
     }
 
     /// A connection that is being opened for `user`, to be [born](Self::is_born) soon.
@@ -308,7 +199,7 @@ impl<DB: Driver> Owners<DB> {
         let two = || near.iter().take(2).filter_map(|(_, at)| self.all.get(*at));
         // One that is not yet known for what it is says so in its next reply.
         let says_so = two().any(|one| !DB::is_identified(&one.session));
-        if !sure && (self.is_shared() || !says_so) {
+        if !sure && (self.users.are_several() || !says_so) {
             // Better none of them than the wrong one.
             let numbers: Vec<u64> = two().map(|one| one.number).collect();
             self.doom(|one| numbers.contains(&one.number));

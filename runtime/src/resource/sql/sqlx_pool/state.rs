@@ -1,11 +1,10 @@
 //! What a pool's hooks and the lifecycle tell each other.
 
-use super::owners::{Found, Owners, Phase, Place, User};
+mod orphans;
+
+use super::owners::{Found, Owners, Place};
 use crate::{
-    config::{
-        CLEANUP_ROUND_TRIPS, HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_QUIET, QUIET, REPLY_ROUND_TRIPS,
-        Settings,
-    },
+    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_QUIET, QUIET, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     lifecycle,
     lock::lock,
@@ -20,6 +19,7 @@ use crate::{
             nodelay,
             tag::Tag,
             thaw::{Thawed, thaw},
+            users::{Phase, User, Waiting},
         },
     },
 };
@@ -36,7 +36,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::yield_now,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 tokio::task_local! {
@@ -84,7 +84,7 @@ pub(super) struct State<DB: Driver> {
     /// The pool has lost a connection without our doing.
     lost: AtomicBool,
     /// What the handler was waiting for when it was last polled.
-    waiting_for: Mutex<Option<WaitingFor>>,
+    waiting_for: Mutex<Option<Waiting>>,
     abandoned: AtomicBool,
     thaw: Mutex<Thaw>,
     /// No connection of the pool's is to serve another invocation.
@@ -115,15 +115,6 @@ struct Attempts<O> {
 struct Thaw {
     at: Instant,
     idle: Duration,
-}
-
-/// What can keep a handler waiting for a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WaitingFor {
-    /// A connection is being opened.
-    Opening,
-    /// Every connection is in use.
-    Return,
 }
 
 impl<DB: Driver> State<DB> {
@@ -195,17 +186,17 @@ impl<DB: Driver> State<DB> {
             return Some(user);
         }
         let user = lifecycle::user_of(self.key()).map(User);
-        user.or_else(|| self.owners().only_running())
+        user.or_else(|| self.owners().users.only_running())
     }
 
     /// One more invocation uses the pool.
     pub(super) fn add_user(&self, size: u32) -> User {
         let mut owners = self.owners();
-        let was_shared = owners.is_shared();
+        let was_shared = owners.users.are_several();
         let is_named =
             owners.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session));
         let user = owners.add_user();
-        if is_named || owners.is_shared() && !was_shared {
+        if is_named || owners.users.are_several() && !was_shared {
             // What others have opened is told from what is opened now.
             self.change_name(owners, size);
         }
@@ -253,7 +244,8 @@ impl<DB: Driver> State<DB> {
             // Of two that only go by the name of the pool, neither can be cancelled without the other.
             let has_namesake =
                 owners.any(|one| one.place != Place::Dropped && !DB::is_identified(&one.session));
-            let must_identify = !is_known && (misnamed || has_namesake || owners.is_shared());
+            let must_identify =
+                !is_known && (misnamed || has_namesake || owners.users.are_several());
             (owners.add(session, user, SESSIONS), must_identify)
         };
         let unless_opened = Dropped {
@@ -372,12 +364,11 @@ impl<DB: Driver> State<DB> {
     fn refuse_escaped(&self, user: Option<User>) -> Result<(), sqlx::Error> {
         let nobody_runs = {
             let owners = self.owners();
-            let nobody_runs = !owners.others_run(None);
+            let nobody_runs = !owners.users.others_run(None);
+            let resting = self.resting.load(Ordering::Acquire);
             let may_use = match user {
-                Some(user) => owners.phase(user) == Some(Phase::Running),
-                None => {
-                    !nobody_runs || !(self.resting.load(Ordering::Acquire) || owners.has_users())
-                }
+                Some(user) => owners.users.phase(user) == Some(Phase::Running),
+                None => !nobody_runs || !resting && owners.users.is_empty(),
             };
             if may_use {
                 return Ok(());
@@ -440,11 +431,11 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    pub(super) fn wait_for(&self, what: Option<WaitingFor>) {
+    pub(super) fn wait_for(&self, what: Option<Waiting>) {
         *lock(&self.waiting_for) = what;
     }
 
-    pub(super) fn waiting_for(&self) -> Option<WaitingFor> {
+    pub(super) fn waiting_for(&self) -> Option<Waiting> {
         *lock(&self.waiting_for)
     }
 
@@ -493,7 +484,7 @@ impl<DB: Driver> State<DB> {
             owners.doom(|_| true);
             was_known
         };
-        let is_shared = self.owners().is_shared();
+        let is_shared = self.owners().users.are_several();
         if !is_shared {
             self.outdated.store(true, Ordering::Release);
         }
@@ -639,7 +630,7 @@ impl<DB: Driver> State<DB> {
         }
         let is_own = user.is_some() && owned.user == user;
         // Whose it is has to be told by more than by a name, where several are there.
-        let can_be_told = is_known || !owners.is_shared() || !self.owns_sessions();
+        let can_be_told = is_known || !owners.users.are_several() || !self.owns_sessions();
         if (owned.clean || is_own) && can_be_told {
             History::Own
         } else {
@@ -748,7 +739,7 @@ impl<DB: Driver> State<DB> {
             return Ok(Returned::Idle);
         }
         let is_stopped = || {
-            let phase = user.and_then(|user| self.owners().phase(user));
+            let phase = user.and_then(|user| self.owners().users.phase(user));
             self.abandoned.load(Ordering::Acquire) || phase == Some(Phase::Stopped)
         };
         // What is not going to be used again need not come to an end by itself.
@@ -759,7 +750,7 @@ impl<DB: Driver> State<DB> {
             return self.orphaned(number, user).await;
         }
         let closing = || {
-            let closing = user.is_some_and(|user| self.owners().is_closing(user));
+            let closing = user.is_some_and(|user| self.owners().users.is_closing(user));
             closing && !self.is_wanted(user)
         };
         let owns_sessions = self.owns_sessions();
@@ -767,7 +758,7 @@ impl<DB: Driver> State<DB> {
         let (shared, known) = {
             let owners = self.owners();
             let known = owners.get(number).map(|one| one.session.clone());
-            (owners.is_shared(), known)
+            (owners.users.are_several(), known)
         };
         let longest = self.reply_within(self.settings.ping);
         let is_last = is_stopped() || closing();
@@ -811,115 +802,7 @@ impl<DB: Driver> State<DB> {
             Some(pool) => pool.size() as usize - pool.num_idle().min(pool.size() as usize),
             None => 0,
         };
-        in_use >= self.settings.max as usize && self.owners().others_run(user)
-    }
-
-    /// A connection came back in the middle of a statement. It keeps its place in the pool until that is cancelled: here,
-    /// if it can be told from what else runs, and in the cleanup otherwise.
-    async fn orphaned(&self, number: u64, user: Option<User>) -> Result<Returned, sqlx::Error> {
-        {
-            let mut owners = self.owners();
-            if let Some(user) = user {
-                owners.lose(user);
-            }
-            if owners.was_cancelled(number) {
-                return Err(gone());
-            }
-        }
-        let round_trip = self.address.round_trip();
-        let until =
-            Instant::now() + round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS);
-        loop {
-            let mut returned = std::pin::pin!(self.returned.notified());
-            returned.as_mut().enable();
-            match self.begin_to_cancel(number, user) {
-                None => return Err(gone()),
-                Some(Place::Cancelling) => {
-                    tracing::debug!(
-                        handler = self.acquire.handler(),
-                        "a query was dropped by the handler: cancelling it on the server"
-                    );
-                    let acquire = self.acquire.restarted();
-                    let (sessions, _by_name) = self.to_cancel(&[number]);
-                    let cancelling = self.address.cancel(&acquire, &sessions, None, until);
-                    if cancelling.await.all {
-                        return Err(gone());
-                    }
-                    break;
-                }
-                Some(Place::Orphan) => {}
-                // The cleanup has tried in vain.
-                Some(_) => break,
-            }
-            if Instant::now() >= until {
-                break;
-            }
-            let next_look = until.min(Instant::now() + super::LOOK_AGAIN);
-            // A failed opening notifies nobody.
-            let _ = timeout_at(next_look, returned).await;
-        }
-        if let Some(owned) = self.owners().get_mut(number) {
-            owned.place = Place::Dropped;
-        }
-        Ok(Returned::StillRunning)
-    }
-
-    /// What to do with a connection whose statement outlives its client: cancel it, or wait until that can be told from
-    /// what else runs, or until the cleanup of its invocation does it. `None` when it is gone.
-    fn begin_to_cancel(&self, number: u64, user: Option<User>) -> Option<Place> {
-        let size = lock(&self.pool).as_ref().map_or(0, Pool::size);
-        let is_opening = self.opening(size) > 0;
-        let abandoned = self.abandoned.load(Ordering::Acquire);
-        let mut owners = self.owners();
-        let phase = user.and_then(|user| owners.phase(user));
-        let runs = matches!(phase, None | Some(Phase::Running));
-        let has_namesake = owners.any(|one| {
-            one.number != number && one.place != Place::Dropped && !DB::is_identified(&one.session)
-        });
-        let (name, misnamed) = (owners.name, owners.misnamed);
-        let owned = owners.get_mut(number)?;
-        if !matches!(owned.place, Place::Out | Place::Orphan) {
-            return Some(owned.place);
-        }
-        let is_identified = DB::is_identified(&owned.session);
-        // What is opened meanwhile must not go by its name either.
-        let must_change_name = !is_identified && owned.name == name;
-        let is_unique = !must_change_name && !has_namesake && !is_opening && misnamed == 0;
-        let place = if runs && (is_identified || is_unique) && !abandoned {
-            Place::Cancelling
-        } else {
-            Place::Orphan
-        };
-        let is_new = owned.place != place;
-        owned.place = place;
-        if must_change_name {
-            self.change_name(owners, size);
-        } else {
-            drop(owners);
-        }
-        if is_new {
-            self.returned.notify_waiters();
-        }
-        Some(place)
-    }
-
-    /// The sessions of the connections with these `numbers`, and no others.
-    pub(super) fn to_cancel(&self, numbers: &[u64]) -> (Vec<DB::Session>, Option<ByName<'_, DB>>) {
-        let mut owners = self.owners();
-        let mut meant = owners.sessions(|one| numbers.contains(&one.number));
-        let others = owners
-            .sessions(|one| !numbers.contains(&one.number) && DB::is_identified(&one.session));
-        let by_name = meant.iter().any(|session| !DB::is_identified(session));
-        if !by_name {
-            return (meant, None);
-        }
-        for session in &mut meant {
-            if !DB::is_identified(session) {
-                *session = DB::all_but(session, &others);
-            }
-        }
-        owners.by_name += 1;
-        (meant, Some(ByName(self)))
+        in_use >= self.settings.max as usize && self.owners().users.others_run(user)
     }
 }
 
@@ -942,15 +825,6 @@ enum Returned {
     Unwanted,
     /// It is dropped, and what it runs is still to be cancelled.
     StillRunning,
-}
-
-/// Sessions are being cancelled by their names, for as long as this exists.
-pub(super) struct ByName<'a, DB: Driver>(&'a State<DB>);
-
-impl<DB: Driver> Drop for ByName<'_, DB> {
-    fn drop(&mut self) {
-        self.0.owners().by_name -= 1;
-    }
 }
 
 /// A connection that is gone, unless this is forgotten.

@@ -1,10 +1,8 @@
 //! The invocations that use a pool right now.
 
-use super::Waiting;
-
 /// One invocation's use of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::resource::sql) struct User(u64);
+pub(super) struct User(pub(super) u64);
 
 /// All of them.
 #[derive(Default)]
@@ -18,8 +16,10 @@ struct Entry {
     phase: Phase,
     /// One of its connections has been lost: the others cannot be trusted either.
     lost: bool,
-    /// It has failed, and nobody knows whether because of a connection.
+    /// It has failed, and whether because of a connection is not known.
     suspect: bool,
+    /// What it used is going to be closed.
+    closing: bool,
     /// How many of its acquires wait for what.
     waiting: [usize; 2],
 }
@@ -35,6 +35,15 @@ pub(super) enum Phase {
     Stopped,
 }
 
+/// What can keep an acquire waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// A connection is being opened, or asked whether it is alive.
+    Opening,
+    /// Every connection is in use.
+    Return,
+}
+
 impl Users {
     pub(super) fn add(&mut self) -> User {
         self.next += 1;
@@ -44,6 +53,7 @@ impl Users {
             phase: Phase::Running,
             lost: false,
             suspect: false,
+            closing: false,
             waiting: [0; 2],
         });
         user
@@ -53,12 +63,38 @@ impl Users {
         self.all.retain(|entry| entry.user != user);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether there is more than one: what one has used may be acquired by another next.
+    pub(super) fn are_several(&self) -> bool {
+        self.all.len() > 1
+    }
+
     pub(super) fn has(&self, user: User) -> bool {
         self.get(user).is_some()
     }
 
     pub(super) fn is_alone(&self, user: User) -> bool {
         self.all.iter().all(|entry| entry.user == user)
+    }
+
+    /// Whether anybody but `user` gets connections.
+    pub(super) fn others_run(&self, user: Option<User>) -> bool {
+        self.running().any(|running| Some(running) != user)
+    }
+
+    /// The only one that gets connections.
+    pub(super) fn only_running(&self) -> Option<User> {
+        let mut running = self.running();
+        let first = running.next()?;
+        running.next().is_none().then_some(first)
+    }
+
+    fn running(&self) -> impl Iterator<Item = User> + '_ {
+        let runs = |entry: &&Entry| entry.phase == Phase::Running;
+        self.all.iter().filter(runs).map(|entry| entry.user)
     }
 
     /// `None` when it has been removed.
@@ -92,6 +128,16 @@ impl Users {
     pub(super) fn suspect(&mut self, user: User) {
         if let Some(entry) = self.get_mut(user) {
             entry.suspect = true;
+        }
+    }
+
+    pub(super) fn is_closing(&self, user: User) -> bool {
+        self.get(user).is_some_and(|entry| entry.closing)
+    }
+
+    pub(super) fn close(&mut self, user: User) {
+        if let Some(entry) = self.get_mut(user) {
+            entry.closing = true;
         }
     }
 
