@@ -212,8 +212,8 @@ fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
     });
     let proxy = model.proxy_checks.iter().map(|(parameter, check)| {
         let check = match check {
-            ProxyCheck::SessionPooled => "session_pooled",
-            ProxyCheck::TransactionPooled => "transaction_pooled",
+            ProxyCheck::RdsProxySafe => "rds_proxy_safe",
+            ProxyCheck::TransactionPoolingSafe => "transaction_pooling_safe",
         };
         let ty = lent_types(function).nth(*parameter);
         let span = Span::mixed_site().located_at(ty.span());

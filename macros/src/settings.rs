@@ -52,9 +52,9 @@ pub(crate) struct MinCheck {
 #[derive(Clone, Copy)]
 pub(crate) enum ProxyCheck {
     /// A session is one client's until it is closed.
-    SessionPooled,
+    RdsProxySafe,
     /// A session is one client's until its transaction ends.
-    TransactionPooled,
+    TransactionPoolingSafe,
 }
 
 /// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
@@ -173,9 +173,9 @@ impl Settings {
         }
         let is_closed = matches!(close, None | Some("Always"));
         Some(if proxy == "Rds" && is_closed {
-            ProxyCheck::SessionPooled
+            ProxyCheck::RdsProxySafe
         } else {
-            ProxyCheck::TransactionPooled
+            ProxyCheck::TransactionPoolingSafe
         })
     }
 

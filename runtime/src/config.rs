@@ -3,10 +3,11 @@
 //! [`Config`] is what the attribute wrote down; [`Settings`] is what holds once the defaults of the
 //! resource have been filled in.
 
-mod bounds;
+pub(crate) mod budget;
+mod limits;
 mod settings;
 
-pub use bounds::*;
+pub use limits::*;
 pub use settings::{Defaults, Settings};
 
 use crate::credentials::Source;

@@ -44,7 +44,7 @@
 //! When the server does not let us in, the secret is fetched afresh, once, and the connection tried
 //! again, once: a rotation costs no invocation. Where the fresh secret is the one that just failed, half
 //! of the rotation may be still to come: it is waited for, for
-//! [`config::ROTATION`](crate::config::ROTATION) at most.
+//! 500 ms at most.
 //!
 //! A pool of sqlx's opens its connections by itself. With credentials, its first one is opened before
 //! the handler gets it, so that a rotation is noticed; what the pool opens later on, while it is kept, has
@@ -75,11 +75,11 @@ pub use secrets_manager::SecretsManager;
 pub use target::Target;
 
 #[cfg(feature = "_sql")]
-pub(crate) use resolve::{Resolved, refresh, resolve};
+pub(crate) use resolve::{Bound, Resolved, refresh, resolve};
 
 use crate::{
     error::{Error, ErrorKind},
-    unwind,
+    util::catch_panic,
 };
 #[cfg(feature = "_sql")]
 use futures_util::FutureExt;
@@ -200,7 +200,7 @@ impl Source {
         unavailable(format_args!(
             "the provider `{}` panicked: {}",
             self.0.name(),
-            unwind::message(panic)
+            catch_panic::message(panic)
         ))
     }
 }

@@ -70,53 +70,42 @@
 )]
 extern crate self as db_handler;
 
-mod answer;
-mod background;
-mod budget;
-mod clock;
 pub mod config;
 pub mod credentials;
+mod drivers;
 mod error;
+mod event;
 #[cfg(test)]
 #[path = "../tests/it/fake/mod.rs"]
 mod fake;
-mod host;
-mod invocation;
 mod lifecycle;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "mongodb"))]
-mod local_host;
-mod lock;
 mod platform;
-mod registry;
-mod regular_file;
 pub mod resource;
-mod shutdown;
-mod site;
-mod slot;
-#[cfg_attr(
-    not(feature = "local"),
-    allow(dead_code, reason = "only the local mode looks at it")
-)]
-mod timeline;
-mod unwind;
+mod util;
 
 #[doc(hidden)]
-#[path = "private.rs"]
+#[path = "macro_support.rs"]
 pub mod __private;
 
-pub use answer::{Answer, HandlerError};
-pub use background::{Background, Task};
 #[cfg(feature = "macros")]
 pub use db_handler_macros::db_handler;
+#[cfg(feature = "postgres")]
+pub use drivers::sql::PgBouncerTransaction;
+#[cfg(feature = "_sql")]
+pub use drivers::sql::{Db, DbConnection, DbTransaction};
 pub use error::{Error, ErrorKind, Stage};
-pub use invocation::{Event, Invocation};
+pub use event::{
+    Event, Invocation,
+    response::{Answer, HandlerError},
+};
 pub use lambda_runtime::{Context, LambdaEvent};
+pub use lifecycle::{
+    background::{Background, Task},
+    shutdown::shutdown,
+};
 #[cfg(feature = "mongodb")]
 pub use mongodb;
 pub use platform::{Handler, Options, run, run_with};
-#[cfg(feature = "_sql")]
-pub use resource::sql::{Db, DbConnection, DbTransaction};
-pub use shutdown::shutdown;
 #[cfg(feature = "_sql")]
 pub use sqlx;
 

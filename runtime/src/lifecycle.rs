@@ -2,30 +2,34 @@
 //!
 //! [`handle`] is what the attribute calls. It is generic and short; what it calls is neither.
 
-mod finally;
-mod inject;
-mod obtain;
-mod session;
+mod acquire;
+pub(crate) mod background;
+mod cleanup;
+mod invocation;
+mod params;
+pub(crate) mod registry;
+pub(crate) mod scope;
+pub(crate) mod shutdown;
+pub(crate) mod site;
+mod slot;
+#[cfg_attr(
+    not(feature = "local"),
+    allow(dead_code, reason = "only the local mode looks at it")
+)]
+pub(crate) mod timeline;
 
-pub(crate) use finally::Finally;
-#[cfg(feature = "_sql")]
-pub(crate) use finally::time_left;
-pub(crate) use inject::Params;
-pub use inject::{Ref, RefMut, default_close};
-#[cfg(any(feature = "_sql", feature = "mongodb"))]
-pub(crate) use session::explain;
-#[cfg(feature = "_sql")]
-pub(crate) use session::{set_committing, user_of};
+pub(crate) use cleanup::Finally;
+pub(crate) use params::Params;
+pub use params::default_close;
 
 use crate::{
-    answer::Answer,
     error::Error,
-    invocation::{Event, Invocation},
+    event::{Event, Invocation, response::Answer},
+    lifecycle::site::Site,
     resource::{Outcome, Symptom},
-    site::Site,
 };
-use finally::Ending;
-use session::{Session, Stopped};
+use cleanup::Ending;
+use invocation::{Session, Stopped};
 use std::{future::Future, panic::resume_unwind};
 
 /// What [`handle`] needs to know of a handler's event and answer types.

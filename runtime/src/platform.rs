@@ -12,7 +12,7 @@ mod stream;
 
 pub use handler::Handler;
 
-use crate::{error::Error, registry};
+use crate::{error::Error, lifecycle::registry};
 use std::env;
 
 /// Set by AWS Lambda: where its interface is.
@@ -154,7 +154,7 @@ async fn elsewhere<Kind, H: Handler<Kind>>(
 ) -> Result<(), Error> {
     ready?;
     let ran = local::run(handler).await;
-    crate::shutdown().await;
+    crate::lifecycle::shutdown::shutdown().await;
     ran
 }
 

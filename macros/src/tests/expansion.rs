@@ -426,7 +426,7 @@ fn what_a_proxy_asks_for_depends_on_the_close() {
     let checks = |args: &str| {
         let item = "async fn f(e: E, db: &mut PgTransaction<'_>) -> R {}";
         let output = transform(tokens(args), &tokens(item)).to_string();
-        ["session_pooled", "transaction_pooled"]
+        ["rds_proxy_safe", "transaction_pooling_safe"]
             .map(|check| output.contains(&format!("{check} :: < PgTransaction < '_ > > () ;")))
     };
     assert_eq!(checks(""), [false, false]);

@@ -2,7 +2,7 @@
 
 use super::{
     Close, Config, Connect, Proxy, Tasks,
-    bounds::{
+    limits::{
         DEFAULT_ACQUIRE, DEFAULT_BUDGET_SHARE, DEFAULT_KEPT_IDLE, DEFAULT_MAX, PING, RESERVE, TRUST,
     },
 };

@@ -1,7 +1,7 @@
 //! A secret in a file, as orchestrators mount them.
 
 use super::{Provider, Secret, Target, secret::not_in_a_password, unavailable};
-use crate::{error::Error, regular_file};
+use crate::{error::Error, util::regular_file};
 use std::{io, path::Path};
 
 /// A file that holds a secret. It is read whenever a connection is opened, so that whoever rotates the

@@ -1,10 +1,7 @@
 //! Tokens that RDS and Aurora take for a password, signed without asking anybody.
 
 use super::{Provider, Secret, Target, unavailable};
-use crate::{
-    config::{IAM_TOKEN_FRESH, IAM_TOKEN_LIFE},
-    error::Error,
-};
+use crate::error::Error;
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider},
@@ -13,7 +10,15 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
     sign::v4,
 };
-use std::{env, fmt, time::SystemTime};
+use std::{
+    env, fmt,
+    time::{Duration, SystemTime},
+};
+
+/// How long an IAM token of RDS lives: the figure of AWS's documentation.
+const IAM_TOKEN_LIFE: Duration = Duration::from_mins(15);
+/// How long an IAM token is used, so that one that is just being sent does not expire on its way.
+const IAM_TOKEN_FRESH: Duration = Duration::from_mins(10);
 
 /// Logs in with an IAM token instead of a password: a presigned request of the service `rds-db`.
 ///

@@ -3,21 +3,35 @@
 
 use super::{Secret, Source, Target, not_in_a_password, secret::Engine, unavailable};
 use crate::{
-    clock::Stamp,
-    config::ROTATION,
-    error::{Error, Stage},
-    lock::lock,
-    resource::Acquire,
+    error::Error,
+    util::{clock::Stamp, lock::lock},
 };
 use std::{
     any::TypeId,
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::Mutex as AsyncMutex,
-    time::{sleep, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
+
+/// How long a secret that the server has just rejected is given to change: server and provider are not rotated at
+/// the same moment.
+const ROTATION: Duration = Duration::from_millis(500);
+
+/// When a secret has to be there, and how long that was from the beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound {
+    pub(crate) until: Instant,
+    pub(crate) timeout: Duration,
+}
+
+impl Bound {
+    fn remaining(self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
 
 /// A secret, and which one it is.
 #[derive(Debug, Clone)]
@@ -73,12 +87,12 @@ fn latest(source: Source, target: &Target) -> Arc<Latest> {
 /// # Errors
 /// When the provider has none, or takes longer than the acquire may.
 pub(crate) async fn resolve(
-    acquire: &Acquire,
+    bound: Bound,
     source: Source,
     target: &Target,
 ) -> Result<Resolved, Error> {
     let resolving = known_or_fetched(source, target, |known| known.is_fresh(Stamp::now()));
-    bounded(acquire, source, resolving).await
+    bounded(bound, source, resolving).await
 }
 
 /// A secret that is newer than `failed`, with which the server did not let us in.
@@ -89,14 +103,14 @@ pub(crate) async fn resolve(
 /// # Errors
 /// Those of [`resolve`].
 pub(crate) async fn refresh(
-    acquire: &Acquire,
+    bound: Bound,
     source: Source,
     target: &Target,
     failed: &Resolved,
 ) -> Result<Resolved, Error> {
-    bounded(acquire, source, async {
+    bounded(bound, source, async {
         let newer = known_or_fetched(source, target, |known| known.number > failed.number).await?;
-        if !newer.secret.is_same(&failed.secret) || acquire.left() <= ROTATION {
+        if !newer.secret.is_same(&failed.secret) || bound.remaining() <= ROTATION {
             return Ok(newer);
         }
         sleep(ROTATION).await;
@@ -182,34 +196,29 @@ fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
 }
 
 async fn bounded(
-    acquire: &Acquire,
+    bound: Bound,
     source: Source,
     work: impl Future<Output = Result<Resolved, Error>>,
 ) -> Result<Resolved, Error> {
     let too_slow = || {
         unavailable(format_args!(
             "the provider `{source:?}` took longer than {} ms",
-            acquire.within().as_millis()
+            bound.timeout.as_millis()
         ))
     };
-    match timeout_at(acquire.until(), work).await {
+    match timeout_at(bound.until, work).await {
         // A provider that blocks its thread is not interrupted: what comes next would be blamed for the
         // time that it took.
-        Ok(Ok(_)) if acquire.left().is_zero() => Err(too_slow()),
+        Ok(Ok(_)) if bound.remaining().is_zero() => Err(too_slow()),
         Ok(done) => done,
         Err(_) => Err(too_slow()),
     }
-    .map_err(|error| error.at(Stage::Acquire).in_handler(acquire.handler()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Config, Defaults, Settings},
-        credentials::Provider,
-        error::ErrorKind,
-    };
+    use crate::{credentials::Provider, error::ErrorKind};
     use std::{
         sync::atomic::{AtomicBool, AtomicU32, Ordering},
         time::Duration,
@@ -242,9 +251,12 @@ mod tests {
         }
     }
 
-    fn acquire() -> Acquire {
-        let settings = Settings::new(&Config::new(), &Defaults::SQL);
-        Acquire::new("tests::handler", settings, None)
+    fn bound() -> Bound {
+        let timeout = Duration::from_secs(3);
+        Bound {
+            until: Instant::now() + timeout,
+            timeout,
+        }
     }
 
     fn target() -> Target {
@@ -252,7 +264,7 @@ mod tests {
     }
 
     async fn password(source: Source) -> String {
-        let resolved = resolve(&acquire(), source, &target()).await;
+        let resolved = resolve(bound(), source, &target()).await;
         resolved.expect("provided").secret.password().to_owned()
     }
 
@@ -303,9 +315,9 @@ mod tests {
     async fn two_that_failed_with_the_same_secret_ask_once_more() {
         static PROVIDER: Numbered = Numbered::new(1, Duration::from_secs(600));
         let source = Source::new(&PROVIDER);
-        let failed = resolve(&acquire(), source, &target()).await.expect("first");
+        let failed = resolve(bound(), source, &target()).await.expect("first");
         for _ in 0..2 {
-            let fresh = refresh(&acquire(), source, &target(), &failed)
+            let fresh = refresh(bound(), source, &target(), &failed)
                 .await
                 .expect("second");
             assert_eq!(fresh.secret.password(), "secret-2");
@@ -317,9 +329,9 @@ mod tests {
     async fn the_other_half_of_a_rotation_is_waited_for_once() {
         static PROVIDER: Numbered = Numbered::new(2, Duration::ZERO);
         let source = Source::new(&PROVIDER);
-        let failed = resolve(&acquire(), source, &target()).await.expect("first");
-        let started = tokio::time::Instant::now();
-        let fresh = refresh(&acquire(), source, &target(), &failed)
+        let failed = resolve(bound(), source, &target()).await.expect("first");
+        let started = Instant::now();
+        let fresh = refresh(bound(), source, &target(), &failed)
             .await
             .expect("third");
         assert_eq!(fresh.secret.password(), "secret-2");
@@ -335,11 +347,11 @@ mod tests {
             Ok(Secret::new(if rotated { "new" } else { "old" }))
         }
         let source = Source::new(&rotating);
-        let failed = resolve(&acquire(), source, &target()).await.expect("old");
+        let failed = resolve(bound(), source, &target()).await.expect("old");
         // Others open connections, too, before the half that is missing.
         assert_eq!(password(source).await, "old");
-        let (acquire, target) = (acquire(), target());
-        let refreshing = refresh(&acquire, source, &target, &failed);
+        let target = target();
+        let refreshing = refresh(bound(), source, &target, &failed);
         let meanwhile = async {
             sleep(Duration::from_millis(10)).await;
             assert_eq!(password(source).await, "old");
@@ -357,7 +369,7 @@ mod tests {
         };
         let source = Source::new(&PROVIDER);
         for _ in 0..2 {
-            let error = resolve(&acquire(), source, &target())
+            let error = resolve(bound(), source, &target())
                 .await
                 .expect_err("hangs");
             assert_eq!(error.kind(), ErrorKind::Credentials);
@@ -374,12 +386,12 @@ mod tests {
             Ok(Secret::new("by a function"))
         }
         assert_eq!(password(Source::new(&works)).await, "by a function");
-        let error = resolve(&acquire(), Source::new(&fails), &target())
+        let error = resolve(bound(), Source::new(&fails), &target())
             .await
             .expect_err("sealed");
         assert_eq!(
             error.to_string(),
-            "tests::handler: acquire: credentials: the vault is sealed"
+            "handler: credentials: the vault is sealed"
         );
         assert_eq!(error.kind(), ErrorKind::Credentials);
     }
@@ -407,7 +419,7 @@ mod tests {
                 "DATABASE_URL",
             ),
         ] {
-            let error = resolve(&acquire(), source, &target).await.expect_err(named);
+            let error = resolve(bound(), source, &target).await.expect_err(named);
             let text = format!("{error:?}");
             assert!(text.contains(named) && !text.contains("hunter"), "{text}");
         }

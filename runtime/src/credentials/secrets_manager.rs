@@ -1,7 +1,7 @@
 //! AWS Secrets Manager, asked through the AWS SDK.
 
 use super::{Provider, Secret, Target, unavailable};
-use crate::{config::SECRET_FRESH, error::Error};
+use crate::error::Error;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_secretsmanager::{
     Client,
@@ -17,6 +17,9 @@ use std::{
     time::Duration,
 };
 use tokio::sync::OnceCell;
+
+/// How long a secret of AWS Secrets Manager is used (the figure of AWS's own caching clients).
+const SECRET_FRESH: Duration = Duration::from_hours(1);
 
 /// A secret in AWS Secrets Manager, in the JSON that AWS writes for RDS: see
 /// [`Secret::from_rds_json`].

@@ -1,6 +1,6 @@
 //! A panic of a handler is an error of its invocation, on every platform the same.
 
-use crate::unwind;
+use crate::util::catch_panic;
 use futures_util::FutureExt;
 use lambda_runtime::Diagnostic;
 use std::{any::Any, future::Future, panic::AssertUnwindSafe};
@@ -19,7 +19,7 @@ pub(super) async fn caught<T>(
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
-    let message = unwind::message(panic);
+    let message = catch_panic::message(panic);
     Diagnostic {
         error_type: "HandlerPanicked".to_owned(),
         error_message: format!("handler: panicked: {message}"),
@@ -29,8 +29,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
 /// For the platforms that are driven from here.
 #[cfg(any(feature = "local", feature = "scf"))]
 mod driven {
-    use super::{super::Handler, caught};
-    use crate::host::Host;
+    use super::caught;
+    use crate::lifecycle::scope::Host;
+    use crate::platform::Handler;
     use lambda_runtime::{Context, Diagnostic};
     use std::sync::Arc;
 

@@ -6,8 +6,8 @@ use super::{
     stream::{Body, collect},
 };
 use crate::{
-    answer::diagnose,
     error::{Error, ErrorKind, Stage},
+    event::response::diagnose,
 };
 use bytes::Bytes;
 use futures_util::{Stream, TryFutureExt};

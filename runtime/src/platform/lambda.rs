@@ -2,11 +2,11 @@
 
 use super::{Handler, LAMBDA_API, stream::Transfer};
 #[cfg(unix)]
-use crate::{answer::chain, config::EXTENSION};
+use crate::{config::EXTENSION, event::response::chain};
 use crate::{
     config::INIT_REPORT,
     error::{Error, ErrorKind, Stage},
-    host::Host,
+    lifecycle::scope::Host,
 };
 use futures_util::future::BoxFuture;
 #[cfg(unix)]
@@ -81,7 +81,7 @@ async fn close_on_shutdown() {
                 // The extension has to be asking for events; there are none that this process needs.
                 let idling = extension.run().then(|_| pending::<Infallible>());
                 select(pin!(signalled(terminated, interrupted)), pin!(idling)).await;
-                crate::shutdown().await;
+                crate::lifecycle::shutdown::shutdown().await;
                 process::exit(0);
             });
         }

@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Stage},
-    host::Host,
-    timeline::Phase,
+    lifecycle::{scope::Host, timeline::Phase},
 };
 use futures_util::future::{Either, select};
 use lambda_runtime::Context;
@@ -102,7 +101,7 @@ async fn json<'a>(event: &'a [u8], place: &str) -> &'a str {
         Ok(event) => event.get(),
         Err(error) => {
             say(&format!("{place} is no JSON: {error}\n"));
-            crate::shutdown().await;
+            crate::lifecycle::shutdown::shutdown().await;
             process::exit(BAD_INPUT);
         }
     }
@@ -168,7 +167,7 @@ async fn unless_stopped<W: Future>(signals: &Signals, work: W) -> W::Output {
 
 /// Closes what is open, and ends the process.
 async fn stop(code: i32) -> ! {
-    crate::shutdown().await;
+    crate::lifecycle::shutdown::shutdown().await;
     process::exit(code)
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::{SCF_CALL, SCF_DISPATCH, SCF_POLL_PAUSE, SCF_POLLS},
     error::{Error, ErrorKind, Stage},
-    host::Host,
+    lifecycle::scope::Host,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};

@@ -6,12 +6,11 @@
 //! the transfer to be torn, which drops the POST and so closes its connection, and ends after that.
 
 use crate::{
-    answer::describe,
-    clock,
     config::{BODY_DROP, RESERVE},
     error::{Error, ErrorKind},
-    host::Host,
-    unwind,
+    event::response::describe,
+    lifecycle::scope::Host,
+    util::{catch_panic, clock},
 };
 use bytes::Bytes;
 use futures_util::{
@@ -177,7 +176,7 @@ impl<S> Body<S> {
         let stream = self.stream.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(stream))) {
             tracing::error!(
-                error = unwind::message(&*panic),
+                error = catch_panic::message(&*panic),
                 "a streamed body panicked when it was dropped"
             );
         }
@@ -237,7 +236,7 @@ where
                 return Poll::Ready(None);
             }
             Ok(polled) => return polled,
-            Err(panic) => format!("panicked: {}", unwind::message(&*panic)).into(),
+            Err(panic) => format!("panicked: {}", catch_panic::message(&*panic)).into(),
         };
         body.end();
         if body.link.is_none() {

@@ -2,6 +2,7 @@
 
 #[macro_use]
 mod fake;
+mod floors;
 
 mod background;
 mod conclusions;

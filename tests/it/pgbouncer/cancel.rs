@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event_within};
 use db_handler::{
-    Error, ErrorKind, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, ErrorKind, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self},
 };
 use futures_util::future::join_all;
@@ -17,7 +16,7 @@ behind!(Pooler::Plain, 5, 50);
 
 /// Stopping it needs a connection beside the neighbours', which takes its time on a busy machine.
 #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
-async fn endless(event: LambdaEvent<f64>, db: &mut PooledTransaction) -> Result<(), Error> {
+async fn endless(event: LambdaEvent<f64>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
     sqlx::query("select pg_sleep($1)")
         .bind(event.payload)
         .execute(db)

@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event, event_within};
 use db_handler::{
-    Error, ErrorKind, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, ErrorKind, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, Executor, PgConnection},
 };
 use futures_util::FutureExt;
@@ -24,7 +23,7 @@ enum Then {
     PassOver,
 }
 
-async fn insert(then: Then, db: &mut PooledTransaction) -> Result<i64, Error> {
+async fn insert(then: Then, db: &mut PgBouncerTransaction) -> Result<i64, Error> {
     sqlx::query("insert into orders values ($1)")
         .bind(1)
         .execute(&mut *db)
@@ -45,18 +44,18 @@ async fn insert(then: Then, db: &mut PooledTransaction) -> Result<i64, Error> {
 
 // A busy machine stops nothing within the usual reserve.
 #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
-async fn never(event: LambdaEvent<Then>, db: &mut PooledTransaction) -> Result<i64, Error> {
+async fn never(event: LambdaEvent<Then>, db: &mut PgBouncerTransaction) -> Result<i64, Error> {
     insert(event.payload, db).await
 }
 
 #[db_handler(proxy = "pgbouncer", credentials = through_it, deadline(reserve_ms = 2000))]
-async fn always(event: LambdaEvent<Then>, db: &mut PooledTransaction) -> Result<i64, Error> {
+async fn always(event: LambdaEvent<Then>, db: &mut PgBouncerTransaction) -> Result<i64, Error> {
     insert(event.payload, db).await
 }
 
 /// RDS Proxy is not to be had here: what goes through it must at least go through this.
 #[db_handler(proxy = "rds", credentials = through_it, close = "never")]
-async fn as_for_rds(event: LambdaEvent<Then>, db: &mut PooledTransaction) -> Result<i64, Error> {
+async fn as_for_rds(event: LambdaEvent<Then>, db: &mut PgBouncerTransaction) -> Result<i64, Error> {
     insert(event.payload, db).await
 }
 
@@ -132,7 +131,7 @@ mod ended_from_inside {
     const UNSEEN: &str = "select E'\u{4e2a}\\'; commit; --'";
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn handler(event: LambdaEvent<bool>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(event: LambdaEvent<bool>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         sqlx::raw_sql("set local client_encoding = 'GBK'")
             .execute(&mut *db)
             .await?;
@@ -147,7 +146,7 @@ mod ended_from_inside {
     }
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn encoding(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<String, Error> {
+    async fn encoding(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<String, Error> {
         let encoding = sqlx::raw_sql("show client_encoding").fetch_one(db).await?;
         Ok(encoding.get(0))
     }
@@ -173,7 +172,7 @@ mod commit {
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
     async fn handler(
         event: LambdaEvent<&'static str>,
-        db: &mut PooledTransaction,
+        db: &mut PgBouncerTransaction,
     ) -> Result<(), Error> {
         sqlx::raw_sql(event.payload).execute(db).await?;
         Ok(())
@@ -222,7 +221,7 @@ mod refused_commit {
     behind!(Pooler::Plain, 1, 10);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn handler(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         sqlx::raw_sql(TWICE).execute(db).await?;
         Ok(())
     }
@@ -268,7 +267,7 @@ mod connection_lost {
 
     const END: &str = "select pg_terminate_backend($1, 5000)";
 
-    async fn act(meets: Meets, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn act(meets: Meets, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         let session: i32 = sqlx::query_scalar("select pg_backend_pid()")
             .fetch_one(&mut *db)
             .await?;
@@ -288,7 +287,7 @@ mod connection_lost {
     #[db_handler(proxy = "pgbouncer", credentials = through_it)]
     async fn through_a_pooler(
         event: LambdaEvent<Meets>,
-        db: &mut PooledTransaction,
+        db: &mut PgBouncerTransaction,
     ) -> Result<(), Error> {
         act(event.payload, db).await
     }
@@ -296,7 +295,7 @@ mod connection_lost {
     #[db_handler(proxy = "rds", credentials = straight)]
     async fn without_a_pooler(
         event: LambdaEvent<Meets>,
-        db: &mut PooledTransaction,
+        db: &mut PgBouncerTransaction,
     ) -> Result<(), Error> {
         act(event.payload, db).await
     }
@@ -322,7 +321,7 @@ mod connection_lost {
 
     /// To cancel it takes a connection, which takes its time on a busy machine.
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 10000))]
-    async fn dropping(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn dropping(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         let sleeping = sqlx::query("select pg_sleep(60)").execute(&mut *db);
         tokio::select! {
             done = sleeping => panic!("{done:?}"),
@@ -348,7 +347,7 @@ mod pooler_lost {
 
     /// With `trust_ms = 0`, a ping comes before each commit.
     #[db_handler(proxy = "pgbouncer", credentials = through_it, check(trust_ms = 0))]
-    async fn handler(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         sqlx::query("create table lost (id int)")
             .execute(db)
             .await?;

@@ -4,8 +4,7 @@
 
 use crate::pgbouncer::{rds::straight, world::event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, AssertSqlSafe, Connection, Executor, PgConnection},
 };
 use std::{env, str::FromStr};
@@ -167,7 +166,7 @@ fn setting(escapes: bool) -> &'static str {
 #[db_handler(proxy = "rds", credentials = straight)]
 async fn try_all(
     event: LambdaEvent<Texts>,
-    db: &mut PooledTransaction,
+    db: &mut PgBouncerTransaction,
 ) -> Result<Vec<Fate>, Error> {
     let (escapes, texts) = event.payload;
     sqlx::raw_sql(setting(escapes)).execute(&mut *db).await?;

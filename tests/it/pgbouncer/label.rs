@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, Row},
 };
 use support::Pooler;
@@ -13,7 +12,7 @@ behind!(Pooler::Plain, 1, 20);
 const NAME: &str = "select application_name from pg_stat_activity where pid = pg_backend_pid()";
 
 #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-async fn name(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<String, Error> {
+async fn name(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<String, Error> {
     Ok(sqlx::query_scalar(NAME).fetch_one(db).await?)
 }
 

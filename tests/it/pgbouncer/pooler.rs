@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self},
 };
 use futures_util::future::join_all;
@@ -15,13 +14,16 @@ mod a_restart_of_the_pooler {
     behind!(Pooler::Plain, 2, 20);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", check(trust_ms = 60000))]
-    async fn trusting(event: LambdaEvent<i32>, db: &mut PooledTransaction) -> Result<i32, Error> {
+    async fn trusting(
+        event: LambdaEvent<i32>,
+        db: &mut PgBouncerTransaction,
+    ) -> Result<i32, Error> {
         let query = sqlx::query_scalar("select $1::int4 + 1").bind(event.payload);
         Ok(query.fetch_one(db).await?)
     }
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", check(trust_ms = 0))]
-    async fn asking(event: LambdaEvent<i32>, db: &mut PooledTransaction) -> Result<i32, Error> {
+    async fn asking(event: LambdaEvent<i32>, db: &mut PgBouncerTransaction) -> Result<i32, Error> {
         let query = sqlx::query_scalar("select $1::int4 + 1").bind(event.payload);
         Ok(query.fetch_one(db).await?)
     }
@@ -44,7 +46,7 @@ mod a_full_pooler {
     behind!(Pooler::Plain, 2, 3);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, pool(max = 20, acquire_ms = 20000))]
-    async fn handler(event: LambdaEvent<i32>, db: &mut PooledTransaction) -> Result<i32, Error> {
+    async fn handler(event: LambdaEvent<i32>, db: &mut PgBouncerTransaction) -> Result<i32, Error> {
         let doubled = sqlx::query_scalar("select $1::int4 * 2 from pg_sleep(0.05)")
             .bind(event.payload)
             .fetch_one(db)
@@ -69,7 +71,7 @@ mod statement_pooling {
     behind!(Pooler::Statements, 2, 10);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it)]
-    async fn handler(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         sqlx::query("select 1").execute(db).await?;
         Ok(())
     }

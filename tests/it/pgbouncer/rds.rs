@@ -2,10 +2,9 @@
 
 use crate::pgbouncer::world::event;
 use db_handler::{
-    Error, LambdaEvent,
+    Error, LambdaEvent, PgBouncerTransaction,
     credentials::Secret,
     db_handler,
-    resource::sql::PooledTransaction,
     sqlx::{self, AssertSqlSafe},
 };
 use support::{Database, Postgres, postgres};
@@ -26,7 +25,7 @@ pub(crate) async fn straight() -> Result<Secret, Error> {
 }
 
 #[db_handler(proxy = "rds", credentials = straight, close = "never")]
-async fn session(event: LambdaEvent<&str>, db: &mut PooledTransaction) -> Result<i32, Error> {
+async fn session(event: LambdaEvent<&str>, db: &mut PgBouncerTransaction) -> Result<i32, Error> {
     let sql = AssertSqlSafe(event.payload.to_owned());
     sqlx::raw_sql(sql).execute(&mut *db).await?;
     let session = sqlx::query_scalar("select pg_backend_pid()");

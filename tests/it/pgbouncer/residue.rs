@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{Behind, behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, AssertSqlSafe, Executor, PgConnection, Row},
 };
 use support::Pooler;
@@ -46,7 +45,7 @@ async fn session(client: &mut PgConnection) -> String {
 /// SQL, and whether the handler succeeds.
 type Deed = (&'static str, bool);
 
-async fn act((sql, succeeds): Deed, db: &mut PooledTransaction) -> Result<(), Error> {
+async fn act((sql, succeeds): Deed, db: &mut PgBouncerTransaction) -> Result<(), Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(db)
         .await?;
@@ -82,7 +81,7 @@ mod plain {
     behind!(Pooler::Plain, 1, 10);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn handler(event: LambdaEvent<Deed>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(event: LambdaEvent<Deed>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         act(event.payload, db).await
     }
 
@@ -98,7 +97,7 @@ mod tracking {
     behind!(Pooler::Tracking, 1, 10);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn handler(event: LambdaEvent<Deed>, db: &mut PooledTransaction) -> Result<(), Error> {
+    async fn handler(event: LambdaEvent<Deed>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
         act(event.payload, db).await
     }
 
@@ -122,7 +121,7 @@ mod own_settings {
     behind!(Pooler::Plain, 1, 10);
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn zone(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<String, Error> {
+    async fn zone(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<String, Error> {
         Ok(sqlx::query_scalar("select current_setting('TimeZone')")
             .fetch_one(db)
             .await?)

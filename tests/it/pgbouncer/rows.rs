@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{Behind, behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, AssertSqlSafe},
 };
 use futures_util::future::join_all;
@@ -48,7 +47,7 @@ fn question(number: i32) -> AssertSqlSafe<String> {
 /// The first number of an invocation's questions, and what is added to each.
 type Questions = (i32, i32);
 
-async fn ask((first, bound): Questions, db: &mut PooledTransaction) -> Result<Vec<i32>, Error> {
+async fn ask((first, bound): Questions, db: &mut PgBouncerTransaction) -> Result<Vec<i32>, Error> {
     let mut answers = Vec::new();
     for number in first..first + QUERIES {
         let query = sqlx::query_scalar(question(number)).bind(bound);
@@ -67,7 +66,7 @@ macro_rules! handlers {
             #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "always", pool(max = 40, acquire_ms = 20000))]
             pub(super) async fn always(
                 event: LambdaEvent<Questions>,
-                db: &mut PooledTransaction,
+                db: &mut PgBouncerTransaction,
             ) -> Result<Vec<i32>, Error> {
                 ask(event.payload, db).await
             }
@@ -75,7 +74,7 @@ macro_rules! handlers {
             #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", pool(max = 40, acquire_ms = 20000))]
             pub(super) async fn never(
                 event: LambdaEvent<Questions>,
-                db: &mut PooledTransaction,
+                db: &mut PgBouncerTransaction,
             ) -> Result<Vec<i32>, Error> {
                 ask(event.payload, db).await
             }

@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, AssertSqlSafe, Executor},
 };
 use support::Pooler;
@@ -11,7 +10,7 @@ use support::Pooler;
 behind!(Pooler::Plain, 2, 20);
 
 #[db_handler(proxy = "pgbouncer", credentials = through_it)]
-async fn run(event: LambdaEvent<String>, db: &mut PooledTransaction) -> Result<(), Error> {
+async fn run(event: LambdaEvent<String>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
     sqlx::raw_sql(AssertSqlSafe(event.payload))
         .execute(db)
         .await?;
@@ -19,7 +18,7 @@ async fn run(event: LambdaEvent<String>, db: &mut PooledTransaction) -> Result<(
 }
 
 #[db_handler(proxy = "pgbouncer", credentials = through_it)]
-async fn prepare(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<(), Error> {
+async fn prepare(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
     db.prepare(sqlx::SqlStr::from_static("select 1")).await?;
     Ok(())
 }

@@ -2,8 +2,7 @@
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
-    Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{self, Executor, Row},
 };
 use support::Pooler;
@@ -11,7 +10,7 @@ use support::Pooler;
 behind!(Pooler::Plain, 1, 10);
 
 #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-async fn handler(event: LambdaEvent<bool>, db: &mut PooledTransaction) -> Result<i32, Error> {
+async fn handler(event: LambdaEvent<bool>, db: &mut PgBouncerTransaction) -> Result<i32, Error> {
     let sql = "select 'good'::mood, $1::int4, null::\"Odd name\", array['bad'::mood]";
     let row = sqlx::query(sql).bind(7).fetch_one(db).await?;
     if event.payload {
@@ -58,7 +57,7 @@ macro_rules! selecting {
         #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
         async fn select(
             event: LambdaEvent<&'static str>,
-            db: &mut PooledTransaction,
+            db: &mut PgBouncerTransaction,
         ) -> Result<usize, Error> {
             // The transaction has begun to do something before the type is met.
             sqlx::query("select $1::int4")
@@ -103,7 +102,7 @@ mod enums {
     }
 
     #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never")]
-    async fn bind(_: LambdaEvent<()>, db: &mut PooledTransaction) -> Result<bool, Error> {
+    async fn bind(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<bool, Error> {
         let both = sqlx::query_scalar("select $1 = any($2)")
             .bind(Mood)
             .bind(vec![Mood]);

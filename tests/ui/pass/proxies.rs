@@ -2,10 +2,10 @@
 
 #![deny(warnings)]
 
+use db_handler::PgBouncerTransaction;
 use db_handler::config::Defaults;
 use db_handler::mongodb;
-use db_handler::resource::sql::PooledTransaction;
-use db_handler::resource::{Acquire, Resource, TransactionPooled};
+use db_handler::resource::{Acquire, Resource, TransactionPoolingSafe};
 use db_handler::sqlx::{
     MySqlConnection, MySqlPool, MySqlTransaction, PgConnection, PgPool, PgTransaction, Postgres,
     SqliteTransaction,
@@ -23,13 +23,13 @@ impl Resource for Own {
     }
 }
 
-impl TransactionPooled for Own {}
+impl TransactionPoolingSafe for Own {}
 
 #[db_handler(proxy = "pgbouncer")]
 async fn pgbouncer(
     _: LambdaEvent<()>,
-    db: &mut PooledTransaction,
-    #[db(close = "never")] kept: &mut PooledTransaction,
+    db: &mut PgBouncerTransaction,
+    #[db(close = "never")] kept: &mut PgBouncerTransaction,
     background: &Background,
     client: &mongodb::Client,
     database: &mongodb::Database,
@@ -56,7 +56,11 @@ async fn rds(
 }
 
 #[db_handler(proxy = "rds", close = "never")]
-async fn rds_kept(_: LambdaEvent<()>, db: &mut PooledTransaction, own: &Own) -> Result<(), Error> {
+async fn rds_kept(
+    _: LambdaEvent<()>,
+    db: &mut PgBouncerTransaction,
+    own: &Own,
+) -> Result<(), Error> {
     let _ = (db, own);
     Ok(())
 }
@@ -64,7 +68,7 @@ async fn rds_kept(_: LambdaEvent<()>, db: &mut PooledTransaction, own: &Own) -> 
 #[db_handler]
 async fn only_one_of_them(
     _: LambdaEvent<()>,
-    #[db(proxy = "pgbouncer")] db: &mut PooledTransaction,
+    #[db(proxy = "pgbouncer")] db: &mut PgBouncerTransaction,
     straight: &mut PgTransaction<'_>,
     file: &mut SqliteTransaction<'_>,
 ) -> Result<(), Error> {
@@ -76,11 +80,11 @@ struct Api;
 
 impl Api {
     #[db_handler(proxy = "rds", close = "on_error")]
-    async fn generic<T: Resource + TransactionPooled>(
+    async fn generic<T: Resource + TransactionPoolingSafe>(
         &self,
         _: LambdaEvent<()>,
         own: &T,
-        db: &mut PooledTransaction,
+        db: &mut PgBouncerTransaction,
     ) -> Result<(), Error> {
         let _ = (own, db);
         Ok(())

@@ -1,6 +1,6 @@
 //! One invocation's phases, as a picture in text.
 
-use crate::timeline::{Entry, Phase};
+use crate::lifecycle::timeline::{Entry, Phase};
 use std::{fmt::Write, time::Duration};
 use tokio::time::Instant;
 

@@ -4,8 +4,7 @@
 //! `DATABASE_URL=.. SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$PWD/tests/users/sqlx_defaults/.sqlx cargo check -p db-handler-sqlx-defaults`
 
 use db_handler::{
-    Context, Db, Error, LambdaEvent, db_handler,
-    resource::sql::PooledTransaction,
+    Context, Db, Error, LambdaEvent, PgBouncerTransaction, db_handler,
     sqlx::{PgConnection, PgPool, PgTransaction, Postgres, query, query_as, query_scalar},
 };
 
@@ -92,7 +91,7 @@ async fn in_a_transaction(
 #[db_handler(proxy = "pgbouncer", close = "never")]
 async fn behind_a_pooler(
     event: LambdaEvent<&str>,
-    tx: &mut PooledTransaction,
+    tx: &mut PgBouncerTransaction,
 ) -> Result<Order, Error> {
     let id = query_scalar!(
         "INSERT INTO orders (item) VALUES ($1) RETURNING id",

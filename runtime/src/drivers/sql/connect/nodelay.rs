@@ -1,0 +1,219 @@
+//! `TCP_NODELAY` for sqlx 0.9.0, which forgets to set it (transact-rs/sqlx#4335; mended there by #4336,
+//! in no release yet). Without it, a TLS handshake with PostgreSQL and every handshake with MySQL waits
+//! twice for a delayed acknowledgement, 40 ms each on Linux.
+//!
+//! sqlx shows its sockets to nobody. But it opens them in a future that is polled here, and what it has
+//! just opened is a TCP socket of this process whose peer has the database's port.
+//!
+//! With a sqlx that sets the option itself this finds nothing to do, and stops looking.
+//!
+//! Why `unsafe`, although `pidfd_getfd` on the own process is a safe function: sandboxes refuse that call unless the
+//! process may trace others (Docker's and containerd's default profiles: moby/moby#41665, containerd/containerd#4730),
+//! and without the option every handshake there costs 80 ms more. Besides, it makes a duplicate, and closing a
+//! duplicate of a file, which is what a number may be by then, releases the file's POSIX locks: SQLite's.
+
+#![allow(
+    unsafe_code,
+    reason = "a socket of another owner has to be borrowed by its number"
+)]
+
+use std::future::Future;
+
+/// Drives `connecting`, and lets the socket that it opens to `port` send without delay. `None` is for
+/// what is no TCP.
+#[cfg(unix)]
+pub(in crate::drivers::sql) async fn promptly<T, E>(
+    port: Option<u16>,
+    connecting: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    use std::{future::poll_fn, pin::pin};
+
+    let Some(port) = port.filter(|_| !unix::is_mended()) else {
+        return connecting.await;
+    };
+    let mut opening = unix::Opening::begin();
+    let mut connecting = pin!(connecting);
+    let output = poll_fn(|cx| {
+        let polled = connecting.as_mut().poll(cx);
+        if polled.is_pending() {
+            opening.look_for_socket(port);
+        }
+        polled
+    })
+    .await;
+    // An opening that failed says nothing: what is there then is somebody else's.
+    if output.is_ok() {
+        opening.succeeded(port);
+    }
+    output
+}
+
+/// The same where the socket is opened elsewhere: call it while it is. Whether one was found.
+#[cfg(unix)]
+pub(in crate::drivers::sql) fn sweep(port: u16) -> bool {
+    !unix::is_mended() && unix::sweep(port) == unix::Seen::Mended
+}
+
+#[cfg(not(unix))]
+pub(in crate::drivers::sql) async fn promptly<T, E>(
+    _: Option<u16>,
+    connecting: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    connecting.await
+}
+
+#[cfg(not(unix))]
+pub(in crate::drivers::sql) fn sweep(_: u16) -> bool {
+    false
+}
+
+#[cfg(unix)]
+mod unix {
+    use socket2::SockRef;
+    use std::{
+        os::fd::{BorrowedFd, RawFd},
+        sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
+    };
+
+    /// A function has few descriptors open, and a new one gets the lowest number that is free.
+    const LOOKED_AT: RawFd = 256;
+    /// How often a socket is looked for while there are others to the same port, one of which it may be: a login is
+    /// polled a thousand times while it computes its proof of the password.
+    const MOST_LOOKS: u32 = 32;
+
+    /// This sqlx sets the option itself.
+    static MENDED: AtomicBool = AtomicBool::new(false);
+    /// Where a socket was found last: the next one is likely to get the same number.
+    static LAST: AtomicI32 = AtomicI32::new(-1);
+    static OPENING: AtomicUsize = AtomicUsize::new(0);
+
+    pub(in crate::drivers::sql) fn is_mended() -> bool {
+        MENDED.load(Ordering::Relaxed)
+    }
+
+    /// The sockets to a port.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(in crate::drivers::sql) enum Seen {
+        None,
+        /// All of them had the option.
+        Others,
+        /// There was one without it.
+        Mended,
+    }
+
+    /// Sets the option on every socket to `port` that lacks it.
+    pub(in crate::drivers::sql) fn sweep(port: u16) -> Seen {
+        let last = LAST.load(Ordering::Relaxed);
+        if last >= 0 && mend(last, port) == Some(true) {
+            return Seen::Mended;
+        }
+        let mut seen = Seen::None;
+        for number in 0..LOOKED_AT {
+            match mend(number, port) {
+                Some(true) => {
+                    LAST.store(number, Ordering::Relaxed);
+                    seen = Seen::Mended;
+                }
+                Some(false) if seen == Seen::None => seen = Seen::Others,
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// Whether the option was missing; `None` if `number` is no socket to `port`.
+    fn mend(number: RawFd, port: u16) -> Option<bool> {
+        // SAFETY: the number is not known to be open, and somebody else may close it meanwhile. It is
+        // used for nothing but three system calls, which refuse what is closed or no TCP socket. In the
+        // worst case another connection to the same port gets the option, too: nothing is read, written
+        // or closed.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        let socket = SockRef::from(&borrowed);
+        // First what most descriptors fail: it is no TCP socket, or has the option.
+        let delays = !socket.tcp_nodelay().ok()?;
+        let peer = socket.peer_addr().ok()?.as_socket()?;
+        if peer.port() != port {
+            return None;
+        }
+        if delays {
+            socket.set_tcp_nodelay(true).ok()?;
+        }
+        Some(delays)
+    }
+
+    /// A socket that is being opened.
+    pub(in crate::drivers::sql) struct Opening {
+        alone: bool,
+        found: bool,
+        looks: u32,
+    }
+
+    impl Opening {
+        pub(in crate::drivers::sql) fn begin() -> Self {
+            Self {
+                alone: OPENING.fetch_add(1, Ordering::AcqRel) == 0,
+                found: false,
+                looks: 0,
+            }
+        }
+
+        pub(in crate::drivers::sql) fn look_for_socket(&mut self, port: u16) {
+            if self.found || self.looks == MOST_LOOKS {
+                return;
+            }
+            let seen = sweep(port);
+            self.found = seen == Seen::Mended;
+            self.looks += u32::from(seen != Seen::None);
+        }
+
+        /// If no socket lacked the option, and there is one that has it, sqlx has set it.
+        pub(in crate::drivers::sql) fn succeeded(&self, port: u16) {
+            if self.found || !self.alone {
+                return;
+            }
+            let set = (0..LOOKED_AT).filter(|&number| mend(number, port) == Some(false));
+            if set.count() == 1 {
+                MENDED.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    impl Drop for Opening {
+        fn drop(&mut self) {
+            OPENING.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::net::{TcpListener, TcpStream};
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn the_socket_that_is_being_opened_sends_without_delay() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let connected = promptly(Some(port), async {
+            let stream = TcpStream::connect(("127.0.0.1", port)).expect("a listener");
+            assert!(!stream.nodelay().expect("an option"));
+            // What is sent after the first wait is what would be delayed.
+            yield_now().await;
+            Ok::<_, ()>(stream)
+        })
+        .await
+        .expect("connects");
+        assert!(connected.nodelay().expect("an option"));
+    }
+
+    #[tokio::test]
+    async fn other_sockets_are_left_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let other = TcpStream::connect(address).expect("a listener");
+        assert!(!sweep(address.port().wrapping_add(1)));
+        assert!(!SockRef::from(&other).tcp_nodelay().expect("an option"));
+    }
+}

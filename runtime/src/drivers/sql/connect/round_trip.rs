@@ -1,0 +1,166 @@
+//! How far away the server is. Bounds that fit a server nearby would end what is healthy on a slow network.
+
+use crate::config::LONGEST_ROUND_TRIP;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What is known of the round trip to one server, in microseconds; zero: nothing.
+#[derive(Debug, Default)]
+pub(in crate::drivers::sql) struct RoundTrip {
+    measured: AtomicU64,
+    /// From an opening, until something has been measured.
+    guessed: AtomicU64,
+}
+
+impl RoundTrip {
+    /// How long a message and its reply take.
+    pub(in crate::drivers::sql) fn get(&self) -> Duration {
+        let known = match self.measured.load(Ordering::Relaxed) {
+            0 => self.guessed.load(Ordering::Relaxed),
+            measured => measured,
+        };
+        Duration::from_micros(known).min(LONGEST_ROUND_TRIP)
+    }
+
+    /// `bound`, or `times` the round trip where that is longer.
+    pub(in crate::drivers::sql) fn at_least(&self, bound: Duration, times: u32) -> Duration {
+        bound.max(self.get() * times)
+    }
+
+    /// The longest that a login has waited for the server: a round trip, and some work of the server's.
+    pub(in crate::drivers::sql) fn guess(&self, waited: Duration) {
+        self.guessed.store(micros(waited), Ordering::Relaxed);
+    }
+
+    /// A message and its reply took so long. What is known rises at once and falls slowly: a bound has to
+    /// fit the slow ones, too.
+    pub(in crate::drivers::sql) fn measure(&self, took: Duration) {
+        let took = micros(took.min(LONGEST_ROUND_TRIP));
+        let old = self.measured.load(Ordering::Relaxed);
+        let smoothed = old - old / 8 + took / 8;
+        self.measured.store(took.max(smoothed), Ordering::Relaxed);
+    }
+
+    /// Whether `reply` comes. If it does, that was one round trip; if not, what was known may no longer be
+    /// true, and the next opening shows what is.
+    pub(in crate::drivers::sql) async fn of(&self, reply: impl Future<Output = bool>) -> bool {
+        let from = Instant::now();
+        let came = reply.await;
+        if came {
+            self.measure(from.elapsed());
+        } else {
+            self.measured.store(0, Ordering::Relaxed);
+        }
+        came
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Drives `login`, and says how long it waited between two of its steps at most.
+pub(in crate::drivers::sql) async fn longest_wait<T, E>(
+    login: impl Future<Output = Result<T, E>>,
+) -> Result<(T, Duration), E> {
+    let mut login = pin!(login);
+    let mut waits = Waits::default();
+    let output = poll_fn(|cx| {
+        waits.end();
+        let polled = login.as_mut().poll(cx);
+        waits.begin();
+        polled
+    })
+    .await?;
+    Ok((output, waits.longest()))
+}
+
+/// The waits of something that is polled.
+#[derive(Debug, Default)]
+pub(in crate::drivers::sql) struct Waits {
+    since: Option<Instant>,
+    longest: Duration,
+}
+
+impl Waits {
+    pub(in crate::drivers::sql) fn begin(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    pub(in crate::drivers::sql) fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.longest = self.longest.max(since.elapsed());
+        }
+    }
+
+    /// The longest. A processor that was busy makes it longer than the round trip, and the bounds that follow it
+    /// more patient; whoever polls for another reason cuts a wait in two.
+    pub(in crate::drivers::sql) fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+    use tokio::time::sleep;
+
+    const NEAR: Duration = Duration::from_millis(2);
+    const FAR: Duration = Duration::from_millis(80);
+
+    #[test]
+    fn a_bound_follows_the_round_trip_between_its_floor_and_its_ceiling() {
+        let round_trip = RoundTrip::default();
+        let floor = Duration::from_millis(50);
+        assert_eq!(round_trip.at_least(floor, 3), floor);
+        round_trip.measure(NEAR);
+        assert_eq!(round_trip.at_least(floor, 3), floor);
+        round_trip.measure(FAR);
+        assert_eq!(round_trip.at_least(floor, 3), FAR * 3);
+        round_trip.measure(Duration::from_secs(60));
+        assert_eq!(round_trip.at_least(floor, 3), LONGEST_ROUND_TRIP * 3);
+    }
+
+    #[test]
+    fn it_rises_at_once_and_falls_slowly() {
+        let round_trip = RoundTrip::default();
+        round_trip.measure(NEAR);
+        round_trip.measure(FAR);
+        assert_eq!(round_trip.get(), FAR);
+        round_trip.measure(NEAR);
+        assert!((FAR * 3 / 4..FAR).contains(&round_trip.get()));
+        for _ in 0..40 {
+            round_trip.measure(NEAR);
+        }
+        assert!(round_trip.get() < NEAR * 2, "{:?}", round_trip.get());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guess_holds_until_something_is_measured_and_after_a_failure() {
+        let round_trip = RoundTrip::default();
+        let login = async {
+            for wait in [NEAR, FAR, NEAR] {
+                sleep(wait).await;
+            }
+            Ok::<_, ()>(())
+        };
+        let ((), waited) = longest_wait(login).await.expect("let in");
+        assert!((FAR..FAR + NEAR).contains(&waited), "{waited:?}");
+        round_trip.guess(waited);
+        assert_eq!(round_trip.get(), waited);
+        let reply = async {
+            sleep(NEAR).await;
+            true
+        };
+        assert!(round_trip.of(reply).await);
+        assert!(round_trip.get() < FAR, "{:?}", round_trip.get());
+        assert!(!round_trip.of(ready(false)).await);
+        assert_eq!(round_trip.get(), waited);
+    }
+}

@@ -1,0 +1,528 @@
+//! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
+//!
+//! A session is reused only if it is proved that the invocation left nothing in it that another one could read: by
+//! the server's own count of the session's statements, and by its list of the session's variables. What that
+//! takes is in the docs of [`Db`](super::Db).
+
+mod session;
+
+use self::session::MySqlSession;
+use super::{
+    db::{Db, inject_connection},
+    driver::{
+        Cancelled, Driver, Identify, Load, NO_SOCKET, Pressured, TlsMode, TlsWords, Written,
+        sealed::Sealed,
+    },
+    function_name::function_name,
+    nonce::Nonce,
+    tag::Tag,
+    without_logging::without_logging,
+};
+use crate::{
+    config::{Proxy, WAIT_TIMEOUT},
+    credentials::{Engine, Secret, Target},
+    error::ErrorKind,
+    resource::{Fitness, RdsProxySafe},
+    util::local_host::{is_local_host, with_port, without_brackets},
+};
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, MySqlPool, MySqlTransaction,
+    Row,
+    error::DatabaseError,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode},
+    raw_sql,
+};
+use sqlx_core::Url;
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+/// Ends what can be ended: MySQL has no `RESET ALL` that leaves prepared statements alone, and sqlx no
+/// `COM_RESET_CONNECTION`.
+const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(), LAST_INSERT_ID(0)";
+
+/// A savepoint that is there for as long as the transaction is. After a deadlock the server rolls the whole
+/// transaction back, and whoever passes over that error goes on outside of any.
+const BEGIN: &str = "BEGIN; SAVEPOINT db_handler";
+
+/// Commits only what [`BEGIN`] has begun: the first statement that fails keeps those behind it from being run.
+const COMMIT: &str = "RELEASE SAVEPOINT db_handler; COMMIT";
+
+/// The server counts, for each session, the statements that leave something behind which cannot be ended: settings,
+/// another database, temporary tables and sequences, prepared statements, handlers, roles.
+const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
+     'Com_set_option', 'Com_change_db', 'Com_create_table', 'Com_create_temporary_table', 'Com_create_sequence', \
+     'Com_prepare_sql', 'Com_ha_open', 'Com_xa_start', 'Com_set_role', 'Com_set_resource_group', \
+     'Com_backup', 'Com_backup_lock', 'Com_lock_instance')";
+
+/// How many variables the session's user has, and how many of them are the one of [`greeting`](Driver::greeting). A
+/// server that keeps no such list, or does not let this user read it, has none of either: it proves nothing.
+/// MariaDB reads the one comment, MySQL the other.
+fn variables() -> String {
+    format!(
+        "CAST(COUNT(*) AS CHAR), CAST(COALESCE(SUM(VARIABLE_NAME = 'db_handler' AND VARIABLE_VALUE = '{}'), 0) AS CHAR) \
+         FROM /*M!100200 information_schema.USER_VARIABLES */\
+         /*!80016 performance_schema.user_variables_by_thread WHERE THREAD_ID = PS_CURRENT_THREAD_ID() */",
+        function_name()
+    )
+}
+
+/// `innodb_read_only` is on for Aurora's readers. A server that does not know one of them lists the other.
+const READ_ONLY: &str =
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')";
+
+/// What is known about the session of a connection.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    counters: Counters,
+    /// Whether its server took writes when it was last reset.
+    takes_writes: Option<bool>,
+}
+
+/// How often a session has done what cannot be undone, by the name of the counter.
+#[derive(Debug)]
+struct Counters(BTreeMap<String, String>);
+
+/// A new session has done its greeting.
+impl Default for Counters {
+    fn default() -> Self {
+        Self(BTreeMap::from([("Com_set_option".into(), "1".into())]))
+    }
+}
+
+impl Counters {
+    fn count(&self, name: &str) -> &str {
+        self.0.get(name).map_or("0", String::as_str)
+    }
+
+    fn is_as_in(&self, other: &Self) -> bool {
+        self.0
+            .keys()
+            .all(|name| self.count(name) == other.count(name))
+    }
+}
+
+impl Sealed for MySql {}
+
+impl Driver for MySql {
+    type Options = MySqlConnectOptions;
+    type Session = MySqlSession;
+    type Memory = Knowledge;
+
+    const POOL: &'static str = "MySQL pool";
+    const CONNECTION: &'static str = "MySQL connection";
+    const HANDLE: &'static str = "MySQL";
+    const SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
+    const EXAMPLE: &'static str = "mysql://user:password@host:3306/database";
+    const PARAMETERS: &'static [&'static str] = &[
+        "charset",
+        "collation",
+        "socket",
+        "timezone",
+        "time-zone",
+        "statement-cache-capacity",
+    ];
+
+    fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
+        // What sqlx would say first on a new connection is said in `introduce` instead, where a question
+        // behind it costs no round trip of its own.
+        let options = MySqlConnectOptions::from_str(url)?;
+        // sqlx keeps a URL's brackets, and looks them up with the rest.
+        let host = without_brackets(options.get_host()).to_owned();
+        Ok(options
+            .host(&host)
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            .timezone(None)
+            .set_names(false))
+    }
+
+    fn greeting(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
+        let url = Url::parse(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        let options = MySqlConnectOptions::from_url(&url)?;
+        let time_zone = url
+            .query_pairs()
+            .filter(|(key, _)| matches!(&**key, "timezone" | "time-zone"))
+            .last()
+            .map_or_else(|| "+00:00".into(), |(_, value)| value.into_owned());
+        // They stand in a statement, and what ends a literal depends on the server's mode.
+        is_plain("timezone", &time_zone, "+-:/_")?;
+        is_plain("charset", options.get_charset(), "_")?;
+        is_plain("collation", options.get_collation().unwrap_or("_"), "_")?;
+        let collate = options
+            .get_collation()
+            .map_or_else(String::new, |collation| format!(" COLLATE {collation}"));
+        // A variable of the user's own is what RDS Proxy pins a session for.
+        let label = match proxy {
+            Some(_) => String::new(),
+            None => format!("@db_handler='{}',", function_name()),
+        };
+        Ok(format!(
+            "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')),\
+             time_zone='{time_zone}',{label}NAMES {}{collate}",
+            options.get_charset()
+        ))
+    }
+
+    fn tagged(options: &Self::Options, _: &Tag) -> Self::Options {
+        options.clone()
+    }
+
+    fn nowhere(options: &Self::Options) -> Self::Options {
+        options.clone().socket(NO_SOCKET)
+    }
+
+    fn port(options: &Self::Options) -> Option<u16> {
+        options.get_socket().is_none().then(|| options.get_port())
+    }
+
+    fn target(options: &Self::Options) -> String {
+        let database = options.get_database().unwrap_or("");
+        let server = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => with_port(options.get_host(), options.get_port()),
+        };
+        format!("{server}/{database}")
+    }
+
+    fn introduce<'c>(
+        connection: &'c mut MySqlConnection,
+        _: &'c Self::Options,
+        greeting: &str,
+        silence: Option<Duration>,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        let greeting = match silence {
+            Some(silence) => format!("{greeting},{}", wait_timeout(silence)),
+            None => greeting.to_owned(),
+        };
+        Box::pin(async move { session::introduce(connection, &greeting, silence.is_some()).await })
+    }
+
+    fn hang_up(connection: &mut MySqlConnection) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // The answer is an error: the session has been killed.
+            let kill = raw_sql("KILL CONNECTION_ID()").execute(connection);
+            let _ = without_logging(kill).await;
+        })
+    }
+
+    fn drain(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(connection.flush())
+    }
+
+    fn interrupt(_: &Self::Session) -> bool {
+        false
+    }
+
+    fn cancel<'c>(
+        via: &'c mut MySqlConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>> {
+        Box::pin(session::cancel(via, sessions))
+    }
+
+    fn reset<'c>(
+        connection: &'c mut MySqlConnection,
+        memory: &'c mut Knowledge,
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        Box::pin(without_logging(async move {
+            let nonce = Nonce::fresh();
+            let (nonce_literal, variables) = (nonce.literal(), variables());
+            let message =
+                format!("{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {variables}");
+            // Texts of ours, and a label without a quote.
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            let Some((last, counted)) = rows.split_last().filter(|(last, _)| nonce.marks(*last))
+            else {
+                return Err(Nonce::missing::<MySql>());
+            };
+            let (mut counters, mut takes_writes) = (BTreeMap::new(), None);
+            for row in counted {
+                let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                if name.ends_with("read_only") {
+                    takes_writes = Some(takes_writes.unwrap_or(true) && value == "OFF");
+                } else {
+                    counters.insert(name, value);
+                }
+            }
+            let now = Counters(counters);
+            let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
+            let is_clean =
+                !now.0.is_empty() && now.is_as_in(&memory.counters) && all == "1" && ours == "1";
+            *memory = Knowledge {
+                counters: now,
+                takes_writes,
+            };
+            Ok(if is_clean {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
+    fn takes_writes(memory: &Knowledge) -> Option<bool> {
+        memory.takes_writes
+    }
+
+    fn recognize(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(without_logging(async move {
+            let nonce = Nonce::fresh();
+            // Without `autocommit`, the next statement would begin a transaction that nobody commits.
+            let message = format!(
+                "ROLLBACK; UNLOCK TABLES; SELECT {}, CAST(@@autocommit + 0 AS CHAR)",
+                nonce.literal()
+            );
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            let Some(last) = rows.last().filter(|last| nonce.marks(*last)) else {
+                return Ok(false);
+            };
+            Ok(last.try_get::<String, _>(1)? == "1")
+        }))
+    }
+
+    const BEGIN: Option<&'static str> = Some(BEGIN);
+
+    fn had_ended(error: &sqlx::Error) -> bool {
+        // There is no savepoint of this name.
+        let error = error.as_database_error();
+        error
+            .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+            .is_some_and(|error| error.number() == 1305)
+    }
+
+    fn commit_on(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            let nonce = Nonce::fresh();
+            let message = format!("{COMMIT}; SELECT {}", nonce.literal());
+            let rows = raw_sql(AssertSqlSafe(message))
+                .fetch_all(connection)
+                .await?;
+            match rows.last() {
+                Some(last) if nonce.marks(last) => Ok(()),
+                _ => Err(Nonce::missing::<MySql>()),
+            }
+        })
+    }
+
+    /// The numbers are those of the MySQL 8 and MariaDB error references.
+    fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
+        let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
+        Some(match error.number() {
+            // access denied for the user; host not allowed or blocked; plugin not loaded; account locked
+            1045 | 1698 | 1129 | 1130 | 1524 | 3118 | 4151 => ErrorKind::Authentication,
+            // access denied to the database; unknown database
+            1044 | 1049 => ErrorKind::NoSuchDatabase,
+            // too many connections: of the server, of the user, of the user's resources
+            1040 | 1203 | 1226 => ErrorKind::TooManyConnections,
+            // server shutdown in progress
+            1053 => ErrorKind::Unavailable,
+            // connection killed (MariaDB, MySQL idle timeout), aborted
+            1927 | 4031 | 1152 | 1184 => ErrorKind::ConnectionLost,
+            // running in read-only mode
+            1836 => ErrorKind::ReadOnly,
+            // An option forbids the statement, which the text names: `--read-only`, `--super-read-only`.
+            1290 if error.message().contains("read-only") => ErrorKind::ReadOnly,
+            _ => return None,
+        })
+    }
+
+    fn renew(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+        Box::pin(without_logging(async move {
+            // Aurora's readers have the second one on.
+            let writes = raw_sql(
+                "SELECT CAST(@@read_only IN (0, 'OFF') AND @@innodb_read_only = 0 AS UNSIGNED)",
+            );
+            let row: MySqlRow = writes.fetch_one(connection).await?;
+            Ok(if row.try_get::<u64, _>(0)? == 1 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
+    fn is_outdated(error: &dyn DatabaseError) -> bool {
+        let number = error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .map(MySqlDatabaseError::number);
+        // unknown prepared statement; a prepared statement that has to be prepared again
+        matches!(number, Some(1243 | 1615))
+    }
+
+    fn has_no_room(error: &dyn DatabaseError) -> bool {
+        let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else {
+            return false;
+        };
+        match error.number() {
+            1040 | 1203 => true,
+            // The same number says that an hour's queries are used up.
+            1226 => error.message().contains("max_user_connections"),
+            _ => false,
+        }
+    }
+}
+
+impl Identify for MySqlConnectOptions {
+    const TLS: &'static TlsWords = &TlsWords {
+        mode: &["ssl-mode", "sslmode"],
+        modes: &[
+            "DISABLED",
+            "PREFERRED",
+            "REQUIRED",
+            "VERIFY_CA",
+            "VERIFY_IDENTITY",
+        ],
+        disable: "DISABLED",
+        verify: "VERIFY_IDENTITY",
+        verify_ca: "VERIFY_CA",
+        root: &["ssl-ca", "sslca"],
+        client: &["ssl-cert", "sslcert", "ssl-key", "sslkey"],
+    };
+
+    fn target(&self, variable: &'static str, written: &Written) -> Target {
+        Target {
+            variable,
+            engine: Engine::MySql,
+            host: written.host.then(|| self.get_host().to_owned()),
+            port: Some(self.get_port()),
+            user: written.user.then(|| self.get_username().to_owned()),
+            database: self.get_database().map(ToOwned::to_owned),
+        }
+    }
+
+    fn identified_by(self, secret: &Secret) -> Self {
+        let mut options = self.password(secret.password());
+        if let Some(user) = &secret.user {
+            options = options.username(user);
+        }
+        if let Some(host) = &secret.host {
+            options = options.host(without_brackets(host));
+        }
+        if let Some(port) = secret.port {
+            options = options.port(port);
+        }
+        if let Some(database) = &secret.database {
+            options = options.database(database);
+        }
+        if let Some(pem) = &secret.root_certificate {
+            options = options.ssl_ca_from_pem(pem.to_vec());
+        }
+        options
+    }
+
+    fn is_local(&self) -> bool {
+        self.get_socket().is_some() || is_local_host(self.get_host())
+    }
+
+    fn tls_mode(&self) -> TlsMode {
+        match self.get_ssl_mode() {
+            MySqlSslMode::Disabled => TlsMode::Disable,
+            MySqlSslMode::Preferred => TlsMode::Prefer,
+            MySqlSslMode::Required => TlsMode::Require,
+            MySqlSslMode::VerifyCa => TlsMode::VerifyCa,
+            MySqlSslMode::VerifyIdentity => TlsMode::VerifyFull,
+        }
+    }
+
+    fn with_tls_mode(self, mode: TlsMode) -> Self {
+        self.ssl_mode(match mode {
+            TlsMode::Disable => MySqlSslMode::Disabled,
+            TlsMode::Prefer => MySqlSslMode::Preferred,
+            TlsMode::Require => MySqlSslMode::Required,
+            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+            TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+        })
+    }
+
+    fn revealing_password(self) -> Self {
+        self.enable_cleartext_plugin(true)
+    }
+}
+
+/// The connection that the server keeps for an administrator comes on top of `max_connections`.
+const LOAD: &str = "SHOW GLOBAL STATUS LIKE 'Threads_connected'; SELECT @@GLOBAL.max_connections";
+
+impl Pressured for MySql {
+    async fn load(connection: &mut MySqlConnection) -> Result<Option<Load>, sqlx::Error> {
+        let rows = raw_sql(LOAD).fetch_all(connection).await?;
+        let [status, limit] = rows.as_slice() else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        let used: String = status.try_get(1)?;
+        let room: u64 = limit.try_get(0)?;
+        Ok(Some(Load {
+            used: used.parse().unwrap_or(0),
+            room: u32::try_from(room).unwrap_or(u32::MAX),
+        }))
+    }
+}
+
+/// An assignment for how long a session may idle before the server ends it, which gives back the locks of a
+/// client that has vanished. A shorter time of the server's own stays.
+fn wait_timeout(silence: Duration) -> String {
+    let seconds = (WAIT_TIMEOUT + silence).as_secs();
+    format!("wait_timeout=LEAST(@@wait_timeout,{seconds})")
+}
+
+/// Refuses a `value` of letters, digits and `others` that has anything else in it.
+fn is_plain(parameter: &str, value: &str, others: &str) -> Result<(), sqlx::Error> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || others.as_bytes().contains(&byte);
+    if !value.is_empty() && value.bytes().all(is_plain) {
+        return Ok(());
+    }
+    let text = format!("{parameter} has a character that none has, or is empty");
+    Err(sqlx::Error::Configuration(text.into()))
+}
+
+inject_connection!(MySqlConnection, MySql);
+
+impl RdsProxySafe for MySqlPool {}
+impl RdsProxySafe for Db<MySql> {}
+impl RdsProxySafe for MySqlConnection {}
+impl RdsProxySafe for MySqlTransaction<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_url_ends_the_literal_or_the_statement_that_it_stands_in() {
+        let greeting = |query| MySql::greeting(&format!("mysql://app@host/shop?{query}"), None);
+        for query in [
+            r"timezone=\',sql_mode=''%23",
+            "time-zone='",
+            "timezone=",
+            "charset=utf8mb4;drop",
+            "collation=utf8mb4_bin,@a:=1",
+        ] {
+            let error = greeting(query).expect_err(query).to_string();
+            assert!(error.contains("a character that none has"), "{error}");
+        }
+        for query in [
+            "timezone=SYSTEM",
+            "timezone=%2B02:00",
+            "timezone=-03:00",
+            "timezone=America/Port-au-Prince",
+            "timezone=Etc/GMT%2B5",
+            "collation=utf8mb4_unicode_520_ci&charset=utf8mb4",
+        ] {
+            assert!(greeting(query).is_ok(), "{query}");
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_no_variable_of_the_users_own_is_set() {
+        let greeting = |proxy| MySql::greeting("mysql://app@host/shop", proxy).expect("a URL");
+        assert!(greeting(None).contains("@db_handler="));
+        let behind = greeting(Some(Proxy::Rds));
+        assert!(!behind.contains("db_handler"), "{behind}");
+        assert!(
+            behind.contains("time_zone='+00:00',NAMES utf8mb4"),
+            "{behind}"
+        );
+    }
+}

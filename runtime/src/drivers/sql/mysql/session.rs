@@ -1,0 +1,154 @@
+//! How a session is found again on the server, and not on another one behind the same address.
+
+use crate::{
+    drivers::sql::{driver::Cancelled, without_logging::without_logging},
+    util::clock::Stamp,
+};
+use futures_util::TryStreamExt;
+use sqlx::{
+    AssertSqlSafe, MySqlConnection, Row,
+    mysql::{MySqlDatabaseError, MySqlRow},
+    raw_sql,
+};
+use std::{sync::Arc, time::Duration};
+
+/// A session of ours.
+#[derive(Debug, Clone)]
+pub struct MySqlSession {
+    /// `CONNECTION_ID()`, which a server gives once until it is restarted, and other servers give as well.
+    id: u64,
+    /// Empty if the server cannot be told from others.
+    server: Arc<str>,
+    since: Stamp,
+}
+
+/// What tells one server from another: two that are configured alike have different machines or containers
+/// (`hostname`), or else different folders or ports. MySQL has an id that is unique as well; MariaDB does not read
+/// such a comment.
+macro_rules! server {
+    () => {
+        "CONCAT_WS('|', @@hostname, @@port, @@server_id, @@datadir, @@pid_file \
+         /*!50700 , @@server_uuid */)"
+    };
+}
+
+/// Says `greeting` on a new connection, and learns which session that is.
+pub(super) async fn introduce(
+    connection: &mut MySqlConnection,
+    greeting: &str,
+    ours_alone: bool,
+) -> Result<MySqlSession, sqlx::Error> {
+    let server = if ours_alone {
+        concat!("; SELECT ", server!())
+    } else {
+        ""
+    };
+    // Made from the options of a URL, as sqlx itself would.
+    let greeting = AssertSqlSafe(format!("{greeting}; SELECT CONNECTION_ID(){server}"));
+    without_logging(async move {
+        let mut rows = raw_sql(greeting).fetch(connection);
+        let first = rows.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
+        let mut server = String::new();
+        loop {
+            match rows.try_next().await {
+                Ok(Some(row)) => server = row.try_get(0)?,
+                // A server that merely speaks like MySQL may not know these variables.
+                Ok(None) | Err(sqlx::Error::Database(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(MySqlSession {
+            id: first.try_get(0)?,
+            server: server.into(),
+            since: Stamp::now(),
+        })
+    })
+    .await
+}
+
+/// Stops what those of `sessions` run that are on the server of `via`.
+pub(super) async fn cancel(
+    via: &mut MySqlConnection,
+    sessions: &[MySqlSession],
+) -> Result<Cancelled<MySqlSession>, sqlx::Error> {
+    without_logging(async move {
+        let (server, uptime) = who_is_it(via).await?;
+        if server.is_empty() {
+            // The same number may be somebody else's session.
+            let mut cancelled = Cancelled::all();
+            cancelled.unsure =
+                Some("the server cannot be told from others behind the same address");
+            return Ok(cancelled);
+        }
+        let (here, elsewhere): (Vec<&MySqlSession>, Vec<&MySqlSession>) = sessions
+            .iter()
+            .partition(|session| *session.server == *server);
+        let now = Stamp::now();
+        // After a restart it counts from the beginning: the same number is somebody else's.
+        let here: Vec<String> = here
+            .iter()
+            .filter(|session| now.since(session.since) <= uptime)
+            .map(|session| session.id.to_string())
+            .collect();
+        if !here.is_empty() {
+            kill(via, &here.join(", ")).await?;
+        }
+        let mut cancelled = Cancelled::all();
+        cancelled.elsewhere = elsewhere.into_iter().cloned().collect();
+        Ok(cancelled)
+    })
+    .await
+}
+
+/// Which server this is, and for how long at most it has been running.
+async fn who_is_it(via: &mut MySqlConnection) -> Result<(String, Duration), sqlx::Error> {
+    let server = raw_sql(concat!("SELECT ", server!()))
+        .fetch_one(&mut *via)
+        .await;
+    let server = match server {
+        Ok(row) => row.try_get(0)?,
+        Err(sqlx::Error::Database(_)) => String::new(),
+        Err(error) => return Err(error),
+    };
+    let row: MySqlRow = raw_sql("SHOW GLOBAL STATUS LIKE 'Uptime'")
+        .fetch_one(via)
+        .await?;
+    let uptime: String = row.try_get(1)?;
+    // Whole seconds, rounded down.
+    let uptime = uptime.parse().map_or(Duration::MAX, |seconds: u64| {
+        Duration::from_secs(seconds + 2)
+    });
+    Ok((server, uptime))
+}
+
+/// Stops the sessions with these ids, and only those of the same user.
+async fn kill(via: &mut MySqlConnection, ids: &str) -> Result<(), sqlx::Error> {
+    // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
+    let alive = format!(
+        "SELECT CAST(ID AS UNSIGNED), COMMAND = 'Sleep' FROM information_schema.PROCESSLIST \
+         WHERE ID <> CONNECTION_ID() AND USER = SUBSTRING_INDEX(USER(), '@', 1) AND ID IN ({ids})"
+    );
+    // Nothing but numbers.
+    let alive: Vec<MySqlRow> = raw_sql(AssertSqlSafe(alive)).fetch_all(&mut *via).await?;
+    for row in alive {
+        let (id, sleeps): (u64, bool) = (row.try_get(0)?, row.try_get(1)?);
+        // What was sent last may not even have been read: then the session ends before it begins.
+        let what = if sleeps { "CONNECTION" } else { "QUERY" };
+        let killed = raw_sql(AssertSqlSafe(format!("KILL {what} {id}")))
+            .execute(&mut *via)
+            .await;
+        match killed {
+            Err(error) if !has_gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether there was no session to stop any more: unknown thread id.
+fn has_gone(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error();
+    database
+        .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+        .is_some_and(|error| error.number() == 1094)
+}

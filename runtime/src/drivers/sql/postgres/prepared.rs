@@ -1,0 +1,168 @@
+//! Whether the server would still accept what sqlx has prepared in a session.
+//!
+//! After `ALTER TABLE`, or when a type was created anew, a prepared statement fails each time that it is used, and sqlx
+//! goes on using it. The error is seen here only where it passes through this crate. But such a statement fails
+//! before the server plans it, and the server counts the plans. So of those that were not planned since the last
+//! reset the server is asked for a plan, without running them: the one that failed is among them.
+
+use super::recognized;
+use crate::{
+    config::PLANNING,
+    drivers::sql::{error, without_logging::without_logging},
+};
+use sqlx::{Connection, PgConnection, Row};
+use std::collections::BTreeMap;
+use tokio::time::Instant;
+
+/// How many plans one message asks for: with more, a few slow ones could not be given up in time.
+const AT_ONCE: usize = 20;
+
+/// What is known of a session's statements.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// By their names.
+    all: BTreeMap<String, Statement>,
+    /// Not planned between the last two looks.
+    unplanned: Vec<String>,
+    /// sqlx relies on one that is gone.
+    incomplete: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Statement {
+    plans: u64,
+    parameters: usize,
+}
+
+/// A column with the name of each statement of the protocol's, how often it was planned, and how many parameters it
+/// has. Before version 14, the server does not count: then each is taken for one that was not.
+pub(super) fn column(server: Option<u32>) -> &'static str {
+    macro_rules! column {
+        ($plans:literal) => {
+            concat!(
+                "(SELECT string_agg(name || ' ' || ",
+                $plans,
+                " || ' ' || cardinality(parameter_types), ',') \
+                 FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
+            )
+        };
+    }
+    match server {
+        Some(140_000..) => column!("generic_plans + custom_plans"),
+        _ => column!("0"),
+    }
+}
+
+impl Prepared {
+    /// What the server says in [`column`], where sqlx has `cached` statements.
+    pub(super) fn look(&mut self, column: Option<&str>, cached: usize) {
+        let all: BTreeMap<String, Statement> = column
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(parsed)
+            .collect();
+        let plans = |name| self.all.get(name).map_or(0, |known| known.plans);
+        self.unplanned = all
+            .iter()
+            .filter(|(name, statement)| statement.plans == plans(name.as_str()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.incomplete = all.len() < cached;
+        self.all = all;
+    }
+
+    /// Makes sqlx forget its statements if the server no longer accepts one of them. Asks nothing where all have been
+    /// planned.
+    pub(super) async fn check(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let is_valid = !self.incomplete && without_logging(self.all_are_valid(connection)).await?;
+        if !is_valid {
+            without_logging(connection.clear_cached_statements()).await?;
+            *self = Self::default();
+        }
+        Ok(())
+    }
+
+    async fn all_are_valid(&mut self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let from = Instant::now();
+        let unplanned = std::mem::take(&mut self.unplanned);
+        for names in unplanned.chunks(AT_ONCE) {
+            if from.elapsed() > PLANNING {
+                // To prepare them again costs less than to go on.
+                return Ok(false);
+            }
+            let plans: Vec<String> = names.iter().map(|name| self.plan(name)).collect();
+            let column = column(connection.server_version_num());
+            match recognized(connection, &plans.join("; "), &[column], "").await {
+                // To plan them has counted as well.
+                Ok(row) => {
+                    self.look(row.try_get(1)?, 0);
+                    self.unplanned.clear();
+                }
+                Err(error) if error::ends_the_connection(&error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "a prepared statement is outdated: they are prepared again");
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn plan(&self, name: &str) -> String {
+        match self.all.get(name).map_or(0, |known| known.parameters) {
+            0 => format!("EXPLAIN EXECUTE {name}"),
+            parameters => format!(
+                "EXPLAIN EXECUTE {name}({})",
+                vec!["NULL"; parameters].join(", ")
+            ),
+        }
+    }
+}
+
+/// sqlx's names are plain words; what is named otherwise is not sqlx's.
+fn parsed(text: &str) -> Option<(String, Statement)> {
+    let mut parts = text.split(' ');
+    let (name, plans, parameters) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (parts.next().is_none() && name.bytes().all(is_plain)).then_some(())?;
+    let statement = Statement {
+        plans: plans.parse().ok()?,
+        parameters: parameters.parse().ok()?,
+    };
+    Some((name.to_owned(), statement))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_were_not_planned_are_found() {
+        let mut prepared = Prepared::default();
+        prepared.look(Some("sqlx_s_1 3 0,sqlx_s_2 0 2"), 2);
+        assert_eq!(prepared.unplanned, ["sqlx_s_2"]);
+        assert_eq!(prepared.plan("sqlx_s_1"), "EXPLAIN EXECUTE sqlx_s_1");
+        assert_eq!(
+            prepared.plan("sqlx_s_2"),
+            "EXPLAIN EXECUTE sqlx_s_2(NULL, NULL)"
+        );
+        prepared.look(Some("sqlx_s_1 3 0,sqlx_s_2 1 2,sqlx_s_3 1 0"), 3);
+        assert_eq!(prepared.unplanned, ["sqlx_s_1"]);
+        assert!(!prepared.incomplete);
+    }
+
+    #[test]
+    fn a_statement_that_is_gone_is_missed() {
+        let mut prepared = Prepared::default();
+        prepared.look(None, 0);
+        assert!(!prepared.incomplete);
+        prepared.look(None, 1);
+        assert!(prepared.incomplete);
+    }
+
+    #[test]
+    fn no_name_ends_its_statement() {
+        assert!(parsed("a;drop 1 0").is_none());
+        assert!(parsed("odd name 1 0").is_none());
+    }
+}

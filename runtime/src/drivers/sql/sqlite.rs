@@ -1,0 +1,228 @@
+//! SQLite, in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
+
+use super::{
+    db::inject_connection,
+    driver::{
+        Cancelled, Driver, Identify, Load, Pressured, TlsMode, TlsWords, Written, sealed::Sealed,
+    },
+    tag::Tag,
+    without_logging::without_logging,
+};
+use crate::{
+    config::STEPS_BETWEEN_LOOKS,
+    credentials::{Engine, Secret, Target},
+    error::ErrorKind,
+    resource::Fitness,
+};
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection, Row, Sqlite, SqliteConnection,
+    error::DatabaseError,
+    raw_sql,
+    sqlite::{SqliteConnectOptions, SqliteRow, SqliteTransactionManager},
+};
+use sqlx_core::transaction::TransactionManager;
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Whether the database is a file: one in memory, or in a temporary file, has no name.
+const FILE: &str = "SELECT file <> '' FROM pragma_database_list WHERE name = 'main'";
+
+/// What outlives a statement: objects in the temporary schema, and attached databases.
+const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
+     + (SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))";
+
+/// The settings of a connection that change what a statement does, as sqlx and SQLite have them from
+/// the beginning: a URL cannot ask for others.
+const SETTINGS: &str = "PRAGMA query_only = 0; PRAGMA foreign_keys = 1; PRAGMA ignore_check_constraints = 0; \
+     PRAGMA recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA read_uncommitted = 0; \
+     PRAGMA writable_schema = 0; PRAGMA synchronous = 2; PRAGMA locking_mode = NORMAL; PRAGMA busy_timeout = 5000";
+
+impl Sealed for Sqlite {}
+
+impl Driver for Sqlite {
+    type Options = SqliteConnectOptions;
+    /// Set, it interrupts what the connection runs.
+    type Session = Arc<AtomicBool>;
+    type Memory = ();
+
+    const POOL: &'static str = "SQLite pool";
+    const CONNECTION: &'static str = "SQLite connection";
+    const HANDLE: &'static str = "SQLite";
+    const SCHEMES: &'static [&'static str] = &["sqlite"];
+    const IN_PROCESS: bool = true;
+    const EXAMPLE: &'static str = "sqlite:///tmp/orders.db?mode=rwc";
+    const PARAMETERS: &'static [&'static str] = &["mode", "cache", "immutable", "vfs"];
+
+    fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
+        SqliteConnectOptions::from_str(url)
+    }
+
+    fn tagged(options: &Self::Options, _: &Tag) -> Self::Options {
+        options.clone()
+    }
+
+    fn nowhere(options: &Self::Options) -> Self::Options {
+        // sqlx's pool retries no failure of SQLite's.
+        options.clone()
+    }
+
+    fn port(_: &Self::Options) -> Option<u16> {
+        None
+    }
+
+    fn target(options: &Self::Options) -> String {
+        options.get_filename().display().to_string()
+    }
+
+    fn introduce<'c>(
+        connection: &'c mut SqliteConnection,
+        _: &'c Self::Options,
+        _: &str,
+        _: Option<Duration>,
+    ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
+        Box::pin(async move {
+            let interrupted = Arc::new(AtomicBool::new(false));
+            let looking = Arc::clone(&interrupted);
+            connection
+                .lock_handle()
+                .await?
+                .set_progress_handler(STEPS_BETWEEN_LOOKS, move || {
+                    !looking.load(Ordering::Relaxed)
+                });
+            Ok(interrupted)
+        })
+    }
+
+    fn drain(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        // An answer of the connection's thread, which is busy with what was given up.
+        Box::pin(connection.ping())
+    }
+
+    fn interrupt(session: &Self::Session) -> bool {
+        session.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn has_left(session: &Self::Session) -> bool {
+        // The connection itself has the other one.
+        Arc::strong_count(session) == 1
+    }
+
+    fn cancel<'c>(
+        _: &'c mut SqliteConnection,
+        sessions: &'c [Self::Session],
+    ) -> BoxFuture<'c, Result<Cancelled<Self::Session>, sqlx::Error>> {
+        Box::pin(async move {
+            for session in sessions {
+                Self::interrupt(session);
+            }
+            Ok(Cancelled::all())
+        })
+    }
+
+    fn reset<'c>(
+        connection: &'c mut SqliteConnection,
+        (): &'c mut (),
+    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        Box::pin(without_logging(async move {
+            // Refused where no transaction is open.
+            let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            let row: SqliteRow = raw_sql(FILE).fetch_one(&mut *connection).await?;
+            if row.try_get(0)? {
+                // There is no end to what a session of SQLite remembers: pragmas, hooks, functions, its last row's
+                // id. A new one costs less than a look at all that.
+                return Ok(Fitness::Unfit);
+            }
+            // A database in memory is gone with its connection.
+            raw_sql(SETTINGS).execute(&mut *connection).await?;
+            let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
+            let left_behind: i64 = row.try_get(0)?;
+            Ok(if left_behind == 0 {
+                Fitness::Fit
+            } else {
+                Fitness::Unfit
+            })
+        }))
+    }
+
+    fn recognize(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(without_logging(async move {
+            // Refused where no transaction is open. There is no protocol to lose one's place in.
+            let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
+            connection.ping().await?;
+            Ok(true)
+        }))
+    }
+
+    fn commit_on(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            // A savepoint that was leaked is released first.
+            while connection.is_in_transaction() {
+                SqliteTransactionManager::commit(connection).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The codes are SQLite's primary result codes; an extended one has its primary in the low byte.
+    fn kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
+        let extended: u32 = error.code()?.parse().ok()?;
+        Some(match extended & 0xff {
+            // SQLITE_PERM, SQLITE_AUTH
+            3 | 23 => ErrorKind::Authentication,
+            // SQLITE_CANTOPEN, SQLITE_NOTADB
+            14 | 26 => ErrorKind::NoSuchDatabase,
+            _ => return None,
+        })
+    }
+
+    fn has_no_room(_: &dyn DatabaseError) -> bool {
+        false
+    }
+}
+
+impl Identify for SqliteConnectOptions {
+    const TLS: &'static TlsWords = &TlsWords::NONE;
+
+    fn target(&self, variable: &'static str, _: &Written) -> Target {
+        Target {
+            variable,
+            engine: Engine::Other,
+            host: None,
+            port: None,
+            user: None,
+            database: None,
+        }
+    }
+
+    fn identified_by(self, _: &Secret) -> Self {
+        self
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn tls_mode(&self) -> TlsMode {
+        TlsMode::Disable
+    }
+
+    fn with_tls_mode(self, _: TlsMode) -> Self {
+        self
+    }
+}
+
+impl Pressured for Sqlite {
+    async fn load(_: &mut SqliteConnection) -> Result<Option<Load>, sqlx::Error> {
+        Ok(None)
+    }
+}
+
+inject_connection!(SqliteConnection, Sqlite);

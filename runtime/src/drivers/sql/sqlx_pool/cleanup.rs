@@ -1,0 +1,364 @@
+//! What becomes of an invocation's connections when its handler has ended: drained, cancelled, reset, reused or closed.
+
+use super::{
+    LOOK_AGAIN, SqlxPool,
+    owners::{Owned, Owners, Place},
+    state::State,
+};
+use crate::{
+    config::{CLEANUP_ROUND_TRIPS, Close, PRESSURE_ASK, QUIET},
+    drivers::sql::{
+        Driver,
+        connect::warnings,
+        connection::{self, Reset, capacity},
+        users::{Phase, User},
+    },
+    resource::running::time_left,
+    resource::{Fitness, Resource},
+};
+use futures_util::future::{FutureExt, join_all};
+use sqlx::pool::PoolConnection;
+use std::{collections::HashSet, pin::pin};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+/// An idle connection that was taken out to be looked after, with its number.
+type Taken<DB> = (PoolConnection<DB>, u64);
+
+impl<DB: Driver> SqlxPool<DB> {
+    /// Waits until every connection of `user` is back, cancels on the server what is not, and makes with `reuse` what
+    /// it used as good as new; closes it otherwise.
+    pub(super) async fn clean_up(&self, user: User, reuse: bool) -> Fitness {
+        let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
+        let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
+        let longest = longest.saturating_sub(QUIET);
+        let left = time_left().map_or(longest, |left| left.min(longest));
+        let until = Instant::now() + left;
+        // Where little time is left, it is for cancelling.
+        let patience = quiet.min(left / 2);
+        let all_back = timeout(patience, self.all_back(user)).await.is_ok();
+        // Whoever is still connecting comes too late.
+        self.owners().users.set_phase(user, Phase::Over);
+        let cancelled = self.cancel_own(user, all_back, until).await;
+        if cancelled {
+            // They come back with an error; where the network is gone, they never do.
+            let _ = timeout_at(until, self.all_gone(user)).await;
+        }
+        let has_lost_one = self.has_lost_one();
+        let lost = has_lost_one || !all_back || self.owners().users.has_lost(user);
+        if lost || self.state.is_outdated() {
+            let is_alone = self.owners().users.is_alone(user);
+            if !is_alone {
+                self.discard_own(user, has_lost_one, until).await;
+            }
+            return Fitness::Unfit;
+        }
+        if self.state.settings.instances.is_some() {
+            let fitness = self.look_at_limit(user).await;
+            if fitness != Fitness::Fit {
+                return fitness;
+            }
+        }
+        let fitness = if reuse {
+            self.reset_own(user, Instant::now() + patience).await
+        } else {
+            if self.owners().users.others_run(Some(user)) {
+                self.close_own(user, Instant::now() + patience).await;
+            }
+            Fitness::Fit
+        };
+        if !self.owners().users.others_run(Some(user)) {
+            // Nothing of the pool's own is half-way when the process is frozen.
+            let quiet = timeout(patience, self.is_quiet()).await.is_ok();
+            if !quiet && reuse {
+                return Fitness::Unfit;
+            }
+        }
+        fitness
+    }
+
+    fn owners(&self) -> std::sync::MutexGuard<'_, Owners<DB>> {
+        self.state.owners()
+    }
+
+    /// Every connection of `user` is back, or is known not to come back.
+    async fn all_back(&self, user: User) {
+        let mine = |one: &Owned<DB>| one.user == Some(user) && one.place == Place::Out;
+        self.wait_until(|owners| {
+            if !owners.users.is_alone(user) {
+                return !owners.any(mine);
+            }
+            // Nobody else has any: what the pool itself has not got is this one's, also where no hook has seen it.
+            let waits = |one: &Owned<DB>| matches!(one.place, Place::Orphan | Place::Cancelling);
+            let waiting = owners.numbers(waits).len();
+            self.usage().in_use as usize <= waiting
+        })
+        .await;
+        if self.owners().users.is_alone(user) {
+            // The pool has lost it without a word.
+            self.owners().remove_all(mine);
+        }
+    }
+
+    /// No connection of `user` is out, and none waits to be cancelled.
+    async fn all_gone(&self, user: User) {
+        let mine = |one: &Owned<DB>| {
+            one.user == Some(user) && !matches!(one.place, Place::Idle | Place::Dropped)
+        };
+        self.wait_until(|owners| {
+            let quiet = owners.users.is_alone(user) && self.usage().in_use == 0;
+            quiet || !owners.any(mine)
+        })
+        .await;
+    }
+
+    /// sqlx has no event for a connection that is idle: what a hook has let through may still be on its way.
+    async fn wait_until(&self, done: impl Fn(&Owners<DB>) -> bool) {
+        let from = Instant::now();
+        loop {
+            let mut returned = pin!(self.state.returned.notified());
+            returned.as_mut().enable();
+            if done(&self.owners()) {
+                return;
+            }
+            if from.elapsed() < super::LOOK_ALL_THE_TIME {
+                tokio::task::yield_now().await;
+            } else {
+                let _ = timeout(LOOK_AGAIN, returned).await;
+            }
+        }
+    }
+
+    /// Cancels what `user` has left running on the server, and nothing else; whether there was anything.
+    async fn cancel_own(&self, user: User, all_back: bool, until: Instant) -> bool {
+        let is_alone = self.owners().users.is_alone(user);
+        let mine = |one: &Owned<DB>| {
+            // What one before could not cancel is nobody's.
+            let is_left = one.user.is_none() && (is_alone || one.place == Place::Dropped);
+            one.user == Some(user) || is_left
+        };
+        let runs = |one: &Owned<DB>| {
+            let runs = matches!(one.place, Place::Orphan | Place::Dropped)
+                || !all_back && one.place == Place::Out;
+            runs && mine(one)
+        };
+        let mut numbers = self.owners().numbers(runs);
+        let being_cancelled = self
+            .owners()
+            .any(|one| one.user == Some(user) && one.place == Place::Cancelling);
+        if numbers.is_empty() && !all_back && is_alone && !being_cancelled {
+            // Somebody has one that no hook has seen.
+            numbers = self.owners().numbers(|one| one.place == Place::Idle);
+        }
+        if numbers.is_empty() {
+            return being_cancelled;
+        }
+        let handler = self.acquire.handler();
+        if all_back {
+            tracing::debug!(
+                handler,
+                "a query was given up by the handler: stopping it on the server"
+            );
+        } else {
+            tracing::warn!(
+                handler,
+                connections = numbers.len(),
+                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
+            );
+        }
+        self.owners().users.lose(user);
+        self.owners().doom(|one| numbers.contains(&one.number));
+        let (sessions, by_name) = self.state.to_cancel(&numbers);
+        if by_name.is_some() {
+            // By its name, what idles would be ended with the others.
+            let nameless = |one: &Owned<DB>| mine(one) && !DB::is_identified(&one.session);
+            let idle = self.take_idle(nameless, Instant::now()).await;
+            join_all(idle.into_iter().map(|taken| self.discard(taken))).await;
+        }
+        let mut via = self.look();
+        let idle = via.as_mut().map(|(idle, _)| &mut **idle);
+        let acquire = self.acquire.restarted();
+        let stopped = self
+            .state
+            .address
+            .cancel(&acquire, &sessions, idle, until)
+            .await;
+        drop(by_name);
+        if let Some(via) = via {
+            if stopped.idle_works {
+                self.give_back(via);
+            } else {
+                self.discard(via).await;
+            }
+        }
+        self.owners().cancelled(&numbers, stopped.all);
+        self.state.returned.notify_waiters();
+        true
+    }
+
+    /// An idle connection as it is, if there is one that nobody waits for.
+    fn look(&self) -> Option<Taken<DB>> {
+        if self.pool.num_idle() == 0 {
+            return None;
+        }
+        // It is there now, or somebody was faster: nobody waits in line for it.
+        let looking = unconstrained(State::<DB>::looking(self.pool.acquire()));
+        let (connection, number) = looking.now_or_never()?;
+        Some((connection.ok()?, number.unwrap_or_default()))
+    }
+
+    /// Back as it was.
+    fn give_back(&self, (connection, number): Taken<DB>) {
+        if let Some(owned) = self.owners().get_mut(number) {
+            owned.untouched = true;
+        }
+        drop(connection);
+    }
+
+    async fn discard(&self, (connection, number): Taken<DB>) {
+        self.state.one_less();
+        self.owners().remove(number);
+        if DB::IN_PROCESS {
+            // Dropped, it would come to its end at some later time.
+            let _ = connection.close().await;
+        } else {
+            drop(connection.detach());
+        }
+    }
+
+    /// The idle connections of which `which` says so. One that is still on its way into the pool is waited for.
+    async fn take_idle(
+        &self,
+        which: impl Fn(&Owned<DB>) -> bool,
+        until: Instant,
+    ) -> Vec<Taken<DB>> {
+        let (mut taken, mut others): (Vec<Taken<DB>>, Vec<Taken<DB>>) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        loop {
+            let idle = |one: &Owned<DB>| one.place == Place::Idle && which(one);
+            if !self.owners().any(idle) {
+                break;
+            }
+            if let Some((connection, number)) = self.look() {
+                seen.insert(number);
+                let wanted = self.owners().get(number).is_some_and(&which);
+                let those = if wanted { &mut taken } else { &mut others };
+                those.push((connection, number));
+            } else if Instant::now() < until {
+                for other in others.drain(..) {
+                    self.give_back(other);
+                }
+                sleep(LOOK_AGAIN).await;
+            } else {
+                // Nobody has seen it for so long: if it is there, it is not used again.
+                self.owners().doom(|one| idle(one));
+                break;
+            }
+        }
+        for other in others {
+            self.give_back(other);
+        }
+        taken
+    }
+
+    /// What `user` has used, and with `unused` what nobody uses, is not used again.
+    async fn discard_own(&self, user: User, unused: bool, until: Instant) {
+        let which = |one: &Owned<DB>| one.user == Some(user) || unused && one.user.is_none();
+        self.owners().doom(which);
+        let idle = self.take_idle(which, Instant::now().min(until)).await;
+        join_all(idle.into_iter().map(|taken| self.discard(taken))).await;
+        if unused {
+            self.state.found_again();
+        }
+    }
+
+    /// Makes what `user` used as good as new for the next invocation.
+    async fn reset_own(&self, user: User, until: Instant) -> Fitness {
+        let suspect = self.owners().users.is_suspect(user);
+        let which = |one: &Owned<DB>| one.user == Some(user) && (suspect || !one.clean);
+        let own = self.take_idle(which, until).await;
+        let resetting = own.into_iter().map(async |mut taken: Taken<DB>| {
+            let longest = self.state.reply_within(self.state.settings.ping);
+            let reset = self.state.reset(&mut taken.0, taken.1).await;
+            // Two round trips.
+            let fit = reset == Reset::Clean
+                && (!suspect || connection::renew::<DB>(&mut taken.0, longest * 2).await);
+            if fit {
+                self.give_back(taken);
+            } else {
+                self.discard(taken).await;
+            }
+        });
+        join_all(resetting).await;
+        match self.state.settings.close {
+            Close::Pressure => {
+                if !self.owners().users.others_run(Some(user)) {
+                    self.is_quiet().await;
+                }
+                self.ask_for_room().await
+            }
+            _ => Fitness::Fit,
+        }
+    }
+
+    /// Closes what `user` used, while others run, unless somebody waits for it.
+    async fn close_own(&self, user: User, until: Instant) {
+        let wanted = self.state.is_wanted(Some(user));
+        let which = |one: &Owned<DB>| one.user == Some(user) && (!wanted || !one.clean);
+        let own = self.take_idle(which, until).await;
+        let closing = own.into_iter().map(async |mut taken: Taken<DB>| {
+            if wanted && self.state.reset(&mut taken.0, taken.1).await == Reset::Clean {
+                self.give_back(taken);
+                return;
+            }
+            let (connection, number) = taken;
+            self.state.one_less();
+            self.owners().remove(number);
+            let _ = connection.close().await;
+        });
+        join_all(closing).await;
+    }
+
+    /// Whether the server has room for what is to be reused.
+    async fn ask_for_room(&self) -> Fitness {
+        let Some(mut idle) = self.look() else {
+            return Fitness::Fit;
+        };
+        let (place, share) = (self.state.target(), self.state.settings.share);
+        let longest = self.state.reply_within(PRESSURE_ASK);
+        let fitness = capacity::verdict::<DB>(&place, share, &mut idle.0, longest).await;
+        self.asked(idle, fitness).await
+    }
+
+    /// Compares the budget with the server, if there is a connection to ask.
+    async fn look_at_limit(&self, user: User) -> Fitness {
+        if !self.owners().users.others_run(Some(user)) {
+            self.is_quiet().await;
+        }
+        let Some(mut idle) = self.look() else {
+            return Fitness::Fit;
+        };
+        let (handler, settings) = (self.acquire.handler(), &self.state.settings);
+        let longest = self.state.reply_within(PRESSURE_ASK);
+        let fitness =
+            warnings::compare_with_limit::<DB>(handler, settings, &mut idle.0, longest).await;
+        self.asked(idle, fitness).await
+    }
+
+    /// Takes back a connection that was asked something.
+    async fn asked(&self, idle: Taken<DB>, fitness: Fitness) -> Fitness {
+        if fitness == Fitness::Unfit {
+            // It is half-way through an answer that nobody waits for.
+            self.discard(idle).await;
+        } else {
+            let number = idle.1;
+            self.give_back(idle);
+            let is_back = |one: &Owned<DB>| one.number != number || one.place != Place::Out;
+            self.wait_until(|owners| !owners.any(|one| !is_back(one)))
+                .await;
+        }
+        fitness
+    }
+}

@@ -1,0 +1,15 @@
+//! What the attribute's expansion calls. No stable interface: the macro crate is pinned to it.
+
+pub use crate::{
+    config::{
+        Close, Config, Connect, Proxy, Tasks,
+        budget::{check_budget, check_min, check_min_by_default},
+    },
+    credentials::Source,
+    lifecycle::{default_close, handle, registry::Registered, signature, site::Site},
+    resource::{
+        param::{Ref, RefMut},
+        proxy::{rds_proxy_safe, transaction_pooling_safe},
+    },
+};
+pub use inventory;
