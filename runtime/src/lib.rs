@@ -32,7 +32,7 @@
 //! * [`Error`] says which stage failed, and why.
 //! * [`resource`] has the traits to lend a client of your own.
 //! * [`credentials`] says where user and password come from, if not from the URL.
-//! * [`config`] has every default, range and bound.
+//! * [`config`] has every default and range, and most bounds.
 //!
 //! # The lifecycle
 //!

@@ -24,13 +24,13 @@ mod state;
 mod stop;
 
 use self::state::State;
-use crate::resource::{
-    Acquire, Fitness, Handle, InjectRef, Resource, SharedHandle, Symptom, TransactionPoolingSafe,
-    Usage,
-};
 use crate::{
     config::{Close, DEFAULT_KEPT_IDLE, Defaults, Settings},
     error::Error,
+    resource::{
+        Acquire, Fitness, Handle, InjectRef, Resource, SharedHandle, Symptom,
+        TransactionPoolingSafe, Usage,
+    },
 };
 use ::mongodb::{Client, Database, bson::doc, options::ClientOptions};
 use std::{fmt, sync::Arc, time::Duration};

@@ -2,9 +2,12 @@
 
 use super::{
     acquire,
+    background::Background,
     cleanup::{Ending, Finally, Holding, Release},
+    scope::Host,
+    site::Site,
+    timeline::Phase,
 };
-use super::{background::Background, scope::Host, site::Site, timeline::Phase};
 use crate::{
     error::{Error, ErrorKind, Stage},
     event::Invocation,

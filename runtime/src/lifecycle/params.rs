@@ -7,10 +7,11 @@
 
 use super::{
     acquire,
+    background::Background,
     cleanup::Release,
     invocation::{Conclude, Session},
+    site::Site,
 };
-use super::{background::Background, site::Site};
 use crate::{
     config::Close,
     error::{Error, Stage},

@@ -21,7 +21,7 @@ use crate::{
 };
 use login::{Denied, Login};
 use monitoring::Monitoring;
-use nodelay::promptly;
+use nodelay::with_nodelay;
 use round_trip::{RoundTrip, longest_wait};
 use sqlx::ConnectOptions;
 use std::{
@@ -67,22 +67,22 @@ impl<DB: Driver> Address<DB> {
         })
     }
 
-    /// For whoever opens connections by himself, and [`introduces`](Self::introduce) them.
+    /// For a caller that opens connections itself, and calls [`init_session`](Self::init_session) for each.
     pub(super) fn login(&self) -> &Login<DB> {
         &self.login
     }
 
-    pub(super) async fn introduce(
+    pub(super) async fn init_session(
         &self,
         connection: &mut DB::Connection,
         options: &DB::Options,
     ) -> Result<DB::Session, sqlx::Error> {
-        let greeting = self.login.greeting();
+        let setup_sql = self.login.setup_sql();
         // What a session is told behind a proxy is told to another one, or pins it.
         let silence = self.proxy.is_none().then_some(self.silence);
         let from = Instant::now();
-        let session = DB::introduce(connection, options, greeting, silence).await?;
-        if !greeting.is_empty() {
+        let session = DB::init_session(connection, options, setup_sql, silence).await?;
+        if !setup_sql.is_empty() {
             self.round_trip.measure(from.elapsed());
         }
         Ok(session)
@@ -162,7 +162,7 @@ impl<DB: Driver> Address<DB> {
     async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
         self.dialled.get_or_init(|| DB::target(&options));
         let mut raw = self.connect(&options).await?;
-        let session = self.introduce(&mut raw, &options).await?;
+        let session = self.init_session(&mut raw, &options).await?;
         let link = Link::<DB>::new(raw, session, &self.open);
         Ok(match self.proxy {
             Some(_) => link.without_reset(),
@@ -192,7 +192,7 @@ impl<DB: Driver> Address<DB> {
 
     async fn open(&self, options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
         let connecting = Box::pin(longest_wait(options.connect()));
-        let (raw, waited) = promptly(DB::port(options), connecting).await?;
+        let (raw, waited) = with_nodelay(DB::port(options), connecting).await?;
         self.round_trip.guess(waited);
         Ok(raw)
     }

@@ -73,14 +73,14 @@ pub trait Driver:
     ///
     /// # Errors
     /// What in the options cannot be had behind a proxy, and where to put it.
-    fn behind_a_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
+    fn for_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
         Ok(options)
     }
 
     /// The same options leading nowhere: connecting with them fails at once, without any network,
     /// and not in a way that sqlx's pool would try again.
     #[must_use]
-    fn nowhere(options: &Self::Options) -> Self::Options;
+    fn unreachable_options(options: &Self::Options) -> Self::Options;
 
     /// The server's TCP port, if that is how it is reached.
     fn port(options: &Self::Options) -> Option<u16>;
@@ -93,7 +93,7 @@ pub trait Driver:
     ///
     /// # Errors
     /// When sqlx cannot read the URL.
-    fn greeting(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
+    fn setup_sql(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
         let _ = (url, proxy);
         Ok(String::new())
     }
@@ -126,10 +126,10 @@ pub trait Driver:
     /// The first thing that happens on a new connection, opened with `options` that were
     /// [`tagged`](Self::tagged). `silence` is that of [`monitored`](Self::monitored), and `None` where the session
     /// is not ours alone.
-    fn introduce<'c>(
+    fn init_session<'c>(
         connection: &'c mut Self::Connection,
         options: &'c Self::Options,
-        greeting: &str,
+        setup_sql: &str,
         silence: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>>;
 
@@ -300,7 +300,7 @@ pub trait Driver:
     }
 
     /// Whether the server, or a proxy before it, has no room for one more connection right now.
-    fn has_no_room(error: &dyn DatabaseError) -> bool;
+    fn is_server_full(error: &dyn DatabaseError) -> bool;
 }
 
 /// What is left after a server was asked to stop sessions. Those that are not in here were stopped, or have

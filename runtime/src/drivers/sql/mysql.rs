@@ -54,7 +54,7 @@ const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
      'Com_prepare_sql', 'Com_ha_open', 'Com_xa_start', 'Com_set_role', 'Com_set_resource_group', \
      'Com_backup', 'Com_backup_lock', 'Com_lock_instance')";
 
-/// How many variables the session's user has, and how many of them are the one of [`greeting`](Driver::greeting). A
+/// How many variables the session's user has, and how many of them are the one of [`setup_sql`](Driver::setup_sql). A
 /// server that keeps no such list, or does not let this user read it, has none of either: it proves nothing.
 /// MariaDB reads the one comment, MySQL the other.
 fn variables() -> String {
@@ -123,7 +123,7 @@ impl Driver for MySql {
     ];
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
-        // What sqlx would say first on a new connection is said in `introduce` instead, where a question
+        // What sqlx would say first on a new connection is said in `init_session` instead, where a question
         // behind it costs no round trip of its own.
         let options = MySqlConnectOptions::from_str(url)?;
         // sqlx keeps a URL's brackets, and looks them up with the rest.
@@ -136,7 +136,7 @@ impl Driver for MySql {
             .set_names(false))
     }
 
-    fn greeting(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
+    fn setup_sql(url: &str, proxy: Option<Proxy>) -> Result<String, sqlx::Error> {
         let url = Url::parse(url).map_err(|error| sqlx::Error::Configuration(error.into()))?;
         let options = MySqlConnectOptions::from_url(&url)?;
         let time_zone = url
@@ -167,7 +167,7 @@ impl Driver for MySql {
         options.clone()
     }
 
-    fn nowhere(options: &Self::Options) -> Self::Options {
+    fn unreachable_options(options: &Self::Options) -> Self::Options {
         options.clone().socket(NO_SOCKET)
     }
 
@@ -184,17 +184,19 @@ impl Driver for MySql {
         format!("{server}/{database}")
     }
 
-    fn introduce<'c>(
+    fn init_session<'c>(
         connection: &'c mut MySqlConnection,
         _: &'c Self::Options,
-        greeting: &str,
+        setup_sql: &str,
         silence: Option<Duration>,
     ) -> BoxFuture<'c, Result<Self::Session, sqlx::Error>> {
-        let greeting = match silence {
-            Some(silence) => format!("{greeting},{}", wait_timeout(silence)),
-            None => greeting.to_owned(),
+        let setup_sql = match silence {
+            Some(silence) => format!("{setup_sql},{}", wait_timeout(silence)),
+            None => setup_sql.to_owned(),
         };
-        Box::pin(async move { session::introduce(connection, &greeting, silence.is_some()).await })
+        Box::pin(
+            async move { session::init_session(connection, &setup_sql, silence.is_some()).await },
+        )
     }
 
     fn hang_up(connection: &mut MySqlConnection) -> BoxFuture<'_, ()> {
@@ -353,7 +355,7 @@ impl Driver for MySql {
         matches!(number, Some(1243 | 1615))
     }
 
-    fn has_no_room(error: &dyn DatabaseError) -> bool {
+    fn is_server_full(error: &dyn DatabaseError) -> bool {
         let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else {
             return false;
         };
@@ -394,7 +396,7 @@ impl Identify for MySqlConnectOptions {
         }
     }
 
-    fn identified_by(self, secret: &Secret) -> Self {
+    fn with_secret(self, secret: &Secret) -> Self {
         let mut options = self.password(secret.password());
         if let Some(user) = &secret.user {
             options = options.username(user);
@@ -491,7 +493,7 @@ mod tests {
 
     #[test]
     fn nothing_in_a_url_ends_the_literal_or_the_statement_that_it_stands_in() {
-        let greeting = |query| MySql::greeting(&format!("mysql://app@host/shop?{query}"), None);
+        let setup_sql = |query| MySql::setup_sql(&format!("mysql://app@host/shop?{query}"), None);
         for query in [
             r"timezone=\',sql_mode=''%23",
             "time-zone='",
@@ -499,7 +501,7 @@ mod tests {
             "charset=utf8mb4;drop",
             "collation=utf8mb4_bin,@a:=1",
         ] {
-            let error = greeting(query).expect_err(query).to_string();
+            let error = setup_sql(query).expect_err(query).to_string();
             assert!(error.contains("a character that none has"), "{error}");
         }
         for query in [
@@ -510,15 +512,15 @@ mod tests {
             "timezone=Etc/GMT%2B5",
             "collation=utf8mb4_unicode_520_ci&charset=utf8mb4",
         ] {
-            assert!(greeting(query).is_ok(), "{query}");
+            assert!(setup_sql(query).is_ok(), "{query}");
         }
     }
 
     #[test]
     fn behind_a_proxy_no_variable_of_the_users_own_is_set() {
-        let greeting = |proxy| MySql::greeting("mysql://app@host/shop", proxy).expect("a URL");
-        assert!(greeting(None).contains("@db_handler="));
-        let behind = greeting(Some(Proxy::Rds));
+        let setup_sql = |proxy| MySql::setup_sql("mysql://app@host/shop", proxy).expect("a URL");
+        assert!(setup_sql(None).contains("@db_handler="));
+        let behind = setup_sql(Some(Proxy::Rds));
         assert!(!behind.contains("db_handler"), "{behind}");
         assert!(
             behind.contains("time_zone='+00:00',NAMES utf8mb4"),

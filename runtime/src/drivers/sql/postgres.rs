@@ -118,7 +118,7 @@ impl Driver for Postgres {
         options.clone().application_name(label)
     }
 
-    fn behind_a_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
+    fn for_proxy(options: Self::Options) -> Result<Self::Options, &'static str> {
         if options.get_options().is_some() {
             return Err(
                 "a proxy lets no startup `options` through: take `options=..` out of it (or unset PGOPTIONS), and \
@@ -129,7 +129,7 @@ impl Driver for Postgres {
         Ok(options.extra_float_digits(None))
     }
 
-    fn nowhere(options: &Self::Options) -> Self::Options {
+    fn unreachable_options(options: &Self::Options) -> Self::Options {
         options.clone().socket(NO_SOCKET)
     }
 
@@ -169,7 +169,7 @@ impl Driver for Postgres {
         }))
     }
 
-    fn introduce<'c>(
+    fn init_session<'c>(
         _: &'c mut PgConnection,
         options: &'c Self::Options,
         _: &str,
@@ -359,7 +359,7 @@ impl Driver for Postgres {
         }
     }
 
-    fn has_no_room(error: &dyn DatabaseError) -> bool {
+    fn is_server_full(error: &dyn DatabaseError) -> bool {
         match error.code().as_deref() {
             Some("53300" | "53400" | "57P03") => true,
             // PgBouncer has one code for all that it refuses.
@@ -398,7 +398,7 @@ impl Identify for PgConnectOptions {
         }
     }
 
-    fn identified_by(self, secret: &Secret) -> Self {
+    fn with_secret(self, secret: &Secret) -> Self {
         let mut options = self.password(secret.password());
         if let Some(user) = &secret.user {
             options = options.username(user);
@@ -563,7 +563,7 @@ mod tests {
     fn behind_a_proxy_a_startup_option_is_an_error_that_names_it() {
         let url = "postgres://app@host/shop?options=-c%20statement_timeout%3D5s";
         let options = PgConnectOptions::from_str(url).expect("a URL");
-        let fix = Postgres::behind_a_proxy(options).expect_err("refused");
+        let fix = Postgres::for_proxy(options).expect_err("refused");
         assert!(fix.contains("`options=..`"), "{fix}");
     }
 

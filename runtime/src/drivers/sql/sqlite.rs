@@ -68,7 +68,7 @@ impl Driver for Sqlite {
         options.clone()
     }
 
-    fn nowhere(options: &Self::Options) -> Self::Options {
+    fn unreachable_options(options: &Self::Options) -> Self::Options {
         // sqlx's pool retries no failure of SQLite's.
         options.clone()
     }
@@ -81,7 +81,7 @@ impl Driver for Sqlite {
         options.get_filename().display().to_string()
     }
 
-    fn introduce<'c>(
+    fn init_session<'c>(
         connection: &'c mut SqliteConnection,
         _: &'c Self::Options,
         _: &str,
@@ -183,7 +183,7 @@ impl Driver for Sqlite {
         })
     }
 
-    fn has_no_room(_: &dyn DatabaseError) -> bool {
+    fn is_server_full(_: &dyn DatabaseError) -> bool {
         false
     }
 }
@@ -202,7 +202,7 @@ impl Identify for SqliteConnectOptions {
         }
     }
 
-    fn identified_by(self, _: &Secret) -> Self {
+    fn with_secret(self, _: &Secret) -> Self {
         self
     }
 

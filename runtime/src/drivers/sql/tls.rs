@@ -198,7 +198,7 @@ mod tests {
         fn the_host_that_a_secret_names_counts() {
             let elsewhere = PgConnectOptions::from_str("postgres://localhost/shop")
                 .expect("a URL")
-                .identified_by(&Secret::new("password").host("db.internal"));
+                .with_secret(&Secret::new("password").host("db.internal"));
             let options = secured(elsewhere, &WrittenTls::default(), None).expect("allowed");
             assert_eq!(options.tls_mode(), TlsMode::Require);
         }

@@ -2,13 +2,13 @@
 //! a second try with fresh ones.
 
 use super::{url, warnings};
-use crate::drivers::sql::{
-    driver::{Driver, Identify, Written, WrittenTls},
-    error::{self, SaidBy},
-    tls,
-};
 use crate::{
     credentials::{self, Bound, Engine, Resolved, Source, Target},
+    drivers::sql::{
+        driver::{Driver, Identify, Written, WrittenTls},
+        error::{self, SaidBy},
+        tls,
+    },
     error::{Error, ErrorKind, Stage},
     resource::Acquire,
     util::clock::Stamp,
@@ -22,7 +22,7 @@ pub(in crate::drivers::sql) struct Login<DB: Driver> {
     /// With everything but the credentials.
     options: DB::Options,
     /// What is said first on a new connection.
-    greeting: String,
+    setup_sql: String,
     credentials: Option<(Source, Target)>,
     tls: WrittenTls,
 }
@@ -44,7 +44,7 @@ impl<DB: Driver> Login<DB> {
             url => Some(url?),
         };
         let text = text.unwrap_or_else(|| format!("{}:///", DB::SCHEMES[0]));
-        let (options, greeting, written) = url::options_of::<DB>(acquire, &text)?;
+        let (options, setup_sql, written) = url::options_of::<DB>(acquire, &text)?;
         let variable = acquire.settings().env.unwrap_or("the URL");
         let credentials = match source {
             Some(source) => Some((source, targeted::<DB>(&options, variable, &written)?)),
@@ -52,15 +52,15 @@ impl<DB: Driver> Login<DB> {
         };
         Ok(Self {
             options,
-            greeting,
+            setup_sql,
             credentials,
             tls: written.tls,
         })
     }
 
     /// What is to be said first on a new connection.
-    pub(in crate::drivers::sql) fn greeting(&self) -> &str {
-        &self.greeting
+    pub(in crate::drivers::sql) fn setup_sql(&self) -> &str {
+        &self.setup_sql
     }
 
     /// Host, port and database, as far as the URL knows them.
@@ -84,7 +84,11 @@ impl<DB: Driver> Login<DB> {
         };
         let attempt = self.with(acquire, resolved, from.elapsed()).await?;
         let is_token = attempt.resolved.as_ref().is_some_and(Resolved::is_token);
-        warnings::give(acquire, is_token, attempt.options.trusts_anybody());
+        warnings::give(
+            acquire,
+            is_token,
+            attempt.options.skips_server_verification(),
+        );
         Ok(attempt)
     }
 
@@ -150,7 +154,7 @@ impl<DB: Driver> Login<DB> {
     ) -> Result<Attempt<DB>, Error> {
         let secret = resolved.as_ref().map(|resolved| &*resolved.secret);
         let options = match secret {
-            Some(secret) => self.options.clone().identified_by(secret),
+            Some(secret) => self.options.clone().with_secret(secret),
             None => self.options.clone(),
         };
         let options = tls::secured(options, &self.tls, secret)
@@ -182,14 +186,14 @@ fn named(acquire: &Acquire, error: Error) -> Error {
 pub(in crate::drivers::sql) struct Denied {
     pub(in crate::drivers::sql) why: Error,
     /// The server has no room, and may have some in a moment.
-    pub(in crate::drivers::sql) for_lack_of_room: bool,
+    pub(in crate::drivers::sql) is_server_full: bool,
 }
 
 impl From<Error> for Denied {
     fn from(why: Error) -> Self {
         Self {
             why,
-            for_lack_of_room: false,
+            is_server_full: false,
         }
     }
 }
@@ -203,14 +207,14 @@ async fn dial_once<'d, DB: Driver, T>(
     match timeout_at(acquire.until(), dial(&attempt.options)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
-            let for_lack_of_room = error.as_database_error().is_some_and(DB::has_no_room);
+            let is_server_full = error.as_database_error().is_some_and(DB::is_server_full);
             let said_by = match &attempt.resolved {
                 Some(resolved) => SaidBy::Secret(&resolved.secret),
                 None => SaidBy::Url,
             };
             Err(Denied {
                 why: error::connecting_as::<DB>(acquire, said_by, &place(), error),
-                for_lack_of_room,
+                is_server_full,
             })
         }
         // Then it is not the network that has to be looked at.

@@ -22,7 +22,7 @@ use std::future::Future;
 /// Drives `connecting`, and lets the socket that it opens to `port` send without delay. `None` is for
 /// what is no TCP.
 #[cfg(unix)]
-pub(in crate::drivers::sql) async fn promptly<T, E>(
+pub(in crate::drivers::sql) async fn with_nodelay<T, E>(
     port: Option<u16>,
     connecting: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -50,12 +50,12 @@ pub(in crate::drivers::sql) async fn promptly<T, E>(
 
 /// The same where the socket is opened elsewhere: call it while it is. Whether one was found.
 #[cfg(unix)]
-pub(in crate::drivers::sql) fn sweep(port: u16) -> bool {
-    !unix::is_mended() && unix::sweep(port) == unix::Seen::Mended
+pub(in crate::drivers::sql) fn set_on_all(port: u16) -> bool {
+    !unix::is_mended() && unix::set_on_all(port) == unix::Seen::Mended
 }
 
 #[cfg(not(unix))]
-pub(in crate::drivers::sql) async fn promptly<T, E>(
+pub(in crate::drivers::sql) async fn with_nodelay<T, E>(
     _: Option<u16>,
     connecting: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -63,7 +63,7 @@ pub(in crate::drivers::sql) async fn promptly<T, E>(
 }
 
 #[cfg(not(unix))]
-pub(in crate::drivers::sql) fn sweep(_: u16) -> bool {
+pub(in crate::drivers::sql) fn set_on_all(_: u16) -> bool {
     false
 }
 
@@ -102,14 +102,14 @@ mod unix {
     }
 
     /// Sets the option on every socket to `port` that lacks it.
-    pub(in crate::drivers::sql) fn sweep(port: u16) -> Seen {
+    pub(in crate::drivers::sql) fn set_on_all(port: u16) -> Seen {
         let last = LAST.load(Ordering::Relaxed);
-        if last >= 0 && mend(last, port) == Some(true) {
+        if last >= 0 && set_on_fd(last, port) == Some(true) {
             return Seen::Mended;
         }
         let mut seen = Seen::None;
         for number in 0..LOOKED_AT {
-            match mend(number, port) {
+            match set_on_fd(number, port) {
                 Some(true) => {
                     LAST.store(number, Ordering::Relaxed);
                     seen = Seen::Mended;
@@ -122,7 +122,7 @@ mod unix {
     }
 
     /// Whether the option was missing; `None` if `number` is no socket to `port`.
-    fn mend(number: RawFd, port: u16) -> Option<bool> {
+    fn set_on_fd(number: RawFd, port: u16) -> Option<bool> {
         // SAFETY: the number is not known to be open, and somebody else may close it meanwhile. It is
         // used for nothing but three system calls, which refuse what is closed or no TCP socket. In the
         // worst case another connection to the same port gets the option, too: nothing is read, written
@@ -161,7 +161,7 @@ mod unix {
             if self.found || self.looks == MOST_LOOKS {
                 return;
             }
-            let seen = sweep(port);
+            let seen = set_on_all(port);
             self.found = seen == Seen::Mended;
             self.looks += u32::from(seen != Seen::None);
         }
@@ -171,7 +171,7 @@ mod unix {
             if self.found || !self.alone {
                 return;
             }
-            let set = (0..LOOKED_AT).filter(|&number| mend(number, port) == Some(false));
+            let set = (0..LOOKED_AT).filter(|&number| set_on_fd(number, port) == Some(false));
             if set.count() == 1 {
                 MENDED.store(true, Ordering::Relaxed);
             }
@@ -196,7 +196,7 @@ mod tests {
     async fn the_socket_that_is_being_opened_sends_without_delay() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let connected = promptly(Some(port), async {
+        let connected = with_nodelay(Some(port), async {
             let stream = TcpStream::connect(("127.0.0.1", port)).expect("a listener");
             assert!(!stream.nodelay().expect("an option"));
             // What is sent after the first wait is what would be delayed.
@@ -213,7 +213,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let other = TcpStream::connect(address).expect("a listener");
-        assert!(!sweep(address.port().wrapping_add(1)));
+        assert!(!set_on_all(address.port().wrapping_add(1)));
         assert!(!SockRef::from(&other).tcp_nodelay().expect("an option"));
     }
 }

@@ -1,10 +1,10 @@
 //! A server without room for one more connection is asked again, at random moments: many instances that
 //! were turned away together must not come back together.
 
-use crate::util::jitter;
 use crate::{
     config::{RETRY_FIRST, RETRY_LONGEST},
     error::Error,
+    util::jitter,
 };
 use std::time::Duration;
 use tokio::time::Instant;

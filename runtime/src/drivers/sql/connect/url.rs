@@ -1,9 +1,9 @@
 //! From an environment variable to connect options, with a clear word on what is wrong with it.
 
 use super::warnings;
-use crate::drivers::sql::driver::{Driver, Identify, TlsWords, Written, WrittenTls};
 use crate::{
     credentials,
+    drivers::sql::driver::{Driver, Identify, TlsWords, Written, WrittenTls},
     error::{Error, ErrorKind},
     resource::Acquire,
 };
@@ -23,7 +23,7 @@ const SCHEMES: [Scheme; 5] = [
 ];
 
 /// The longest name of a parameter that is shown.
-const LONGEST_KEY: usize = 40;
+const MAX_KEY: usize = 40;
 
 /// The options in `url`, which is that of this parameter, the greeting that goes with them, and what of both
 /// is written there.
@@ -41,8 +41,8 @@ pub(super) fn options_of<DB: Driver>(
     let url = known_parameters::<DB>(acquire, variable, url)?;
     let written = Written::in_url::<DB>(&url).map_err(|reason| invalid::<DB>(variable, &reason))?;
     let proxy = acquire.settings().proxy;
-    let read = || Ok((DB::options(&url)?, DB::greeting(&url, proxy)?));
-    let (options, greeting) =
+    let read = || Ok((DB::options(&url)?, DB::setup_sql(&url, proxy)?));
+    let (options, setup_sql) =
         read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))?;
     // The password of a user, with the host forgotten: it would be shown as a port wherever the server is.
     let names_nobody = !written.user && acquire.settings().credentials.is_none();
@@ -51,10 +51,10 @@ pub(super) fn options_of<DB: Driver>(
         return Err(invalid::<DB>(variable, reason));
     }
     if proxy.is_none() {
-        return Ok((options, greeting, written));
+        return Ok((options, setup_sql, written));
     }
-    match DB::behind_a_proxy(options) {
-        Ok(options) => Ok((options, greeting, written)),
+    match DB::for_proxy(options) {
+        Ok(options) => Ok((options, setup_sql, written)),
         Err(fix) => Err(Error::new(
             ErrorKind::InvalidUrl,
             format!("the URL in {variable} does not go with `proxy`: {fix}"),
@@ -218,7 +218,7 @@ fn shown_parameters<DB: Driver>(url: &str) -> (String, String) {
 /// Whether `key` looks like a parameter's name, and nothing like a part of a password.
 fn is_shown(key: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]".contains(&byte);
-    (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(is_plain)
+    (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(is_plain)
 }
 
 fn has_port_without_user(url: &str) -> bool {

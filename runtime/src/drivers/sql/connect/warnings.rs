@@ -1,8 +1,8 @@
 //! What is not wrong, and yet worth a line in the log: once for each handler, when it first connects.
 
-use crate::drivers::sql::{driver::Pressured, without_logging::without_logging};
 use crate::{
     config::{Close, Settings},
+    drivers::sql::{driver::Pressured, without_logging::without_logging},
     resource::{Acquire, Fitness},
     util::lock::lock,
 };

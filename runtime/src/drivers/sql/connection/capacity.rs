@@ -2,13 +2,12 @@
 
 use crate::{
     config::PRESSURE_INTERVAL,
+    drivers::sql::{
+        driver::{Load, Pressured},
+        without_logging::without_logging,
+    },
     resource::Fitness,
-    util::{clock::Stamp, lock::lock},
-};
-use crate::{
-    drivers::sql::driver::{Load, Pressured},
-    drivers::sql::without_logging::without_logging,
-    util::jitter,
+    util::{clock::Stamp, jitter, lock::lock},
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::time::timeout;

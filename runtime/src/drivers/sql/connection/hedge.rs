@@ -1,7 +1,6 @@
 //! A connection that has idled may have died in its sleep: asking it must not cost the invocation.
 
-use crate::config::HEDGE_SPREAD;
-use crate::util::jitter;
+use crate::{config::HEDGE_SPREAD, util::jitter};
 use futures_util::future::{Either, select};
 use std::{future::Future, pin::pin, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};

@@ -11,7 +11,7 @@ pub trait Identify: Sized {
     fn target(&self, variable: &'static str, written: &Written) -> Target;
 
     /// Puts what `secret` holds over what the URL said.
-    fn identified_by(self, secret: &Secret) -> Self;
+    fn with_secret(self, secret: &Secret) -> Self;
 
     /// Whether the server is on this machine.
     fn is_local(&self) -> bool;
@@ -29,7 +29,7 @@ pub trait Identify: Sized {
     }
 
     /// Whether another server could pass for the one that is meant.
-    fn trusts_anybody(&self) -> bool {
+    fn skips_server_verification(&self) -> bool {
         self.tls_mode() < TlsMode::VerifyCa && !self.is_local()
     }
 }

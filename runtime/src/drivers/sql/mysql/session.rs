@@ -32,10 +32,10 @@ macro_rules! server {
     };
 }
 
-/// Says `greeting` on a new connection, and learns which session that is.
-pub(super) async fn introduce(
+/// Says `setup_sql` on a new connection, and learns which session that is.
+pub(super) async fn init_session(
     connection: &mut MySqlConnection,
-    greeting: &str,
+    setup_sql: &str,
     ours_alone: bool,
 ) -> Result<MySqlSession, sqlx::Error> {
     let server = if ours_alone {
@@ -44,9 +44,9 @@ pub(super) async fn introduce(
         ""
     };
     // Made from the options of a URL, as sqlx itself would.
-    let greeting = AssertSqlSafe(format!("{greeting}; SELECT CONNECTION_ID(){server}"));
+    let setup_sql = AssertSqlSafe(format!("{setup_sql}; SELECT CONNECTION_ID(){server}"));
     without_logging(async move {
-        let mut rows = raw_sql(greeting).fetch(connection);
+        let mut rows = raw_sql(setup_sql).fetch(connection);
         let first = rows.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
         let mut server = String::new();
         loop {

@@ -44,7 +44,7 @@ impl<DB: Driver> Pool<DB> {
         let link = match self.address.dial(acquire).await {
             Ok(link) => link,
             // Boxed: it is large, and few invocations meet a full server.
-            Err(denied) if denied.for_lack_of_room => {
+            Err(denied) if denied.is_server_full => {
                 Box::pin(self.open_in_a_full_server(user, denied.why, retry, acquire)).await?
             }
             Err(denied) => return Err(denied.why),
@@ -73,7 +73,7 @@ impl<DB: Driver> Pool<DB> {
             };
             match dialled {
                 Ok(link) => return Ok(link),
-                Err(denied) if denied.for_lack_of_room => why = denied.why,
+                Err(denied) if denied.is_server_full => why = denied.why,
                 Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
                 Err(denied) => return Err(retry.told(denied.why)),
             }

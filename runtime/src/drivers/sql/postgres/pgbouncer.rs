@@ -10,9 +10,9 @@ use self::{
     executor::Watch,
     session::{Begun, Committed, RolledBack, Undo},
 };
-use crate::drivers::sql::{Checkout, DbHandle, connection::becomes_quiet, driver::Driver, error};
 use crate::{
     config::{Proxy, QUIET, TYPE_LOOKS},
+    drivers::sql::{Checkout, DbHandle, connection::becomes_quiet, driver::Driver, error},
     error::{Error, ErrorKind},
     resource::{Acquire, Disposition, InjectMut, Outcome},
     util::clock::Stamp,

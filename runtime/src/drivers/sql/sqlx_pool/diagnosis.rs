@@ -133,7 +133,7 @@ impl<DB: Driver> SqlxPool<DB> {
                 self.state.address.round_trip().guess(waited);
             }
             if let Some(port) = port.filter(|_| !now.prompt) {
-                now.prompt = nodelay::sweep(port);
+                now.prompt = nodelay::set_on_all(port);
             }
             // Who connects in a task of their own wakes nobody here.
             while now.alarm.as_mut().poll(cx).is_ready() {

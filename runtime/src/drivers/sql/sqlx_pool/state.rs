@@ -222,9 +222,9 @@ impl<DB: Driver> State<DB> {
         let options = self.options();
         if let Some(port) = DB::port(&options) {
             // Where the server answered faster than anybody could look, nobody has yet.
-            nodelay::sweep(port);
+            nodelay::set_on_all(port);
         }
-        let session = match self.address.introduce(connection, &options).await {
+        let session = match self.address.init_session(connection, &options).await {
             Err(sqlx::Error::Database(error)) if DB::kind(&*error).is_none() => {
                 // sqlx would log it and try again, until it has forgotten why.
                 let refused = sqlx::Error::Database(error);
@@ -376,7 +376,7 @@ impl<DB: Driver> State<DB> {
         };
         // Where others run, they must not be kept from connecting.
         if nobody_runs && let Some(pool) = &*lock(&self.pool) {
-            pool.set_connect_options(DB::nowhere(&self.options()));
+            pool.set_connect_options(DB::unreachable_options(&self.options()));
             self.barred.store(true, Ordering::Release);
         }
         let error = error::escaped(&self.acquire);
@@ -447,7 +447,7 @@ impl<DB: Driver> State<DB> {
     pub(super) fn give_up(&self, why: Error) {
         *lock(&self.failure) = Some(why);
         if let Some(pool) = &*lock(&self.pool) {
-            pool.set_connect_options(DB::nowhere(&self.options()));
+            pool.set_connect_options(DB::unreachable_options(&self.options()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
-use crate::drivers::sql::{SqlxHandle, commit, driver::Driver, error};
 use crate::{
+    drivers::sql::{SqlxHandle, commit, driver::Driver, error},
     error::Error,
     resource::{
         Acquire, Disposition, InjectMut, Outcome,
