@@ -120,27 +120,27 @@ async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value,
     })
 }
 
-#[db_handler(pool(max = 2, acquire_ms = 1_000))]
+#[db_handler(pool(max = 2, acquire_ms = 3_000))]
 async fn kept(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
     run(event.payload, event.context, database).await
 }
 
-#[db_handler(pool(max = 1, acquire_ms = 1_000), close = "always")]
+#[db_handler(pool(max = 1, acquire_ms = 3_000), close = "always")]
 async fn always(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
     run(event.payload, event.context, database).await
 }
 
-#[db_handler(pool(acquire_ms = 1_000), close = "on_error")]
+#[db_handler(pool(acquire_ms = 3_000), close = "on_error")]
 async fn on_error(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
     run(event.payload, event.context, database).await
 }
 
-#[db_handler(pool(min = 2, acquire_ms = 1_000), connect = "eager")]
+#[db_handler(pool(min = 2, acquire_ms = 3_000), connect = "eager")]
 async fn eager(event: LambdaEvent<Deed>, database: &Database) -> Result<Value, Error> {
     run(event.payload, event.context, database).await
 }
 
-#[db_handler(pool(acquire_ms = 1_000))]
+#[db_handler(pool(acquire_ms = 3_000))]
 async fn client(event: LambdaEvent<Deed>, client: &Client) -> Result<Value, Error> {
     run(event.payload, event.context, &client.database("chosen")).await
 }
@@ -178,7 +178,7 @@ async fn pair(_: LambdaEvent<Value>) -> Result<Value, Error> {
     Ok(json!([one, other]))
 }
 
-#[db_handler(pool(acquire_ms = 1_000))]
+#[db_handler(pool(acquire_ms = 3_000))]
 async fn which(_event: LambdaEvent<Value>, client: &Client) -> Result<String, Error> {
     client
         .database("admin")

@@ -69,17 +69,18 @@ async fn hold_up(server: &MongoDb, name: &str, times: i32, milliseconds: i32) {
 // --- kept ---
 
 #[tokio::test]
-async fn a_thousand_warm_invocations_share_the_pools_connections() {
+async fn many_warm_invocations_share_the_pools_connections() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let before = watch.connections().await;
-    let events = (deed("find").to_string() + "\n").repeat(1_000);
+    let invocations = if crate::extended() { 1_000 } else { 200 };
+    let events = (deed("find").to_string() + "\n").repeat(invocations);
     let called = finish(function("kept", &server.fresh_url()).input(events)).await;
-    assert_eq!(called.answers.len(), 1_000, "{}", called.log);
+    assert_eq!(called.answers.len(), invocations, "{}", called.log);
     assert!(called.answers.iter().all(Value::is_null));
     let created = watch.connections().await.created - before.created;
     println!(
-        "{}: 1,000 invocations, totalCreated + {created}",
+        "{}: {invocations} invocations, totalCreated + {created}",
         server.product()
     );
     // The pool has room for two, but needs one at a time; one more watches the server.
@@ -525,7 +526,7 @@ async fn a_server_that_does_not_let_us_in_says_why() {
         ),
         (wrong_password, "AuthenticationFailed", "check user"),
         (refused, "ConnectionRefused", "is the server running"),
-        (unanswered, "ConnectTimeout", "took longer than 1000 ms"),
+        (unanswered, "ConnectTimeout", "took longer than 3000 ms"),
         (unknown, "DatabaseUnreachable", "no-such-host.invalid"),
     ] {
         let called = call(function("kept", &url), &[deed("find")]).await;

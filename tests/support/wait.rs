@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must happen: far above what a loaded machine needs, far below a CI's time limit.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the state is looked at.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(5);

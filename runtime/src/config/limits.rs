@@ -67,6 +67,11 @@ pub const POOL_QUIET: Duration = Duration::from_millis(100);
 /// How far apart the connections of sqlx's pool come to be: it tells of each of them no more than its age.
 #[cfg(feature = "_sql")]
 pub const BIRTHS_APART: Duration = Duration::from_micros(200);
+/// How long the cleanup may take where something is to be cancelled, if the deadline leaves the time. A connection is
+/// opened for that: in a function of 128 MB (a fourteenth of a processor) its TLS and its password alone take a few
+/// hundred milliseconds.
+#[cfg(feature = "_sql")]
+pub const CANCEL_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How many connections are opened, at most, to reach the server on which a query is to be stopped: behind a
 /// balanced address that may be any one of several.
 #[cfg(feature = "_sql")]

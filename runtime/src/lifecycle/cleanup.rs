@@ -7,9 +7,7 @@ use super::{
     timeline::{Phase, Timeline},
 };
 use crate::{
-    config::{
-        ANSWER_MARGIN, BACKGROUND, CLEANUP_ROUND_TRIPS, Close, LONGEST_ROUND_TRIP, Settings, Tasks,
-    },
+    config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
     error::{Error, ErrorKind},
     resource::{Disposition, Fitness, Handle, Resource, running::in_cleanup},
     util::{
@@ -227,9 +225,8 @@ impl Finally {
     fn until(&self, held: &[Box<dyn Held>]) -> Instant {
         let now = Instant::now();
         let reserve = self.site.reserve();
-        let slowest = held.iter().map(|one| one.round_trip()).max();
-        let round_trip = slowest.unwrap_or_default().min(LONGEST_ROUND_TRIP);
-        let longest = now + reserve.max(round_trip * CLEANUP_ROUND_TRIPS);
+        let slowest = held.iter().map(|one| one.cleanup_time()).max();
+        let longest = now + reserve.max(slowest.unwrap_or_default());
         let Some(deadline) = self.deadline else {
             return longest;
         };
@@ -264,7 +261,7 @@ pub(super) trait Held: Send {
     /// The handler ended abnormally, and nobody else has said so.
     fn abandon(&self);
 
-    fn round_trip(&self) -> Duration;
+    fn cleanup_time(&self) -> Duration;
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()>;
 }
@@ -315,14 +312,14 @@ impl<H: Handle> Held for Holding<H> {
         }
     }
 
-    fn round_trip(&self) -> Duration {
-        let mut round_trip = Duration::ZERO;
+    fn cleanup_time(&self) -> Duration {
+        let mut time = Duration::ZERO;
         if let Some((_, handle)) = &self.leased {
-            log_panic(H::Resource::NAME, "round_trip", || {
-                round_trip = handle.round_trip();
+            log_panic(H::Resource::NAME, "cleanup_time", || {
+                time = handle.cleanup_time();
             });
         }
-        round_trip
+        time
     }
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()> {

@@ -1,7 +1,10 @@
 //! One invocation's hold on a resource.
 
 use super::{Fitness, Resource, Symptom, Usage};
-use crate::error::Error;
+use crate::{
+    config::{CLEANUP_ROUND_TRIPS, LONGEST_ROUND_TRIP},
+    error::Error,
+};
 use futures_util::future::BoxFuture;
 use std::{
     fmt,
@@ -75,9 +78,9 @@ pub trait Handle: Send + Sync + Sized + 'static {
         self.resource().usage()
     }
 
-    /// See [`Resource::round_trip`].
-    fn round_trip(&self) -> Duration {
-        self.resource().round_trip()
+    /// How long the cleanup may take, where that is longer than `reserve_ms` and the deadline leaves the time.
+    fn cleanup_time(&self) -> Duration {
+        self.resource().round_trip().min(LONGEST_ROUND_TRIP) * CLEANUP_ROUND_TRIPS
     }
 }
 

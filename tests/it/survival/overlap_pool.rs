@@ -153,7 +153,8 @@ impl Scene {
 
     async fn end(self) {
         let left = async || self.world.server().running_queries().await;
-        wait_for("nothing to run", left, Vec::is_empty).await;
+        let what = format!("{}: nothing to run", self.place);
+        wait_for(&what, left, Vec::is_empty).await;
         self.running.end().await;
     }
 }

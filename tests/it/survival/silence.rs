@@ -1,14 +1,10 @@
 //! A server that says nothing any more holds up no function after its answer.
 
 use crate::world::{KINDS, SERVERS, SLACK, World};
-use db_handler::config::RESERVE;
+use db_handler::config::CANCEL_TIMEOUT;
 use futures_util::future::join_all;
 use sandbox::{Fault, PhaseKind};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// The bound follows the round trip, for which a busy machine takes part of a login. Without a bound it would be seconds.
-const ROUND_TRIPS: Duration = Duration::from_millis(400);
 
 /// The queries have been answered, and a pause begins.
 const SAID: &str = "now the pause";
@@ -56,7 +52,7 @@ async fn bounded(fault: Fault) {
                         "{place}: {} after {:?}, then {after:?}",
                         invocation.outcome, invocation.waited
                     );
-                    assert!(after < RESERVE + ROUND_TRIPS + SLACK, "{place}: {after:?}");
+                    assert!(after < CANCEL_TIMEOUT + SLACK, "{place}: {after:?}");
                     running.heal().await;
                     // Within the time of trust a connection that went dark is not asked: that is the
                     // price of not asking. This one was, by the reset.

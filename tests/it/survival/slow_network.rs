@@ -123,3 +123,23 @@ async fn a_network_that_becomes_slow_costs_few_connections() {
         }
     }
 }
+
+/// What cancels a query is opened for that, and that may take longer than anything else in a cleanup.
+#[tokio::test]
+async fn dropped_query_is_cancelled_although_opening_takes_longer_than_the_reserve() {
+    support::waits();
+    for product in SERVERS {
+        let world = World::new(product).await;
+        for kind in KINDS {
+            let place = format!("{product:?}/{kind}");
+            let running = start(&world, kind, "never", Duration::ZERO).await;
+            running.ask(product.session()).await;
+            running.0.apply(Fault::Rtt(RTT));
+            running
+                .invoke(json!([{ "give_up": { "sql": product.endless(), "ms": 30 } }]))
+                .await;
+            world.nothing_runs(&place).await;
+            running.end().await;
+        }
+    }
+}

@@ -285,7 +285,7 @@ impl<DB: Driver> Address<DB> {
         let mut opened = 0;
         loop {
             let dialled = self.dial(acquire).await;
-            let mut link = dialled.map_err(|denied| denied.why.to_string())?;
+            let mut link = dialled.map_err(|denied| format!("{:?}", denied.why))?;
             opened += 1;
             let cancelled = self
                 .cancel_via(&mut link, &rest)

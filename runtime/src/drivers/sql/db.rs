@@ -198,6 +198,10 @@ impl<DB: Driver> Handle for DbHandle<DB> {
         self.using.pool().clean_up(self.using.user(), reuse).await
     }
 
+    fn cleanup_time(&self) -> Duration {
+        self.using.pool().cleanup_time(self.using.user())
+    }
+
     fn may_close(&self) -> bool {
         self.using.pool().may_close()
     }

@@ -18,7 +18,7 @@ use super::{
     users::{User, Users, Waiting},
 };
 use crate::{
-    config::{CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
+    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     resource::{Acquire, Fitness, Usage},
     util::{clock::Stamp, lock::lock},
@@ -229,7 +229,20 @@ impl<DB: Driver> Pool<DB> {
         self.reply_within(QUIET)
     }
 
-    /// How long the whole cleanup may take.
+    /// How long the cleanup of `user` may take.
+    pub(super) fn cleanup_time(&self, user: User) -> Duration {
+        let state = self.lock();
+        let may_cancel = !state.orphans.is_empty() || state.out.iter().any(|out| out.user == user);
+        drop(state);
+        let least = if may_cancel {
+            CANCEL_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        self.cleanup_within().max(least)
+    }
+
+    /// The same where nothing has to be cancelled.
     fn cleanup_within(&self) -> Duration {
         let round_trip = self.address.round_trip();
         round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)

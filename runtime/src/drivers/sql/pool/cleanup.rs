@@ -152,7 +152,7 @@ impl<DB: Driver> Pool<DB> {
         reuse: bool,
     ) -> Fitness {
         // Putting back has had its time to become quiet already.
-        let longest = self.cleanup_within().saturating_sub(QUIET);
+        let longest = self.cleanup_time(user).saturating_sub(QUIET);
         let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.

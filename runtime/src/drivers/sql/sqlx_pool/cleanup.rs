@@ -6,7 +6,7 @@ use super::{
     state::State,
 };
 use crate::{
-    config::{CLEANUP_ROUND_TRIPS, Close, PRESSURE_ASK, QUIET},
+    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, Close, PRESSURE_ASK, QUIET},
     drivers::sql::{
         Driver,
         connect::warnings,
@@ -18,7 +18,7 @@ use crate::{
 };
 use futures_util::future::{FutureExt, join_all};
 use sqlx::pool::PoolConnection;
-use std::{collections::HashSet, pin::pin};
+use std::{collections::HashSet, pin::pin, time::Duration};
 use tokio::{
     task::coop::unconstrained,
     time::{Instant, sleep, timeout, timeout_at},
@@ -31,9 +31,8 @@ impl<DB: Driver> SqlxPool<DB> {
     /// Waits until every connection of `user` is back, cancels on the server what is not, and makes with `reuse` what
     /// it used as good as new; closes it otherwise.
     pub(super) async fn clean_up(&self, user: User, reuse: bool) -> Fitness {
-        let (quiet, round_trip) = (self.quiet_within(), self.state.address.round_trip());
-        let longest = round_trip.at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS);
-        let longest = longest.saturating_sub(QUIET);
+        let quiet = self.quiet_within();
+        let longest = self.cleanup_time(user).saturating_sub(QUIET);
         let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
         // Where little time is left, it is for cancelling.
@@ -77,6 +76,22 @@ impl<DB: Driver> SqlxPool<DB> {
             }
         }
         fitness
+    }
+
+    /// How long the cleanup of `user` may take.
+    pub(super) fn cleanup_time(&self, user: User) -> Duration {
+        let may_cancel = |one: &Owned<DB>| {
+            one.place != Place::Idle && one.user.is_none_or(|owner| owner == user)
+        };
+        let least = if self.owners().any(may_cancel) {
+            CANCEL_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        let round_trip = self.state.address.round_trip();
+        round_trip
+            .at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS)
+            .max(least)
     }
 
     fn owners(&self) -> std::sync::MutexGuard<'_, Owners<DB>> {

@@ -81,6 +81,10 @@ impl<DB: Driver> Handle for SqlxHandle<DB> {
         self.resource.clean_up(self.user, reuse).await
     }
 
+    fn cleanup_time(&self) -> Duration {
+        self.resource.cleanup_time(self.user)
+    }
+
     fn user_of(&self, resource: usize) -> Option<u64> {
         (resource == self.resource.state.key()).then_some(self.user.0)
     }

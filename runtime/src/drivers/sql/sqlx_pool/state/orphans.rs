@@ -2,7 +2,7 @@
 
 use super::{Returned, State, gone};
 use crate::{
-    config::CLEANUP_ROUND_TRIPS,
+    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS},
     drivers::sql::{
         Driver,
         sqlx_pool::{LOOK_AGAIN, owners::Place},
@@ -32,8 +32,11 @@ impl<DB: Driver> State<DB> {
             }
         }
         let round_trip = self.address.round_trip();
-        let until =
-            Instant::now() + round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS);
+        let until = Instant::now()
+            + round_trip.at_least(
+                self.settings.reserve.max(CANCEL_TIMEOUT),
+                CLEANUP_ROUND_TRIPS,
+            );
         loop {
             let mut returned = pin!(self.returned.notified());
             returned.as_mut().enable();
