@@ -187,7 +187,7 @@ mod refused {
         Secret::from_rds_json(&rds_json("misled", "hunter2"))
     }
 
-    #[db_handler(credentials = outdated)]
+    #[db_handler(credentials = outdated, pool(acquire_ms = 20_000))]
     async fn handler(event: LambdaEvent<()>, db: &mut PgConnection) -> Result<(), Error> {
         let () = event.payload;
         sqlx::query("select 1").execute(db).await?;

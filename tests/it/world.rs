@@ -1,7 +1,7 @@
 //! The databases, the handlers and the platform of these tests.
 
 use crate::FUNCTION;
-use db_handler::config::RESERVE;
+use db_handler::config::CANCEL_TIMEOUT;
 use sandbox::{Environment, Fault, Function, Invocation, Outcome, Sandbox};
 use serde_json::{Value, json};
 use std::{
@@ -187,7 +187,7 @@ impl World {
         let Some(database) = &self.database else {
             return;
         };
-        let until = Instant::now() + RESERVE + SLACK;
+        let until = Instant::now() + CANCEL_TIMEOUT + SLACK;
         loop {
             let running = database.running_queries().await;
             if running.is_empty() {

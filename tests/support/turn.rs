@@ -9,8 +9,8 @@ use std::thread;
 /// So many tests of a kind run at once, whatever number of threads the harness has: with more threads than that, those that wait
 /// for another kind's turn keep none of these waiting. Those that measure time wait for most of it, too.
 const AT_ONCE: Counts = Counts {
-    waiting: 16,
-    beside: 6,
+    waiting: 8,
+    beside: 4,
     measuring: 3,
     alone: 1,
 };

@@ -153,10 +153,12 @@ impl<T: Lent> Resource for Connected<T> {
 
     async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
         let connecting = async {
+            // The driver's pools take connections ahead only when their server has been heard of.
+            self.ping().await?;
             if self.settings.min > 0 {
                 self.client.warm_connection_pool().await;
             }
-            self.ping().await
+            Ok(())
         };
         connecting.await.map_err(|error| {
             symptom(&error)
@@ -183,6 +185,12 @@ impl<T: Lent> Resource for Connected<T> {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         match symptom {
             Symptom::TimedOut => {}
+            // The pool was given up because of another connection, for which there is a reason.
+            Symptom::Disconnected => {
+                let (address, failure) = self.state.failure()?;
+                let (acquire, options) = (&self.acquire, &self.options);
+                return Some(error::unreachable(acquire, options, &address, failure));
+            }
             // The connection of one that is let in is not lost.
             Symptom::Denied if self.state.is_spoilt() => {
                 return Some(error::denied(&self.acquire, &self.options));

@@ -14,6 +14,7 @@ import threading
 import time
 
 SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 servers = []
@@ -45,10 +46,16 @@ threading.Thread(target=relay, args=(listener, int(sys.argv[1])), daemon=True).s
 print(listener.getsockname()[1], flush=True)
 sys.stdin.readline()
 for server in servers:
-    # What the server has not acknowledged would be sent again and again: a sign of life.
-    while unacknowledged(server):
-        time.sleep(0.001)
     program = ctypes.create_string_buffer(DROP_ALL)
-    server.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+    while True:
+        server.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+        # A client that was about to send something has done so by then.
+        time.sleep(0.2)
+        # What the server has not acknowledged would be sent again and again: a sign of life.
+        if not unacknowledged(server):
+            break
+        server.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        while unacknowledged(server):
+            time.sleep(0.001)
 print("silent", flush=True)
 threading.Event().wait()

@@ -2,6 +2,7 @@
 
 use crate::world::{Product, Running, SERVERS, World};
 use db_handler::config::TRUST;
+use futures_util::future::join_all;
 use sandbox::Fault;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -26,8 +27,9 @@ fn rolled_back(product: Product) -> Value {
 /// ping. `rtt` is what the network takes for a message and its reply.
 async fn one_connection(rtt: Duration, kinds: &[&str]) {
     for product in SERVERS {
-        let world = World::new(product).await;
-        for &kind in kinds {
+        let database = World::new(product).await.server().clone();
+        join_all(kinds.iter().map(async |&kind| {
+            let world = World::of(product, Some(database.clone()));
             let place = format!("{product:?}/{kind} at {rtt:?}");
             let running = start(&world, kind, "never", rtt).await;
             let ask = json!([{ "ask": product.session() }]);
@@ -44,13 +46,14 @@ async fn one_connection(rtt: Duration, kinds: &[&str]) {
             running.succeed(ask.clone()).await;
             assert_eq!(running.opened(), 1, "{place}, after a pause");
             running.end().await;
-        }
+        }))
+        .await;
     }
 }
 
 #[tokio::test]
 async fn one_connection_serves_all_invocations() {
-    support::waits();
+    support::measures_time();
     one_connection(RTT, &KINDS).await;
 }
 
@@ -63,7 +66,7 @@ async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
 
 #[tokio::test]
 async fn always_opens_one_connection_for_each_invocation() {
-    support::waits();
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -87,7 +90,7 @@ async fn always_opens_one_connection_for_each_invocation() {
 /// Two at once, the second one begun when the first one is on its way: nobody asks why they take so long.
 #[tokio::test]
 async fn a_slow_opening_is_no_reason_to_open_another_one() {
-    support::waits();
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in ["db", "pool"] {
@@ -103,7 +106,7 @@ async fn a_slow_opening_is_no_reason_to_open_another_one() {
 /// What was measured nearby does not hold for ever.
 #[tokio::test]
 async fn a_network_that_becomes_slow_costs_few_connections() {
-    support::waits();
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -127,7 +130,7 @@ async fn a_network_that_becomes_slow_costs_few_connections() {
 /// What cancels a query is opened for that, and that may take longer than anything else in a cleanup.
 #[tokio::test]
 async fn dropped_query_is_cancelled_although_opening_takes_longer_than_the_reserve() {
-    support::waits();
+    support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {

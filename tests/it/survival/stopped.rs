@@ -1,7 +1,7 @@
 //! What still runs on the server when its invocation is over is stopped there.
 
 use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
-use db_handler::config::RESERVE;
+use db_handler::config::CANCEL_TIMEOUT;
 use sandbox::{Invocation, Outcome, PhaseKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ impl Scene<'_> {
 
     fn the_finally_was_short(&self, invocation: &Invocation) {
         let after = invocation.spent(PhaseKind::After);
-        assert!(after < RESERVE + SLACK, "{}: {after:?}", self.place);
+        assert!(after < CANCEL_TIMEOUT + SLACK, "{}: {after:?}", self.place);
     }
 
     async fn row_is_free(&self) {
@@ -117,7 +117,7 @@ async fn at_the_deadline() {
 
 #[tokio::test]
 async fn after_an_error_with_a_twin() {
-    support::alone();
+    support::measures_time();
     let closes = ["always", "on_error", "never"];
     everywhere(&["db", "pool"], &closes, async |scene| {
         let place = &scene.place;
@@ -138,7 +138,7 @@ async fn after_an_error_with_a_twin() {
 
 #[tokio::test]
 async fn after_the_callers_own_timeout() {
-    support::alone();
+    support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let hold = hold(scene.world.product);
@@ -155,7 +155,7 @@ async fn after_the_callers_own_timeout() {
 
 #[tokio::test]
 async fn after_a_panic() {
-    support::alone();
+    support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
         let endless = scene.world.product.endless();

@@ -17,6 +17,7 @@ use std::io;
 pub(crate) fn symptom(error: &DriverError) -> Option<Symptom> {
     match &*error.kind {
         Cause::ServerSelection { .. } => Some(Symptom::TimedOut),
+        Cause::ConnectionPoolCleared { .. } => Some(Symptom::Disconnected),
         Cause::Authentication { .. } if says_nothing_more(error) => Some(Symptom::Denied),
         _ => None,
     }

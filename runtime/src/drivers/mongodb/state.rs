@@ -2,7 +2,7 @@
 
 use crate::{resource::Usage, util::lock::lock};
 use ::mongodb::{
-    error::Error,
+    error::{Error, ErrorKind},
     event::{
         EventHandler,
         cmap::{CmapEvent, ConnectionClosedReason},
@@ -33,7 +33,7 @@ pub(super) struct State {
     abandoned: AtomicBool,
     /// The server that answered last; `None` if none has ever answered.
     heard: Mutex<Option<Heard>>,
-    /// Why a server could not be reached when that was last tried; `None` once it could.
+    /// Why a server could not be reached, or has not let us in, when that was last tried; `None` once it could or has.
     failure: Mutex<Option<(ServerAddress, Error)>>,
 }
 
@@ -67,6 +67,7 @@ impl State {
                     _ => {}
                 }
             }
+            CmapEvent::ConnectionReady(_) => *lock(&self.failure) = None,
             CmapEvent::ConnectionCheckedOut(_) => add_one(&self.in_use),
             CmapEvent::ConnectionCheckedIn(_) => {
                 take_one(&self.in_use);
@@ -87,7 +88,14 @@ impl State {
                 *lock(&self.heard) = Some(Heard {
                     set: set.map(str::to_owned),
                 });
-                *lock(&self.failure) = None;
+                // It answers also those whom it does not let in.
+                lock(&self.failure).take_if(|(_, failure)| !is_denial(failure));
+            }
+            SdamEvent::ServerDescriptionChanged(changed) => {
+                let failure = changed.new_description.error().cloned();
+                if let Some(failure) = failure.filter(is_denial) {
+                    *lock(&self.failure) = Some((changed.address, failure));
+                }
             }
             _ => {}
         }
@@ -142,6 +150,11 @@ impl State {
     fn left_something(&self) -> bool {
         self.given_up.load(Ordering::Acquire) || self.abandoned.load(Ordering::Acquire)
     }
+}
+
+/// Whether a server was reached that has not let us in.
+fn is_denial(failure: &Error) -> bool {
+    matches!(&*failure.kind, ErrorKind::Authentication { .. })
 }
 
 fn add_one(count: &AtomicU32) {
