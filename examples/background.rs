@@ -1,5 +1,4 @@
-//! A record that nobody waits for: the caller has its answer, and the audit table is written before
-//! the function is frozen.
+//! Writes an audit record after the response has been sent, and before the environment is frozen.
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
@@ -37,7 +36,7 @@ async fn pay(
     .execute(db)
     .await?;
 
-    // The pool is closed when the last task is done with it, and not before.
+    // The pool is not closed before the last task has finished.
     let db = db.clone();
     background.spawn(async move {
         let insert = sqlx::query("INSERT INTO audit (account, amount) VALUES ($1, $2)")

@@ -1,9 +1,7 @@
-//! A page of rows and their total number, asked for side by side: what Sequelize calls
-//! `findAndCountAll`.
+//! Queries a page of rows and their total number concurrently, like Sequelize's `findAndCountAll`.
 //!
-//! When one of the two fails, `try_join!` gives the other one up, and the handler returns while its
-//! query is still running. Nothing of it reaches the next event: it is stopped on the server, and its
-//! connection is discarded.
+//! When one query fails, `try_join!` drops the other, and the handler returns while that query still runs. The
+//! runtime cancels it on the server and discards its connection, so that it cannot affect the next event.
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \

@@ -1,4 +1,4 @@
-//! A pool to MariaDB or MySQL that is kept between invocations, and closed after a failed one.
+//! A MySQL/MariaDB pool that is reused between invocations and closed after an error.
 //!
 //! ```sh
 //! DATABASE_URL='mysql://user:password@localhost/shop' \

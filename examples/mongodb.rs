@@ -1,4 +1,4 @@
-//! A document stored in MongoDB and found again, with a client that is kept between invocations.
+//! Stores a document in MongoDB and reads it, with a client that is reused between invocations.
 //!
 //! ```sh
 //! MONGODB_URI='mongodb://user:password@localhost/shop?authSource=admin' \
@@ -26,7 +26,7 @@ struct Receipt {
     quantity_ordered_so_far: i32,
 }
 
-// The database is the one in the URL. Nothing is said about `close`: a client of MongoDB's is kept.
+// The URL names the database. By default a MongoDB client is reused (`close = "never"`).
 #[db_handler(pool(max = 2, acquire_ms = 3000))]
 async fn create_order(event: LambdaEvent<Order>, db: &Database) -> Result<Receipt, Error> {
     let orders = db.collection::<Order>("orders");

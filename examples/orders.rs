@@ -1,4 +1,4 @@
-//! An order is stored in SQLite and answered with a receipt: nothing to install, nothing to start.
+//! Stores an order in SQLite and returns a receipt. Needs no server.
 //!
 //! ```sh
 //! DATABASE_URL='sqlite:///tmp/orders.db?mode=rwc' \

@@ -1,6 +1,5 @@
-//! What is left of an annotated handler is an ordinary function of the event: `lambda_runtime` and
-//! tower layers take it as it is. Without `db_handler::run` the pool is closed before the answer is
-//! posted, not after it.
+//! An annotated handler is an ordinary function of the event, which `lambda_runtime` and tower layers accept.
+//! Without `db_handler::run`, the pool is closed before the response is posted instead of after it.
 
 use db_handler::{
     db_handler,

@@ -1,4 +1,4 @@
-//! A pool to PostgreSQL, opened for every invocation and closed after its answer.
+//! A PostgreSQL pool that is opened for every invocation and closed after the response.
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \
@@ -22,7 +22,7 @@ struct Receipt {
     order: i32,
 }
 
-// At most 30 copies of the function on a server with 100 connections: the compiler does the sum.
+// At most 30 environments on a server with 100 connections: the compiler checks the sum.
 #[db_handler(pool(max = 2), budget(instances = 30, connections = 100))]
 async fn create_order(event: LambdaEvent<NewOrder>, db: &PgPool) -> Result<Receipt, Error> {
     let NewOrder { item, quantity } = event.payload;

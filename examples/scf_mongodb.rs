@@ -1,14 +1,14 @@
-//! A Tencent Cloud Function (SCF) with MongoDB: one client for the life of the instance, nothing that
-//! times out because a connection is open, and nothing left half-way when the instance is frozen.
+//! A Tencent Cloud Function (SCF) with MongoDB: one client per instance, no timeouts caused by open connections, and
+//! no unfinished work when the instance is frozen.
 //!
-//! The same binary runs on AWS Lambda, and here:
+//! The same binary runs on AWS Lambda and locally:
 //!
 //! ```sh
 //! MONGODB_URI='mongodb://user:password@localhost/site?authSource=admin' \
 //!     cargo run -p db-handler-examples --example scf_mongodb --features mongodb,scf -- '{"path":"/tea"}'
 //! ```
 //!
-//! For SCF, build it against the old glibc of its machines, and pack it as `bootstrap`:
+//! For SCF, build it against the old glibc of its machines, and package it as `bootstrap`:
 //!
 //! ```sh
 //! cargo zigbuild --release --target x86_64-unknown-linux-gnu.2.17 --features mongodb,scf --example scf_mongodb
@@ -36,9 +36,8 @@ struct Visits {
     request_id: String,
 }
 
-// Where MONGODB_URI is missing, the function says so before its first event. With 200 instances at
-// most, Atlas M0 with its 500 connections has room: each has one for its operations, and each one more
-// that watches the server.
+// If MONGODB_URI is missing, init fails with an error that names it. Each instance has one connection for operations
+// and one that monitors the server, so 200 instances fit into the 500 connections of Atlas M0.
 #[db_handler(pool(max = 1), budget(instances = 200, connections = 300))]
 async fn count_visit(event: LambdaEvent<Visit>, client: &Client) -> Result<Visits, Error> {
     let (Visit { path }, context) = event.into_parts();
@@ -47,7 +46,7 @@ async fn count_visit(event: LambdaEvent<Visit>, client: &Client) -> Result<Visit
         .unwrap_or_else(|| client.database("site"))
         .collection::<Document>("visits");
     visits.insert_one(doc! { "path": &path }).await?;
-    // Awaited, both of them: what is still under way when a function returns is frozen with it.
+    // Both are awaited: unfinished operations would be frozen with the function.
     let of_this_page = visits.count_documents(doc! { "path": path }).await?;
     let of_all_pages = visits.count_documents(doc! {}).await?;
     Ok(Visits {

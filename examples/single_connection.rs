@@ -1,5 +1,4 @@
-//! One connection for the invocation instead of a pool: the least that a handler needs, and the
-//! fastest.
+//! One connection per invocation instead of a pool: the simplest and fastest resource.
 //!
 //! ```sh
 //! DATABASE_URL='postgres://user:password@localhost/shop' \

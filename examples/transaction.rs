@@ -1,4 +1,4 @@
-//! A transaction for the whole invocation: what the handler does happens when it returns `Ok`, or not at all.
+//! One transaction per invocation: committed if the handler returns `Ok`, and rolled back otherwise.
 //!
 //! ```sh
 //! DATABASE_URL='sqlite:///tmp/accounts.db?mode=rwc' \
@@ -48,7 +48,7 @@ async fn transfer(
         .fetch_one(&mut **db)
         .await?;
     if from < 0 {
-        // What was paid in above is undone.
+        // Returning `Err` rolls back the deposit above.
         return Err(Error::other("not enough on the account"));
     }
     Ok(Balances { from, to })

@@ -1,7 +1,7 @@
-//! An annotated handler is called in a test like any other function.
+//! Tests an annotated handler like any other function.
 //!
-//! It takes its URL from the environment there, too. `std::env::set_var` is `unsafe` in edition 2024, and tests run side by
-//! side: let cargo set the variable, in `.cargo/config.toml` beside your `Cargo.toml` or above it.
+//! The handler reads its URL from the environment in tests, too. `std::env::set_var` is `unsafe` in edition 2024, and
+//! tests run concurrently: let cargo set the variable in `.cargo/config.toml`, beside your `Cargo.toml` or above it.
 //!
 //! ```toml
 //! [env]
@@ -48,20 +48,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_doubles() {
+    async fn doubles_number() {
         assert_eq!(double(event(21)).await.ok(), Some(42));
     }
 
     #[tokio::test]
-    async fn it_refuses_what_is_negative() {
+    async fn rejects_negative_number() {
         let error = double(event(-1)).await.expect_err("negative");
         assert_eq!(error.kind(), ErrorKind::Event);
         assert_eq!(error.to_string(), "handler: -1 is negative");
     }
 
-    /// What a forgotten variable looks like.
+    /// The error for a missing variable.
     #[tokio::test]
-    async fn without_its_url_it_says_what_to_set() {
+    async fn missing_url_names_variable_to_set() {
         #[db_handler(env = "UNIT_TEST_SET_NOWHERE")]
         async fn forgotten(event: LambdaEvent<i64>, db: &SqlitePool) -> Result<i64, Error> {
             let _ = db;

@@ -1,5 +1,4 @@
-//! The attribute's tokens as they were written: keys and forms are checked against the table,
-//! values are not looked at.
+//! Parses the attribute's tokens. Keys and their forms are checked against the table; values are not.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use syn::{Expr, Ident, Token};
 use crate::diag::Diagnostics;
 use crate::keys::{Key, Place};
 
-/// What `key = value, key(...)` said. Every key is there at most once.
+/// The entries of `key = value, key(...)`. Each key occurs at most once.
 #[derive(Default)]
 pub(crate) struct Args {
     entries: Vec<Entry>,
@@ -29,7 +28,7 @@ pub(crate) enum Value {
     Expr(Box<Expr>),
     List(Args),
     /// Already reported.
-    Broken,
+    Invalid,
 }
 
 impl Args {
@@ -105,16 +104,16 @@ impl fmt::Display for Entry {
                 write!(f, "{name} = {}", value.to_token_stream())
             }
             Value::List(_) => write!(f, "{name}(...)"),
-            Value::Expr(_) | Value::Broken => write!(f, "{name} = ..."),
+            Value::Expr(_) | Value::Invalid => write!(f, "{name} = ..."),
         }
     }
 }
 
-/// What follows a key, whatever the key is.
+/// What follows a key, for any key.
 enum Form {
     Bare,
     Expr(Expr),
-    /// `=` without an expression behind it; perhaps tokens that are none.
+    /// `=` without a valid expression after it. The tokens may be empty.
     NoExpr(TokenStream),
     /// `:` instead of `=`.
     Colon(TokenStream),
@@ -201,7 +200,7 @@ impl Form {
                 format_args!("expected `=`: write e.g. `{example}`"),
             ),
         }
-        Value::Broken
+        Value::Invalid
     }
 }
 
@@ -218,7 +217,7 @@ fn parse_comma(input: ParseStream<'_>, diag: &mut Diagnostics) -> syn::Result<()
     Ok(())
 }
 
-/// Whatever comes before the next comma.
+/// Takes everything up to the next comma.
 fn take_to_comma(input: ParseStream<'_>) -> syn::Result<TokenStream> {
     let mut tokens = TokenStream::new();
     while !input.is_empty() && !input.peek(Token![,]) {

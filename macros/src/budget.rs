@@ -1,7 +1,6 @@
-//! `budget(...)`: whether all instances together leave the server enough connections.
+//! `budget(...)`: checks that all instances together leave the server enough connections.
 //!
-//! `max x instances < share x connections`, in millionths, because 0.07 x 100 is not 7 in floating
-//! point.
+//! `max x instances < share x connections`, in millionths, because 0.07 x 100 is not 7 in floating point.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
@@ -11,7 +10,7 @@ use crate::args::{Args, Value};
 use crate::diag::Diagnostics;
 use crate::number::{Limits, integer, share};
 use crate::settings::DEFAULT_MAX;
-use crate::value::Given;
+use crate::value::KeyValue;
 
 const MILLION: u128 = 1_000_000;
 const DEFAULT_SHARE: u64 = 800_000;
@@ -24,15 +23,15 @@ const COUNT: Limits = Limits {
 
 pub(crate) struct Budget {
     key: Ident,
-    instances: Given<u64>,
-    connections: Given<u64>,
-    share: Given<u64>,
+    instances: KeyValue<u64>,
+    connections: KeyValue<u64>,
+    share: KeyValue<u64>,
 }
 
-/// Left to the runtime's `check_budget`, because a constant expression is involved.
+/// A check that the runtime's `check_budget` makes at compile time, because a constant expression is involved.
 pub(crate) struct BudgetCheck {
     pub(crate) key: Ident,
-    /// One per resource; the runtime's default where it is not written.
+    /// One per resource; `None` for the runtime's default.
     pub(crate) max: Vec<Option<TokenStream>>,
     pub(crate) instances: TokenStream,
     pub(crate) connections: TokenStream,
@@ -59,19 +58,19 @@ impl Budget {
                 ),
             );
         }
-        let default_share = Given::Known {
+        let default_share = KeyValue::Known {
             value: DEFAULT_SHARE,
             tokens: TokenStream::new(),
         };
         Some(Self {
             key: entry.ident.clone(),
-            instances: integer(list, "instances", COUNT, diag).unwrap_or(Given::Broken),
-            connections: integer(list, "connections", COUNT, diag).unwrap_or(Given::Broken),
+            instances: integer(list, "instances", COUNT, diag).unwrap_or(KeyValue::Invalid),
+            connections: integer(list, "connections", COUNT, diag).unwrap_or(KeyValue::Invalid),
             share: share(list, diag).unwrap_or(default_share),
         })
     }
 
-    /// How many instances there may be, as it was written.
+    /// The number of instances, as it was written.
     pub(crate) fn instances(&self) -> Option<TokenStream> {
         self.instances.tokens().cloned()
     }
@@ -79,7 +78,7 @@ impl Budget {
     /// The share as it was written, as a float.
     pub(crate) fn written_share(&self) -> Option<TokenStream> {
         let tokens = self.share.tokens()?;
-        // The default has none.
+        // The default has no tokens.
         (!tokens.is_empty())
             .then(|| self.share_as_float())
             .flatten()
@@ -87,7 +86,7 @@ impl Budget {
 
     fn share_as_float(&self) -> Option<TokenStream> {
         match &self.share {
-            Given::Known { value, .. } => {
+            KeyValue::Known { value, .. } => {
                 let share = millionths((*value).into(), true);
                 Some(LitFloat::new(&share, Span::call_site()).into_token_stream())
             }
@@ -95,15 +94,15 @@ impl Budget {
         }
     }
 
-    /// Checks the budget for the `max` of every resource that counts.
+    /// Checks the budget against the `max` of every resource that it counts.
     pub(crate) fn check(
         &self,
-        max: &[Option<Given<u64>>],
+        max: &[Option<KeyValue<u64>>],
         diag: &mut Diagnostics,
     ) -> Option<BudgetCheck> {
         let known: Option<Vec<u64>> = max
             .iter()
-            .map(|max| max.as_ref().map_or(Some(DEFAULT_MAX), Given::known))
+            .map(|max| max.as_ref().map_or(Some(DEFAULT_MAX), KeyValue::known))
             .collect();
         if let (Some(max), Some(instances), Some(connections), Some(share)) = (
             known,
@@ -139,7 +138,7 @@ impl Budget {
     }
 }
 
-/// All in whole numbers, `share` in millionths.
+/// Whole numbers; `share` in millionths.
 struct Sum {
     max: u128,
     instances: u128,
@@ -156,7 +155,7 @@ impl Sum {
         self.max * self.instances * MILLION < self.limit()
     }
 
-    /// The sum written out, and every single change that would make it fit.
+    /// The error: the sum, and each single change that would make it fit.
     fn message(&self, each: &[u64]) -> String {
         let Self {
             max,
@@ -201,7 +200,7 @@ impl Sum {
     }
 }
 
-/// `800_000` is "0.8", `80_000_000` is "80", or "80.0" if it must be a float.
+/// Formats `800_000` as "0.8" and `80_000_000` as "80", or as "80.0" if `float`.
 fn millionths(millionths: u128, float: bool) -> String {
     let (whole, decimals) = (millionths / MILLION, millionths % MILLION);
     let decimals = format!("{decimals:06}");

@@ -1,17 +1,17 @@
-//! Collects every mistake, so that one build reports them all, in the order of the source.
+//! Collects all errors, so that one build reports them all, in source order.
 
 use std::fmt::Display;
 
 use quote::ToTokens;
 
-/// The mistakes found so far.
+/// The errors found so far.
 #[derive(Default)]
 pub(crate) struct Diagnostics {
     errors: Vec<syn::Error>,
 }
 
 impl Diagnostics {
-    /// Reports `message` on `tokens`, which should be the smallest that must change.
+    /// Reports `message` on `tokens`: the smallest ones that have to change.
     pub(crate) fn error(&mut self, tokens: &impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
@@ -20,9 +20,9 @@ impl Diagnostics {
         self.errors.push(error);
     }
 
-    /// `Err` with everything that was reported, if anything was.
+    /// Returns all reported errors as one, if there are any.
     pub(crate) fn finish(mut self) -> syn::Result<()> {
-        // Settings of the attribute count for several parameters; their mistakes are told once.
+        // The attribute's settings apply to several parameters; their errors are reported once.
         let place = |error: &syn::Error| {
             let (start, end) = (error.span().start(), error.span().end());
             (start.line, start.column, end.line, end.column)
@@ -39,13 +39,13 @@ impl Diagnostics {
     }
 }
 
-/// "`a`, `b`, `c`", with every name in `quotes`.
+/// Formats names as "`a`, `b`, `c`".
 pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }
 
-/// " (did you mean `pool`?)" when one of `known` is near to what was written, else nothing.
+/// Returns " (did you mean `pool`?)" if one of `known` is similar to `written`, otherwise an empty string.
 pub(crate) fn suggestion<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let written = written.to_lowercase();
     let nearest = known
@@ -55,8 +55,8 @@ pub(crate) fn suggestion<'a>(written: &str, known: impl IntoIterator<Item = &'a 
     nearest.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
-/// A third of the name may be wrong, its end may be missing (`idle` for `idle_ms`), or its letters
-/// may be in another order (`polo` for `pool`).
+/// A third of the name may differ, its end may be missing (`idle` for `idle_ms`), or its letters may be in another
+/// order (`polo` for `pool`).
 fn is_near(written: &str, name: &str) -> bool {
     let sorted = |text: &str| {
         let mut letters: Vec<char> = text.chars().collect();
@@ -68,7 +68,7 @@ fn is_near(written: &str, name: &str) -> bool {
         || sorted(written) == sorted(name)
 }
 
-/// Levenshtein: how many characters must be added, removed or changed.
+/// Levenshtein distance: the number of characters to add, remove or change.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (deleted, x) in (1..).zip(a.chars()) {

@@ -1,5 +1,5 @@
-//! The expansion: a thin shim around the user's function. Everything that can be decided at run
-//! time is decided in the runtime crate. The only file that names its paths.
+//! The expansion: a thin shim around the user's function. Everything that can be decided at run time is decided in the
+//! runtime crate. This is the only file that names its paths.
 //!
 //! ```text
 //! // in
@@ -32,11 +32,11 @@ use crate::item::{HandlerFn, Kind};
 use crate::model::Model;
 use crate::path::RuntimePath;
 use crate::settings::{DEFAULT_MAX, MinCheck, ProxyCheck, Settings};
-use crate::shell::{
+use crate::types::without_impl_trait;
+use crate::value::KeyValue;
+use crate::wrapper::{
     InnerFunction, event_name, inner_function, outer_signature, output, output_span,
 };
-use crate::types::without_impl_trait;
-use crate::value::Given;
 
 pub(crate) fn handler(model: &Model, function: &HandlerFn) -> TokenStream {
     let span = output_span(function);
@@ -54,9 +54,9 @@ pub(crate) fn handler(model: &Model, function: &HandlerFn) -> TokenStream {
     });
     let output = without_impl_trait(&output(function));
     let (event, event_ty) = event(function);
-    let (guards, lent) = guards(function, span);
+    let (guards, injected) = guards(function, span);
     let InnerFunction { once, callee } = inner_function(function);
-    // With `return`, because those who lint its absence would be pointed at `#[db_handler]`.
+    // With `return`: lints that ask for it would point at `#[db_handler]`.
     let body = quote_spanned! {span=>
         static __DB_HANDLER_SITE: #k::__private::Site = #site;
         #checks
@@ -67,13 +67,13 @@ pub(crate) fn handler(model: &Model, function: &HandlerFn) -> TokenStream {
             #event,
             move |__dbh_event, (#(#guards,)*)| async move {
                 #once
-                #callee(#(#lent),*).await
+                #callee(#(#injected),*).await
             },
         ).await;
     };
     let mut tokens = signature;
-    // With braces of its own the function would count as generated, and lints such as `dead_code`
-    // would pass over it.
+    // The user's own braces: with generated ones the function would count as generated code, and lints such as
+    // `dead_code` would skip it.
     function
         .brace
         .surround(&mut tokens, |tokens| body.to_tokens(tokens));
@@ -94,7 +94,7 @@ fn site(model: &Model, function: &HandlerFn) -> TokenStream {
     }
 }
 
-/// `Config::new().max(2)`: only what was written, the defaults are the runtime's.
+/// `Config::new().max(2)`: only the settings that were written. The runtime has the defaults.
 fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream {
     let Settings {
         env,
@@ -124,9 +124,9 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         ("ping_ms", ping_ms),
         ("reserve_ms", reserve_ms),
     ];
-    // A constant out of range is reported by the compiler, on the constant.
+    // The compiler reports a constant out of range on the constant.
     let constant = numbers.iter().find_map(|(_, number)| match number {
-        Some(Given::Constant(tokens)) => Some(tokens.span()),
+        Some(KeyValue::Constant(tokens)) => Some(tokens.span()),
         _ => None,
     });
     let span = constant.map_or(span, |constant| span.located_at(constant));
@@ -141,10 +141,10 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         ("close", "Close", close),
         ("connect", "Connect", connect),
         ("proxy", "Proxy", proxy),
-        ("background", "Tasks", background),
+        ("background", "BackgroundPolicy", background),
     ];
     let words = words.into_iter().filter_map(|(method, ty, variant)| {
-        let variant = Ident::new(variant.as_ref().and_then(Given::known)?, span);
+        let variant = Ident::new(variant.as_ref().and_then(KeyValue::known)?, span);
         let (method, ty) = (Ident::new(method, span), Ident::new(ty, span));
         Some(quote_spanned!(span=> .#method(#k::__private::#ty::#variant)))
     });
@@ -153,12 +153,12 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
         quote_spanned!(span=> .instances(#instances))
     });
     let share = share.iter().map(|share| {
-        // A constant out of range is reported where it stands.
+        // A constant out of range is reported on the constant.
         let span = span.located_at(share.span());
         quote_spanned!(span=> .share(#share))
     });
     let credentials = credentials.iter().map(|provider| {
-        // What is no provider is reported on its path.
+        // A value that is not a provider is reported on its path.
         let at = span.located_at(provider.span());
         let k = runtime.at(at);
         let source = quote_spanned!(at=> #k::__private::Source::new(&#provider));
@@ -167,7 +167,7 @@ fn config(runtime: &RuntimePath, settings: &Settings, span: Span) -> TokenStream
     quote_spanned!(span=> #k::__private::Config::new()#(#env)*#(#numbers)*#(#credentials)*#(#instances)*#(#share)*#(#words)*)
 }
 
-/// The rules about constants that only the compiler can evaluate.
+/// Checks for constants that only the compiler can evaluate.
 fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
     let default_max = Literal::u64_unsuffixed(DEFAULT_MAX).into_token_stream();
     let min = model.min_checks.iter().map(|(parameter, check)| {
@@ -188,7 +188,7 @@ fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
         if model.registered {
             quote_spanned!(span=> const _: () = #check;)
         } else {
-            // An item cannot name the generics around it.
+            // An item cannot name the generics of the function around it.
             quote_spanned!(span=> const { #check };)
         }
     });
@@ -224,7 +224,7 @@ fn checks(model: &Model, function: &HandlerFn) -> TokenStream {
     quote!(#(#min)* #(#budget)* #(#proxy)*)
 }
 
-/// What the resource parameters refer to.
+/// The types that the resource parameters refer to.
 fn lent_types(function: &HandlerFn) -> impl Iterator<Item = &Type> {
     function
         .params
@@ -235,7 +235,7 @@ fn lent_types(function: &HandlerFn) -> impl Iterator<Item = &Type> {
         })
 }
 
-/// `(Ref<PgPool>, RefMut<PgConnection>,)`, each placed on the parameter's type.
+/// `(Ref<PgPool>, RefMut<PgConnection>,)`, each with the span of the parameter's type.
 fn resources(runtime: &RuntimePath, function: &HandlerFn, span: Span) -> TokenStream {
     let each = resource_types(runtime, function, span);
     quote_spanned!(span=> (#(#each,)*))
@@ -264,7 +264,7 @@ fn resource_types<'a>(
         })
 }
 
-/// The event, and its type where that can be named: the runtime's bound is reported there.
+/// The event's name, and its type where that can be named: an unmet bound of the runtime is reported there.
 fn event(function: &HandlerFn) -> (Ident, TokenStream) {
     let mut name = Ident::new("event", Span::mixed_site());
     let mut named = Vec::new();
@@ -276,12 +276,12 @@ fn event(function: &HandlerFn) -> (Ident, TokenStream) {
     }
     match named.as_slice() {
         [ty] => (name, ty.to_token_stream()),
-        // Several, of which `#[cfg]` leaves one.
+        // Several events, of which `#[cfg]` leaves one.
         _ => (name, quote!(_)),
     }
 }
 
-/// How the guards are bound, and what the function is called with.
+/// The patterns that bind the guards, and the arguments of the function.
 fn guards(function: &HandlerFn, span: Span) -> (Vec<TokenStream>, Vec<TokenStream>) {
     let mut guards = Vec::new();
     let mut arguments = Vec::new();

@@ -1,14 +1,14 @@
-//! What comes out when something is wrong: the function all the same, so that its callers compile
-//! and editors go on to complete inside it, and the errors.
+//! The expansion of a handler with errors: the errors and the function itself, so that its callers compile and editors
+//! still complete inside it.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 
 use crate::item::{HandlerFn, Kind};
-use crate::shell::{InnerFunction, event_name, inner_function, outer_signature, output_span};
+use crate::wrapper::{InnerFunction, event_name, inner_function, outer_signature, output_span};
 
-/// The signature as callers know it, around the body with all its parameters. Nothing of the
-/// runtime crate is named: its traits may be what is missing.
+/// The signature that callers see, around the body with all its parameters. It names nothing of the runtime crate: the
+/// missing trait may be one of the runtime's.
 pub(crate) fn handler(function: &HandlerFn, errors: &syn::Error) -> TokenStream {
     let errors = errors.to_compile_error();
     let signature = outer_signature(function);
@@ -22,7 +22,7 @@ pub(crate) fn handler(function: &HandlerFn, errors: &syn::Error) -> TokenStream 
         Some(quote_spanned!(span=> #(#cfgs)* ::core::mem::drop(#name);))
     });
     let InnerFunction { once, callee } = inner_function(function);
-    // Of several events with a `#[cfg]`, one is left.
+    // Of several events with a `#[cfg]`, one remains.
     let mut has_one_of_several = false;
     let arguments = function.params.iter().filter_map(|param| {
         let is_there = match param.kind {
@@ -47,7 +47,7 @@ pub(crate) fn handler(function: &HandlerFn, errors: &syn::Error) -> TokenStream 
     tokens
 }
 
-/// For what could not be read as a function: it is left to the compiler.
+/// The expansion of an item that is not a function: the item goes to the compiler unchanged.
 pub(crate) fn unread(item: &TokenStream, errors: &syn::Error) -> TokenStream {
     let errors = errors.to_compile_error();
     quote!(#errors #item)

@@ -1,5 +1,5 @@
-//! The function as it was written: its signature parsed and sorted, its body left alone, so that
-//! half-typed code inside reaches the compiler and the editor as it is.
+//! The function as written. Its signature is parsed; its body is not, so that incomplete code in it reaches the
+//! compiler and the editor unchanged.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
@@ -12,10 +12,10 @@ use syn::{
 use crate::types::name_impl_trait;
 
 pub(crate) struct HandlerFn {
-    /// All of them in order, with the body's `#![...]` at the end.
+    /// All attributes in order, with the body's `#![...]` at the end.
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
-    /// Its inputs are as they were written; `params` are what to work with.
+    /// Its inputs are as written; use `params` instead.
     pub(crate) sig: Signature,
     pub(crate) params: Vec<Param>,
     pub(crate) brace: Brace,
@@ -29,7 +29,7 @@ pub(crate) struct Param {
     pub(crate) kind: Kind,
 }
 
-/// By value: the event. By reference: a resource. Their types can be named in the body.
+/// A parameter by value is the event, one by reference a resource. The body can name their types.
 pub(crate) enum Kind {
     Receiver(Receiver),
     Event {
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     Resource {
         pat: Pat,
         ty: Type,
-        /// The same type as it was written.
+        /// The same type as written.
         reference: TypeReference,
     },
 }
@@ -75,7 +75,8 @@ impl Parse for HandlerFn {
     }
 }
 
-/// Says what `#[db_handler]` is for, where the parser would only say that it expected `fn`.
+/// Rejects other items with an error that says where `#[db_handler]` goes. The parser would only say that it expected
+/// `fn`.
 fn reject_other_items(input: ParseStream<'_>) -> syn::Result<()> {
     let is_const_item = input.peek(Token![const])
         && !input.peek2(Token![fn])
@@ -136,7 +137,7 @@ impl Param {
         Self { attrs, db, kind }
     }
 
-    /// The attributes that decide whether the parameter is there at all.
+    /// The attributes that decide whether the parameter exists.
     pub(crate) fn cfgs(&self) -> impl Iterator<Item = &Attribute> {
         self.attrs
             .iter()
@@ -157,7 +158,7 @@ impl ToTokens for Kind {
     }
 }
 
-/// The type without the invisible groups of `macro_rules!` and without parentheses.
+/// Removes parentheses and the invisible groups of `macro_rules!` from a type.
 pub(crate) fn ungrouped(mut ty: &Type) -> &Type {
     loop {
         ty = match ty {

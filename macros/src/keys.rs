@@ -1,15 +1,15 @@
-//! The table of keys: the one place to add a key to.
+//! The table of keys. New keys go here.
 
 use crate::diag;
 
 /// A key of the attribute.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
-    /// How it is written: the fix in every message about its form.
+    /// An example, shown in errors about the key's form.
     pub(crate) example: &'static str,
-    /// The keys of `key(...)`; none for `key = value`.
+    /// The keys of `key(...)`; empty for `key = value`.
     pub(crate) keys: &'static [Key],
-    /// Whether `#[db(...)]` on a parameter knows it, too.
+    /// Whether `#[db(...)]` on a parameter accepts it too.
     pub(crate) on_parameter: bool,
 }
 
@@ -74,14 +74,14 @@ const KEYS: &[Key] = &[
     },
 ];
 
-/// Where keys are written, and hence which ones are known.
+/// Where keys are written. It decides which keys are valid.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     /// `#[db_handler(...)]`
     Attribute,
     /// `#[db(...)]` on a parameter
     Parameter,
-    /// The list of such a key: `pool(...)`
+    /// The list of a key, such as `pool(...)`
     Nested(&'static Key),
 }
 
@@ -99,18 +99,18 @@ impl Place {
         self.keys().find(|key| key.name == name)
     }
 
-    /// "`env`, `pool`, ..."
+    /// Formats the valid keys as "`env`, `pool`, ..."
     pub(crate) fn known(self) -> String {
         diag::list(self.keys().map(|key| key.name))
     }
 
-    /// What to say about a key that is none here: above all, where it would be one.
+    /// The error for a key that is not valid here. It says where the key is valid, if anywhere.
     pub(crate) fn unknown(self, name: &str) -> String {
         if let Place::Nested(outer) = self
             && let Some(key) = Place::Attribute.find(name)
         {
             return format!(
-                "`{name}` is no key of `{outer}`: write it beside, e.g. `{outer}(...), {example}`",
+                "`{name}` is not a key of `{outer}`: write it beside, e.g. `{outer}(...), {example}`",
                 outer = outer.name,
                 example = key.example,
             );
@@ -119,7 +119,7 @@ impl Place {
             && let Some(key) = Place::Attribute.find(name)
         {
             return format!(
-                "`{name}` is no key of a parameter: write `#[db_handler({})]`",
+                "`{name}` is not a key of a parameter: write `#[db_handler({})]`",
                 key.example
             );
         }

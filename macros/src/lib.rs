@@ -2,6 +2,7 @@
 
 mod args;
 mod budget;
+mod choice;
 mod diag;
 mod expand;
 mod fallback;
@@ -12,11 +13,10 @@ mod number;
 mod path;
 mod provider;
 mod settings;
-mod shell;
 mod signature;
 mod types;
 mod value;
-mod word;
+mod wrapper;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,4 @@
-//! The validated handler. Everything that can be wrong has been reported once it is complete;
-//! nothing can fail afterwards.
+//! The validated handler. All errors are reported before it is complete; nothing fails afterwards.
 
 use proc_macro2::TokenStream;
 use syn::Meta;
@@ -15,21 +14,21 @@ use crate::{args, signature};
 
 pub(crate) struct Model {
     pub(crate) runtime: RuntimePath,
-    /// One for each resource parameter, in their order.
+    /// One per resource parameter, in order.
     pub(crate) settings: Vec<Settings>,
-    /// Each with the number of its resource parameter.
+    /// Each with the index of its resource parameter.
     pub(crate) min_checks: Vec<(usize, MinCheck)>,
-    /// Likewise.
+    /// Each with the index of its resource parameter.
     pub(crate) proxy_checks: Vec<(usize, ProxyCheck)>,
     pub(crate) budget_checks: Vec<BudgetCheck>,
     pub(crate) registered: bool,
 }
 
-/// What a resource parameter says in its own `#[db(...)]`.
+/// The settings in a resource parameter's own `#[db(...)]`.
 struct Override {
     settings: Settings,
     budget: Option<Budget>,
-    /// Another database, or the same one with a sum of its own: the attribute's budget does not count it.
+    /// Whether the attribute's budget leaves it out: it has another database, or a budget of its own.
     stands_alone: bool,
 }
 
@@ -69,7 +68,7 @@ impl Model {
             settings.push(merged);
         }
         if settings.is_empty() {
-            // Reported below; the mistakes of the attribute are told all the same.
+            // The missing resource is reported below. The attribute's own errors are reported as well.
             attribute.check_min(diag);
             attribute.check_proxy(diag);
             counted.push(attribute.max);
@@ -93,7 +92,7 @@ impl Model {
 }
 
 impl Override {
-    /// Reads the `#[db(...)]` of a resource; of anything else it is a mistake.
+    /// Reads the `#[db(...)]` of a resource. On any other parameter it is an error.
     fn read(param: &Param, diag: &mut Diagnostics) -> Option<Self> {
         let is_resource = matches!(param.kind, Kind::Resource { .. });
         let mut args = Args::default();

@@ -1,4 +1,4 @@
-//! Integers and shares: literals are checked here, constant expressions by the runtime's `const fn`s.
+//! Integers and shares. Literals are checked here, constant expressions by the runtime's `const fn`s.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use syn::Lit;
 
 use crate::args::{Args, Value};
 use crate::diag::Diagnostics;
-use crate::value::{Given, Plain, plain};
+use crate::value::{KeyValue, Plain, plain};
 
-/// What an integer may be.
+/// The range of an integer, and its type.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) least: u64,
     pub(crate) most: u64,
-    /// What `most` means, in brackets.
+    /// What `most` stands for, in brackets.
     pub(crate) note: &'static str,
     /// The only suffix that a literal may have.
     pub(crate) ty: &'static str,
@@ -30,16 +30,16 @@ impl fmt::Display for Limits {
     }
 }
 
-/// The integer of `name = ...`.
+/// Reads the integer of `name = ...`.
 pub(crate) fn integer(
     args: &Args,
     name: &str,
     limits: Limits,
     diag: &mut Diagnostics,
-) -> Option<Given<u64>> {
+) -> Option<KeyValue<u64>> {
     let entry = args.get(name)?;
     let Value::Expr(value) = &entry.value else {
-        return Some(Given::Broken);
+        return Some(KeyValue::Invalid);
     };
     let example = entry.key.example;
     let literal = match plain(value) {
@@ -49,22 +49,22 @@ pub(crate) fn integer(
                 value,
                 format_args!("`{name}` must be {limits}, e.g. `{example}`"),
             );
-            return Some(Given::Broken);
+            return Some(KeyValue::Invalid);
         }
-        Plain::Constant => return Some(Given::Constant(value.to_token_stream())),
+        Plain::Constant => return Some(KeyValue::Constant(value.to_token_stream())),
     };
     let number = match literal {
         Lit::Int(int) if int.suffix().is_empty() || int.suffix() == limits.ty => {
-            // More digits than a `u64` holds are out of every range, too.
+            // An integer too large for `u64` is out of every range.
             let number = int.base10_parse::<u64>().unwrap_or(u64::MAX);
             if (limits.least..=limits.most).contains(&number) {
-                return Some(Given::Known {
+                return Some(KeyValue::Known {
                     value: number,
                     tokens: int.to_token_stream(),
                 });
             }
             diag.error(value, format_args!("`{name}` must be {limits}"));
-            return Some(Given::Broken);
+            return Some(KeyValue::Invalid);
         }
         Lit::Int(int) => Some(int.base10_digits().to_owned()),
         Lit::Str(text) => Some(text.value().trim().to_owned()),
@@ -77,19 +77,19 @@ pub(crate) fn integer(
         ),
         None => diag.error(value, format_args!("expected an integer, e.g. `{example}`")),
     }
-    Some(Given::Broken)
+    Some(KeyValue::Invalid)
 }
 
-/// The share of `share = ...` in millionths.
-pub(crate) fn share(args: &Args, diag: &mut Diagnostics) -> Option<Given<u64>> {
+/// Reads `share = ...`, in millionths.
+pub(crate) fn share(args: &Args, diag: &mut Diagnostics) -> Option<KeyValue<u64>> {
     let entry = args.get("share")?;
     let Value::Expr(value) = &entry.value else {
-        return Some(Given::Broken);
+        return Some(KeyValue::Invalid);
     };
     let literal = match plain(value) {
         Plain::Literal(literal) => Some(literal),
         Plain::Negative => None,
-        Plain::Constant => return Some(Given::Constant(value.to_token_stream())),
+        Plain::Constant => return Some(KeyValue::Constant(value.to_token_stream())),
     };
     let millionths = literal.and_then(|literal| match literal {
         Lit::Int(int) => millionths_of(int.base10_digits()),
@@ -97,7 +97,7 @@ pub(crate) fn share(args: &Args, diag: &mut Diagnostics) -> Option<Given<u64>> {
         _ => None,
     });
     if let Some(millionths @ 1..=1_000_000) = millionths {
-        return Some(Given::Known {
+        return Some(KeyValue::Known {
             value: millionths,
             tokens: value.to_token_stream(),
         });
@@ -106,10 +106,10 @@ pub(crate) fn share(args: &Args, diag: &mut Diagnostics) -> Option<Given<u64>> {
         value,
         "`share` must be above 0 and at most 1, with no more than six decimals, e.g. `share = 0.8`",
     );
-    Some(Given::Broken)
+    Some(KeyValue::Invalid)
 }
 
-/// "0.8" is 800000. Nothing for an exponent, or for more than six decimals.
+/// Parses "0.8" as 800000. Returns `None` for an exponent or more than six decimals.
 fn millionths_of(digits: &str) -> Option<u64> {
     let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
     let decimals = decimals.trim_end_matches('0');

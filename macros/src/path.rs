@@ -1,4 +1,4 @@
-//! Where the expansion finds the runtime crate: `::db_handler`, or what `crate = ...` says.
+//! The path of the runtime crate: `::db_handler`, or the value of `crate = ...`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -16,11 +16,11 @@ impl Default for RuntimePath {
 }
 
 impl RuntimePath {
-    /// The path, beginning at `span`: what is wrong with the code that it is a part of is reported
-    /// there. A crate that does not exist is reported where it is named.
+    /// Returns the path with its first tokens at `span`, where the compiler reports errors in the code around it. A
+    /// crate that does not exist is reported where it is named.
     pub(crate) fn at(&self, span: Span) -> TokenStream {
         let mut tokens: Vec<TokenTree> = self.0.clone().into_iter().collect();
-        // The two colons of `::x`, or `crate` and the first colon behind it.
+        // The two colons of `::x`, or `crate` and the first colon after it.
         for token in tokens.iter_mut().take(2) {
             token.set_span(token.span().located_at(span));
         }
@@ -61,7 +61,7 @@ impl RuntimePath {
     }
 }
 
-/// `::x`, `crate::x`, or the `$crate::x` that a `macro_rules!` macro writes.
+/// Whether it is `::x`, `crate::x`, or the `$crate::x` of a `macro_rules!` macro.
 fn is_absolute(path: &Path) -> bool {
     path.leading_colon.is_some()
         || path

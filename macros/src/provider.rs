@@ -1,18 +1,18 @@
-//! The path of a provider of credentials.
+//! The path of a credentials provider.
 
 use syn::{Expr, ExprPath};
 
 use crate::args::{Args, Value};
 use crate::diag::Diagnostics;
 
-/// What `credentials = PATH` names.
+/// Reads `credentials = PATH`.
 pub(crate) fn provider(args: &Args, diag: &mut Diagnostics) -> Option<ExprPath> {
     let entry = args.get("credentials")?;
     let Value::Expr(value) = &entry.value else {
         return None;
     };
     let mut value = &**value;
-    // `macro_rules!` puts invisible groups around its fragments.
+    // `macro_rules!` wraps its fragments in invisible groups.
     while let Expr::Group(group) = value {
         value = &group.expr;
     }

@@ -1,69 +1,69 @@
-//! The settings of one resource: the attribute's, overridden by those of the parameter's `#[db(...)]`.
+//! The settings of one resource: those of the parameter's `#[db(...)]`, then those of the attribute.
 
 use proc_macro2::TokenStream;
 use syn::{ExprPath, LitStr};
 
 use crate::args::{Args, Value};
+use crate::choice::{BACKGROUND, CLOSE, CONNECT, PROXY, choice, variable};
 use crate::diag::Diagnostics;
 use crate::number::{Limits, integer};
 use crate::provider::provider;
-use crate::value::Given;
-use crate::word::{BACKGROUND, CLOSE, CONNECT, PROXY, variable, word};
+use crate::value::KeyValue;
 
-/// What was written; everything else is the runtime's default.
+/// The settings as written. The runtime has the defaults.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
     pub(crate) env: Option<LitStr>,
-    pub(crate) max: Option<Given<u64>>,
-    pub(crate) min: Option<Given<u64>>,
-    pub(crate) idle_ms: Option<Given<u64>>,
-    pub(crate) acquire_ms: Option<Given<u64>>,
-    pub(crate) lifetime_ms: Option<Given<u64>>,
-    /// Where a provider is.
+    pub(crate) max: Option<KeyValue<u64>>,
+    pub(crate) min: Option<KeyValue<u64>>,
+    pub(crate) idle_ms: Option<KeyValue<u64>>,
+    pub(crate) acquire_ms: Option<KeyValue<u64>>,
+    pub(crate) lifetime_ms: Option<KeyValue<u64>>,
+    /// The path of a provider.
     pub(crate) credentials: Option<ExprPath>,
-    pub(crate) trust_ms: Option<Given<u64>>,
-    pub(crate) ping_ms: Option<Given<u64>>,
-    pub(crate) reserve_ms: Option<Given<u64>>,
+    pub(crate) trust_ms: Option<KeyValue<u64>>,
+    pub(crate) ping_ms: Option<KeyValue<u64>>,
+    pub(crate) reserve_ms: Option<KeyValue<u64>>,
     /// The variant's name.
-    pub(crate) close: Option<Given<&'static str>>,
+    pub(crate) close: Option<KeyValue<&'static str>>,
     /// The variant's name.
-    pub(crate) connect: Option<Given<&'static str>>,
-    /// The budget's.
+    pub(crate) connect: Option<KeyValue<&'static str>>,
+    /// The budget's `instances`.
     pub(crate) instances: Option<TokenStream>,
-    /// The budget's, where `close = "pressure"` looks at it.
+    /// The budget's `share`, if `close = "pressure"` needs it.
     pub(crate) share: Option<TokenStream>,
     /// The variant's name.
-    pub(crate) proxy: Option<Given<&'static str>>,
+    pub(crate) proxy: Option<KeyValue<&'static str>>,
     /// The variant's name.
-    pub(crate) background: Option<Given<&'static str>>,
+    pub(crate) background: Option<KeyValue<&'static str>>,
 }
 
-/// Left to the runtime's `check_min`: a constant expression is involved, or the default of the
-/// parameter's type.
+/// A check that the runtime's `check_min` makes at compile time, because a constant expression or the default of the
+/// parameter's type is involved.
 pub(crate) struct MinCheck {
     pub(crate) min: TokenStream,
-    /// The runtime's default if not written.
+    /// `None` for the runtime's default.
     pub(crate) max: Option<TokenStream>,
-    /// The default of the parameter's type if not written.
+    /// `None` for the default of the parameter's type.
     pub(crate) close: Option<&'static str>,
 }
 
-/// Which rules the type of a parameter has to keep to.
+/// The rules that a parameter's type must follow behind a proxy.
 #[derive(Clone, Copy)]
 pub(crate) enum ProxyCheck {
-    /// A session is one client's until it is closed.
+    /// A session belongs to one client until it is closed.
     RdsProxySafe,
-    /// A session is one client's until its transaction ends.
+    /// A session belongs to one client until its transaction ends.
     TransactionPoolingSafe,
 }
 
-/// The runtime's default: what `min` and `budget` are measured against when `max` is not written.
+/// The runtime's default. `min` and `budget` are checked against it if `max` is not written.
 pub(crate) const DEFAULT_MAX: u64 = 2;
-const LARGEST_MAX: u64 = 65_535;
+const MAX_POOL_SIZE: u64 = 65_535;
 
 const MAX: Limits = Limits {
     least: 1,
-    most: LARGEST_MAX,
+    most: MAX_POOL_SIZE,
     note: "",
     ty: "u32",
 };
@@ -112,12 +112,12 @@ impl Settings {
             trust_ms: integer(check, "trust_ms", TRUST_MS, diag),
             ping_ms: integer(check, "ping_ms", PING_MS, diag),
             reserve_ms: integer(deadline, "reserve_ms", RESERVE_MS, diag),
-            close: word(args, "close", CLOSE, diag),
-            connect: word(args, "connect", CONNECT, diag),
+            close: choice(args, "close", CLOSE, diag),
+            connect: choice(args, "connect", CONNECT, diag),
             instances: None,
             share: None,
-            proxy: word(args, "proxy", PROXY, diag),
-            background: word(args, "background", BACKGROUND, diag),
+            proxy: choice(args, "proxy", PROXY, diag),
+            background: choice(args, "background", BACKGROUND, diag),
         }
     }
 
@@ -144,19 +144,19 @@ impl Settings {
         }
     }
 
-    /// The same, with what the running function looks at in its budget.
+    /// Adds the parts of the budget that the function needs at run time.
     pub(crate) fn within(
         mut self,
         instances: Option<TokenStream>,
         share: Option<TokenStream>,
     ) -> Self {
-        let pressure = self.close.as_ref().and_then(Given::known) == Some("Pressure");
+        let pressure = self.close.as_ref().and_then(KeyValue::known) == Some("Pressure");
         self.instances = instances;
         self.share = share.filter(|_| pressure);
         self
     }
 
-    /// What `proxy` asks of the parameter's type, and of `close`.
+    /// Checks `proxy` against `close`, and returns the rules for the parameter's type.
     pub(crate) fn check_proxy(&self, diag: &mut Diagnostics) -> Option<ProxyCheck> {
         let proxy = self.proxy.as_ref()?.known()?;
         let close = match &self.close {
@@ -179,7 +179,7 @@ impl Settings {
         })
     }
 
-    /// The rules that tie `min` to `max` and to `close`.
+    /// Checks `min` against `max` and `close`.
     pub(crate) fn check_min(&self, diag: &mut Diagnostics) -> Option<MinCheck> {
         let min = self.min.as_ref()?;
         let written = min.tokens()?;

@@ -8,7 +8,7 @@ use crate::diag::Diagnostics;
 use crate::item::{HandlerFn, Kind, Param, ungrouped};
 use crate::types::text;
 
-/// As many as the runtime implements its trait for.
+/// The runtime implements its trait for up to 8.
 const MOST_RESOURCES: usize = 8;
 const RESULT: &str = "`-> Result<Receipt, db_handler::Error>`";
 
@@ -19,8 +19,8 @@ pub(crate) fn check(function: &HandlerFn, diag: &mut Diagnostics) {
     check_resources(function, diag);
 }
 
-/// Whether an item inside the function can name the resources: it cannot name `self`'s type, nor
-/// the generics of the function or of the `impl` block around it.
+/// Whether an item inside the function can name the resources. It cannot name the type of `self`, nor the generics of
+/// the function or of the surrounding `impl` block.
 pub(crate) fn can_be_registered(function: &HandlerFn) -> bool {
     let is_generic = function
         .sig
@@ -38,7 +38,8 @@ pub(crate) fn can_be_registered(function: &HandlerFn) -> bool {
         })
 }
 
-/// `Self`, or a name in capitals only, which may be a type parameter: the block around is not seen here.
+/// Whether the tokens contain `Self`, or an uppercase name, which may be a type parameter: the macro does not see the
+/// surrounding block.
 fn mentions_generics(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => {
@@ -113,7 +114,7 @@ fn check_events(function: &HandlerFn, diag: &mut Diagnostics) {
             "a handler has an event: add a parameter taken by value, e.g. `event: LambdaEvent<NewOrder>`",
         );
     }
-    // Side by side, it does not matter which of them `#[cfg]` leaves.
+    // If they are adjacent, it does not matter which one `#[cfg]` leaves.
     let one_of_them = events.windows(2).all(|pair| match pair {
         [(last, other), (position, param)] => {
             last + 1 == *position && other.cfgs().next().is_some() && param.cfgs().next().is_some()
@@ -123,7 +124,7 @@ fn check_events(function: &HandlerFn, diag: &mut Diagnostics) {
     if one_of_them {
         return;
     }
-    // The one that certainly is the event, or else the first.
+    // The one named `LambdaEvent`, or else the first.
     let event = events
         .iter()
         .position(|(_, param)| is_lambda_event(param))
@@ -139,7 +140,7 @@ fn check_events(function: &HandlerFn, diag: &mut Diagnostics) {
     }
 }
 
-/// Whether the type is called `LambdaEvent`. Used for nothing but the place of an error.
+/// Whether the type is called `LambdaEvent`. Only used to place an error.
 fn is_lambda_event(param: &Param) -> bool {
     let Kind::Event { ty, .. } = &param.kind else {
         return false;
@@ -175,7 +176,7 @@ fn check_resources(function: &HandlerFn, diag: &mut Diagnostics) {
             diag.error(
                 lifetime,
                 format_args!(
-                    "resources are lent for the invocation: write `&{mutability}{ty}`, without `{lifetime}`"
+                    "resources are injected for one invocation: write `&{mutability}{ty}`, without `{lifetime}`"
                 ),
             );
         }

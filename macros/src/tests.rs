@@ -1,4 +1,4 @@
-//! Snapshots are refreshed with `UPDATE_EXPECT=1 cargo test`.
+//! Update the snapshots with `UPDATE_EXPECT=1 cargo test`.
 
 mod errors;
 mod expansion;
@@ -20,7 +20,7 @@ fn expand(args: &str, item: &str) -> String {
     prettyplease::unparse(&file)
 }
 
-/// The messages of the `compile_error!`s, in their order.
+/// The messages of the `compile_error!`s, in order.
 fn errors(args: &str, item: &str) -> Vec<String> {
     let output = transform(tokens(args), &tokens(item));
     let file: syn::File = syn::parse2(output).expect("the output is made of items");
@@ -31,7 +31,7 @@ fn errors(args: &str, item: &str) -> Vec<String> {
     messages.map(|message| message.value()).collect()
 }
 
-/// The messages for a handler that has no other mistakes.
+/// The messages for an otherwise valid handler.
 fn errors_of(args: &str) -> Vec<String> {
     errors(
         args,

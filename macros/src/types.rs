@@ -1,19 +1,18 @@
-//! Types: `impl Trait`, which may be written in a signature, but not in a body; and how errors show them.
+//! Types: replaces `impl Trait`, which a signature may contain but a body may not, and formats types for errors.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::format_ident;
 use syn::visit_mut::{VisitMut, visit_type_mut};
 use syn::{Generics, Type, TypeImplTrait, parse_quote};
 
-/// The type with `_` in place of every `impl Trait`: what a body can say about its own result.
+/// Replaces every `impl Trait` with `_`, so that a body can write its own return type.
 pub(crate) fn without_impl_trait(ty: &Type) -> Type {
     let mut ty = ty.clone();
     Replace(|_: &TypeImplTrait| -> Type { parse_quote!(_) }).visit_type_mut(&mut ty);
     ty
 }
 
-/// Makes every `impl Trait` of a parameter the type parameter that it stands for, so that the body
-/// can name it.
+/// Turns every `impl Trait` of a parameter into a named type parameter, so that the body can name it.
 pub(crate) fn name_impl_trait(ty: &mut Type, generics: &mut Generics) {
     let replacement = |anonymous: &TypeImplTrait| -> Type {
         let name = format_ident!(
@@ -28,7 +27,7 @@ pub(crate) fn name_impl_trait(ty: &mut Type, generics: &mut Generics) {
     Replace(replacement).visit_type_mut(ty);
 }
 
-/// A type as people write it: `Db<Postgres>`, where its tokens alone are `Db < Postgres >`.
+/// Formats a type in the usual spacing: `Db<Postgres>`, where its tokens alone are `Db < Postgres >`.
 pub(crate) fn text(tokens: TokenStream) -> String {
     let mut text = String::new();
     for token in tokens {
@@ -70,7 +69,7 @@ struct Replace<F>(F);
 
 impl<F: FnMut(&TypeImplTrait) -> Type> VisitMut for Replace<F> {
     fn visit_type_mut(&mut self, ty: &mut Type) {
-        // What is inside first: `impl Iterator<Item = impl Display>`.
+        // The inner types first: `impl Iterator<Item = impl Display>`.
         visit_type_mut(self, ty);
         if let Type::ImplTrait(anonymous) = ty {
             *ty = (self.0)(anonymous);

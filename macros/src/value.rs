@@ -1,35 +1,34 @@
-//! What a value is: known here, or left to the compiler.
+//! Values that are known to the macro, or that only the compiler can evaluate.
 
 use proc_macro2::TokenStream;
 use syn::{Expr, ExprLit, ExprUnary, Lit, UnOp};
 
-/// A value that is known here, or an expression that only the compiler can evaluate.
 #[derive(Clone)]
-pub(crate) enum Given<T> {
+pub(crate) enum KeyValue<T> {
     Known {
         value: T,
         tokens: TokenStream,
     },
     Constant(TokenStream),
-    /// Already reported: nothing may be concluded from it.
-    Broken,
+    /// Already reported; no further check uses it.
+    Invalid,
 }
 
-impl<T: Copy> Given<T> {
+impl<T: Copy> KeyValue<T> {
     pub(crate) fn known(&self) -> Option<T> {
         match self {
-            Given::Known { value, .. } => Some(*value),
-            Given::Constant(_) | Given::Broken => None,
+            KeyValue::Known { value, .. } => Some(*value),
+            KeyValue::Constant(_) | KeyValue::Invalid => None,
         }
     }
 }
 
-impl<T> Given<T> {
+impl<T> KeyValue<T> {
     /// The value as it was written.
     pub(crate) fn tokens(&self) -> Option<&TokenStream> {
         match self {
-            Given::Known { tokens, .. } | Given::Constant(tokens) => Some(tokens),
-            Given::Broken => None,
+            KeyValue::Known { tokens, .. } | KeyValue::Constant(tokens) => Some(tokens),
+            KeyValue::Invalid => None,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What a handler may ask for, as plain constant data: the only home of defaults, ranges and bounds.
+//! Settings of a handler as constant data, with all defaults and ranges, and most bounds.
 //!
-//! [`Config`] is what the attribute wrote down; [`Settings`] is what holds once the defaults of the
-//! resource have been filled in.
+//! [`Config`] holds the attribute's arguments; [`Settings`] holds the result with the resource's defaults
+//! filled in.
 
 pub(crate) mod budget;
 mod limits;
@@ -12,51 +12,51 @@ pub use settings::{Defaults, Settings};
 
 use crate::credentials::Source;
 
-/// When the connections go: the attribute's `close = ".."`.
+/// When connections are closed: the attribute's `close = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Close {
-    /// After every invocation. Between invocations the server has no connection of ours.
+    /// After every invocation. The server has no connection of this environment between two invocations.
     Always,
-    /// After an invocation that ended with an error, a panic or at the deadline; kept otherwise.
+    /// After an invocation that ended with an error, a panic or at the deadline. Otherwise they are reused.
     OnError,
-    /// Kept while the server has room, and given back when it is fuller than `budget`'s share.
+    /// When the server is fuller than `budget`'s share. Otherwise they are reused.
     Pressure,
-    /// Kept, until a connection is too old, idled too long, or is found dead.
+    /// When a connection is too old, has idled for too long or is dead. Otherwise they are reused.
     Never,
 }
 
-/// What the connections go through: the attribute's `proxy = ".."`.
+/// The proxy in front of the server: the attribute's `proxy = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Proxy {
     /// Amazon RDS Proxy.
     Rds,
-    /// A PgBouncer that pools transactions.
+    /// PgBouncer with transaction pooling.
     PgBouncer,
 }
 
-/// When the first connection is made: the attribute's `connect = ".."`.
+/// When the first connection is opened: the attribute's `connect = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Connect {
-    /// When the handler first needs it.
+    /// On first use in a handler.
     Lazy,
-    /// Before the first event: connected and authenticated in the init phase.
+    /// Before the first event: the init phase connects and authenticates.
     Eager,
 }
 
-/// What becomes of a handler's background tasks when it returns: the attribute's `background = ".."`.
+/// What happens to a handler's background tasks when it returns: the attribute's `background = ".."`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Tasks {
-    /// They are waited for, until the handler itself would be stopped.
+pub enum BackgroundPolicy {
+    /// Waits for them until the moment at which the handler itself would be cancelled.
     Wait,
-    /// They are stopped.
+    /// Cancels them.
     Abort,
 }
 
-/// The attribute's arguments, as far as they were written; everything else is the resource's default.
+/// The attribute's arguments. An argument that is not set has the resource's default.
 #[derive(Debug, Clone, Copy, Default)]
 #[must_use]
 pub struct Config {
@@ -75,11 +75,11 @@ pub struct Config {
     pub(crate) instances: Option<u32>,
     pub(crate) share: Option<f64>,
     pub(crate) proxy: Option<Proxy>,
-    pub(crate) background: Option<Tasks>,
+    pub(crate) background: Option<BackgroundPolicy>,
 }
 
 impl Config {
-    /// Nothing written: a bare `#[db_handler]`.
+    /// Creates an empty configuration: a bare `#[db_handler]`.
     pub const fn new() -> Self {
         Self {
             env: None,
@@ -101,7 +101,7 @@ impl Config {
         }
     }
 
-    /// The environment variable that holds the URL.
+    /// Sets the environment variable that holds the URL.
     ///
     /// # Panics
     /// If the name is empty. In a constant, as the attribute uses it, that is a compile error.
@@ -111,121 +111,119 @@ impl Config {
         self
     }
 
-    /// The most connections of one instance: 1 to [`LARGEST_MAX`].
+    /// Sets the maximum number of connections per environment: 1 to [`MAX_POOL_SIZE`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn max(mut self, max: u32) -> Self {
         assert!(
-            max >= 1 && max <= LARGEST_MAX,
+            max >= 1 && max <= MAX_POOL_SIZE,
             "`max` must be between 1 and 65535"
         );
         self.max = Some(max);
         self
     }
 
-    /// The connections that are opened at once and kept.
+    /// Sets the number of connections that are opened at once and reused.
     pub const fn min(mut self, min: u32) -> Self {
         self.min = Some(min);
         self
     }
 
-    /// How long a kept connection may idle, in milliseconds: up to [`LONGEST_AGE_MS`].
+    /// Sets how long a connection may idle before it is closed, in milliseconds: up to [`MAX_AGE_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn idle_ms(mut self, idle_ms: u64) -> Self {
         assert!(
-            idle_ms <= LONGEST_AGE_MS,
+            idle_ms <= MAX_AGE_MS,
             "`idle_ms` must be at most 86400000 (one day)"
         );
         self.idle_ms = Some(idle_ms);
         self
     }
 
-    /// How long an acquire may wait, in milliseconds: 1 to [`LONGEST_ACQUIRE_MS`].
+    /// Sets how long acquiring may take, in milliseconds: 1 to [`MAX_ACQUIRE_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn acquire_ms(mut self, acquire_ms: u64) -> Self {
         assert!(
-            acquire_ms >= 1 && acquire_ms <= LONGEST_ACQUIRE_MS,
+            acquire_ms >= 1 && acquire_ms <= MAX_ACQUIRE_MS,
             "`acquire_ms` must be between 1 and 900000 (15 minutes)"
         );
         self.acquire_ms = Some(acquire_ms);
         self
     }
 
-    /// How old a connection may become, in milliseconds: 1 to [`LONGEST_AGE_MS`].
+    /// Sets the maximum lifetime of a connection, in milliseconds: 1 to [`MAX_AGE_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn lifetime_ms(mut self, lifetime_ms: u64) -> Self {
         assert!(
-            lifetime_ms >= 1 && lifetime_ms <= LONGEST_AGE_MS,
+            lifetime_ms >= 1 && lifetime_ms <= MAX_AGE_MS,
             "`lifetime_ms` must be between 1 and 86400000 (one day)"
         );
         self.lifetime_ms = Some(lifetime_ms);
         self
     }
 
-    /// How long a kept connection may have idled to be used as it is, in milliseconds: up to
-    /// [`LONGEST_AGE_MS`].
+    /// Sets up to which idle time a connection is reused without a check, in milliseconds: up to
+    /// [`MAX_AGE_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn trust_ms(mut self, trust_ms: u64) -> Self {
         assert!(
-            trust_ms <= LONGEST_AGE_MS,
+            trust_ms <= MAX_AGE_MS,
             "`trust_ms` must be at most 86400000 (one day)"
         );
         self.trust_ms = Some(trust_ms);
         self
     }
 
-    /// How long a kept connection may take to answer a ping, in milliseconds: 1 to
-    /// [`LONGEST_CHECK_MS`].
+    /// Sets the timeout of the ping of a reused connection, in milliseconds: 1 to [`MAX_CHECK_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn ping_ms(mut self, ping_ms: u64) -> Self {
         assert!(
-            ping_ms >= 1 && ping_ms <= LONGEST_CHECK_MS,
+            ping_ms >= 1 && ping_ms <= MAX_CHECK_MS,
             "`ping_ms` must be between 1 and 60000 (one minute)"
         );
         self.ping_ms = Some(ping_ms);
         self
     }
 
-    /// How long before the deadline the handler is stopped, in milliseconds: 1 to
-    /// [`LONGEST_CHECK_MS`].
+    /// Sets how long before the deadline the handler is cancelled, in milliseconds: 1 to [`MAX_CHECK_MS`].
     ///
     /// # Panics
     /// If out of range.
     pub const fn reserve_ms(mut self, reserve_ms: u64) -> Self {
         assert!(
-            reserve_ms >= 1 && reserve_ms <= LONGEST_CHECK_MS,
+            reserve_ms >= 1 && reserve_ms <= MAX_CHECK_MS,
             "`reserve_ms` must be between 1 and 60000 (one minute)"
         );
         self.reserve_ms = Some(reserve_ms);
         self
     }
 
-    /// When the connections go.
+    /// Sets when connections are closed.
     pub const fn close(mut self, close: Close) -> Self {
         self.close = Some(close);
         self
     }
 
-    /// How many instances there may be at once: `max` times as many connections are compared with the
-    /// server's limit, once.
+    /// Sets how many environments may run at once. `max` times this number is compared with the server's
+    /// connection limit, once.
     pub const fn instances(mut self, instances: u32) -> Self {
         self.instances = Some(instances);
         self
     }
 
-    /// The share of the server's connections beyond which `close = "pressure"` keeps none: above 0, at
-    /// most 1.
+    /// Sets the share of the server's connections above which `close = "pressure"` closes connections: above 0,
+    /// at most 1.
     ///
     /// # Panics
     /// If out of range.
@@ -238,26 +236,26 @@ impl Config {
         self
     }
 
-    /// Where user and password come from.
+    /// Sets the provider of user and password.
     pub const fn credentials(mut self, source: Source) -> Self {
         self.credentials = Some(source);
         self
     }
 
-    /// What the connections go through.
+    /// Sets the proxy in front of the server.
     pub const fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
         self
     }
 
-    /// When the first connection is made.
+    /// Sets when the first connection is opened.
     pub const fn connect(mut self, connect: Connect) -> Self {
         self.connect = Some(connect);
         self
     }
 
-    /// What becomes of background tasks when the handler returns.
-    pub const fn background(mut self, tasks: Tasks) -> Self {
+    /// Sets what happens to background tasks when the handler returns.
+    pub const fn background(mut self, tasks: BackgroundPolicy) -> Self {
         self.background = Some(tasks);
         self
     }

@@ -1,4 +1,4 @@
-//! Where user and password come from, when not from the URL: `credentials = ..`.
+//! Providers of user and password, for URLs without them: `credentials = ..`.
 //!
 //! The value is the path of a [`Provider`]: a `static` of one of the types below, or an async function.
 //!
@@ -32,23 +32,22 @@
 //! # fn main() {}
 //! ```
 //!
-//! What a [`Secret`] holds goes over what the URL says. With a secret that names the host, the URL's
-//! variable need not even be set.
+//! The fields of a [`Secret`] override those of the URL. If the secret names the host, the URL's variable need
+//! not be set.
 //!
-//! # When it is asked for
+//! # When a secret is fetched
 //!
-//! Whenever a connection is opened, unless the last answer is still fresh: see [`Secret::fresh_for`]. No
-//! timer is involved, which a freeze would stop: the age of a secret is the larger step of the
-//! monotonic and the wall clock.
+//! Whenever a connection is opened, unless the last secret is still fresh: see [`Secret::fresh_for`]. There is
+//! no timer, because a freeze would stop it: the age of a secret is the larger difference of the monotonic and
+//! the wall clock.
 //!
-//! When the server does not let us in, the secret is fetched afresh, once, and the connection tried
-//! again, once: a rotation costs no invocation. Where the fresh secret is the one that just failed, half
-//! of the rotation may be still to come: it is waited for, for
-//! 500 ms at most.
+//! When the server rejects the secret, it is fetched again, once, and connecting is retried, once: a rotation
+//! does not fail an invocation. If the new secret is the same, the rotation may be half done: the secret is
+//! fetched once more, 500 ms later, if the time allows.
 //!
-//! A pool of sqlx's opens its connections by itself. With credentials, its first one is opened before
-//! the handler gets it, so that a rotation is noticed; what the pool opens later on, while it is kept, has
-//! the secret that was fresh at the beginning of the invocation.
+//! sqlx's pool opens its connections itself. With credentials, the first one is opened before the handler gets
+//! the pool, so that a rotation is noticed. Connections that the pool opens later use the secret that was fresh
+//! at the beginning of the invocation.
 
 mod environment;
 mod file;
@@ -93,10 +92,10 @@ use std::{
     sync::LazyLock,
 };
 
-/// Somewhere a secret comes from.
+/// A source of secrets.
 ///
-/// Implemented for the types of this module, for every async function without arguments that returns
-/// a [`Secret`], and for a [`LazyLock`] of any of these.
+/// Implemented for the types of this module, for every async function without arguments that returns a
+/// [`Secret`], and for a [`LazyLock`] of any of these.
 ///
 /// ```
 /// use db_handler::credentials::{Provider, Secret, Target};
@@ -120,21 +119,20 @@ use std::{
     note = "implement `db_handler::credentials::Provider` for a type of your own"
 )]
 pub trait Provider: Send + Sync + 'static {
-    /// Gets the secret for `target`. Called by one caller at a time for one target, bounded by what is
-    /// left of `acquire_ms`; it may be dropped at any `.await`.
+    /// Fetches the secret for `target`. Called by one caller at a time for each target, bounded by what is left
+    /// of `acquire_ms`. The future may be dropped at any `.await`.
     ///
     /// # Errors
-    /// Whatever keeps it from being had. The caller is told: name what is missing, never its value.
+    /// If there is no secret. The error becomes the response: name what is missing, but never its value.
     fn fetch(&self, target: &Target) -> impl Future<Output = Result<Secret, Error>> + Send;
 
-    /// Looks, before the first event, for what is missing and will not come by itself, such as an
-    /// environment variable. It asks nobody, and does not block. Unless it is implemented, nothing is looked
-    /// at.
+    /// Checks, before the first event, for what is missing and will not appear by itself, such as an
+    /// environment variable. Makes no request, and does not block. The default checks nothing.
     ///
-    /// [`run`](crate::run) calls it in the init phase, and ends with its error.
+    /// [`run`](crate::run) calls this in the init phase, and returns its error.
     ///
     /// # Errors
-    /// What is missing: name it, never its value.
+    /// If something is missing: name it, but never its value.
     fn check(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -149,7 +147,7 @@ where
     async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
         self().await.map_err(|error| {
             let error = Error::other(error);
-            // What the function has classified itself stays as it is.
+            // An error with a kind of its own stays as it is.
             if error.kind() == ErrorKind::Handler {
                 unavailable(error.message()).caused_by(error)
             } else {
@@ -169,12 +167,12 @@ impl<P: Provider> Provider for LazyLock<P> {
     }
 }
 
-/// A provider as the settings carry it.
+/// A provider, as the settings store it.
 #[derive(Clone, Copy)]
 pub struct Source(&'static dyn AnyProvider);
 
 impl Source {
-    /// Of `provider`.
+    /// Creates a source from `provider`.
     #[must_use]
     pub const fn new<P: Provider>(provider: &'static P) -> Self {
         Self(provider)
@@ -186,10 +184,10 @@ impl Source {
             .unwrap_or_else(|panic| Err(self.panicked(&*panic)))
     }
 
-    /// Asks the provider. Its panic is an error.
+    /// Fetches the secret. A panic of the provider becomes an error.
     #[cfg(feature = "_sql")]
     async fn fetch(self, target: &Target) -> Result<Secret, Error> {
-        // It is called in here, too: it may panic before there is a future.
+        // Called inside the future, because the provider may panic before it returns one.
         let fetching = AssertUnwindSafe(async { self.0.fetch(target).await }).catch_unwind();
         fetching
             .await
@@ -211,7 +209,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Any [`Provider`].
+/// A [`Provider`] as a trait object.
 #[cfg_attr(
     not(feature = "_sql"),
     allow(dead_code, reason = "only what opens connections asks")
@@ -219,8 +217,7 @@ impl fmt::Debug for Source {
 trait AnyProvider: Send + Sync {
     fn fetch<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Secret, Error>>;
     fn check(&self) -> Result<(), Error>;
-    /// Two that are equal are the same provider: an address alone does not tell functions apart, which
-    /// take up no room.
+    /// Identifies the provider. An address alone does not distinguish functions, which are zero-sized.
     fn id(&self) -> (TypeId, usize);
     fn name(&self) -> &'static str;
 }
@@ -243,7 +240,7 @@ impl<P: Provider> AnyProvider for P {
     }
 }
 
-/// The error of a secret that cannot be had.
+/// Creates the error of a provider that has no secret.
 fn unavailable(message: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Credentials, format!("credentials: {message}"))
 }

@@ -1,4 +1,4 @@
-//! The databases: one folder for each, and what their errors mean.
+//! The database drivers, and the classification of their errors.
 
 #[cfg(feature = "mongodb")]
 pub(crate) mod mongodb;
@@ -11,7 +11,7 @@ use crate::{
 };
 use std::error::Error as StdError;
 
-/// An error of ours that has gone through a driver.
+/// Returns the crate's own error that a driver passed through.
 #[cfg(feature = "_sql")]
 pub(crate) fn ours(error: &(dyn StdError + 'static)) -> Option<Error> {
     sql::ours(error.downcast_ref()?).cloned()
@@ -22,7 +22,7 @@ pub(crate) fn ours(_: &(dyn StdError + 'static)) -> Option<Error> {
     None
 }
 
-/// What a driver's error says about the connections of its invocation.
+/// The symptom that a driver's error shows, if any.
 pub(crate) fn symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
     #[cfg(feature = "_sql")]
     if let Some(error) = error.downcast_ref() {
@@ -36,7 +36,7 @@ pub(crate) fn symptom(error: &(dyn StdError + 'static)) -> Option<Symptom> {
     None
 }
 
-/// What kind of failure a driver's error is.
+/// The kind of a driver's error.
 pub(crate) fn kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     #[cfg(feature = "_sql")]
     if let Some(error) = error.downcast_ref() {

@@ -1,24 +1,24 @@
-//! One error type that says which stage failed, why, and what to do about it.
+//! The error type of this crate: which stage failed, why, and what to do about it.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The part of an invocation's life in which an error came up.
+/// The stage of an invocation in which an error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
     /// Before the first event: settings and eager connections.
     Init,
-    /// Getting what the handler asked for: opening, checking, waiting for a free connection.
+    /// Acquiring the handler's resources: opening, checking, waiting for a free connection.
     Acquire,
     /// The handler itself.
     Handler,
-    /// Between the handler's `Ok` and its answer: making its work last.
+    /// Between the handler's `Ok` and its response: committing its work.
     Commit,
-    /// After the handler: settling, keeping or closing.
-    Finally,
-    /// The platform's side: fetching events, posting answers.
+    /// After the handler: draining, reusing or closing.
+    Cleanup,
+    /// The platform's interface: fetching events, posting responses.
     Platform,
 }
 
@@ -29,119 +29,104 @@ impl fmt::Display for Stage {
             Self::Acquire => "acquire",
             Self::Handler => "handler",
             Self::Commit => "commit",
-            Self::Finally => "finally",
+            Self::Cleanup => "cleanup",
             Self::Platform => "platform",
         })
     }
 }
 
-/// Why it failed. The variants that concern a connection are told apart at once, where a pool alone
-/// would report all of them as one timeout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
+macro_rules! kinds {
+    ($($(#[$docs:meta])* $name:ident,)*) => {
+        /// The cause of an [`Error`]. A pool alone reports most connection failures as the same timeout; here each
+        /// cause has its own variant.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$docs])* $name,)*
+        }
+
+        impl ErrorKind {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The error type that is reported to the platform: the variant's name.
+            #[must_use]
+            pub const fn error_type(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The environment variable that holds the URL is missing or empty.
     MissingUrl,
-    /// User and password could not be had from where `credentials` says.
+    /// The credentials provider failed.
     Credentials,
-    /// The URL cannot be read.
+    /// The URL is invalid.
     InvalidUrl,
-    /// The URL's scheme belongs to no database that is known here.
+    /// The URL's scheme is not supported.
     UnknownScheme,
-    /// The URL's scheme belongs to another database than the parameter's type.
+    /// The URL's scheme is that of another database than the parameter's type.
     WrongScheme,
-    /// The URL's scheme belongs to a database whose feature is switched off.
-    FeatureOff,
-    /// Every connection that the handler may have is in use.
-    AllInUse,
-    /// The server took too long to let us in.
+    /// The URL's scheme is that of a database whose feature is disabled.
+    FeatureDisabled,
+    /// All connections of the pool are in use.
+    PoolExhausted,
+    /// Connecting timed out.
     ConnectTimeout,
     /// The server's port is closed.
-    Refused,
+    ConnectionRefused,
     /// The server's name or network cannot be reached.
-    Unreachable,
+    ServerUnreachable,
     /// The server is starting up or shutting down.
-    Unavailable,
-    /// The server has no connection to spare.
+    ServerUnavailable,
+    /// The server is at its connection limit.
     TooManyConnections,
-    /// Wrong password, unknown user, or a user who is not let in.
+    /// The server rejected the password or the user.
     Authentication,
-    /// The server knows no database (or, for SQLite, cannot open a file) of that name.
+    /// The database does not exist, or SQLite cannot open the file.
     NoSuchDatabase,
-    /// The encrypted session could not be set up.
+    /// The TLS handshake failed.
     Tls,
-    /// A connection broke while it was in use.
+    /// A connection was lost while it was in use.
     ConnectionLost,
-    /// The server takes no writes: after a failover it may have become a reader. Its connections are
-    /// replaced before the next invocation.
+    /// The server is read-only, for example a former writer after a failover. Its connections are replaced
+    /// before the next invocation.
     ReadOnly,
-    /// A clone of a resource was used when the invocation that it was lent to was over.
-    Escaped,
-    /// The handler was stopped shortly before the platform's deadline.
+    /// A resource was used after its invocation ended.
+    UsedAfterInvocation,
+    /// The handler was cancelled shortly before the platform's deadline.
     DeadlineExceeded,
     /// The database rejected a statement, or its result could not be read.
     Query,
-    /// The handler returned `Ok`, but the database did not commit its transaction: nothing of it has
-    /// happened.
+    /// The handler returned `Ok`, but the database did not commit its transaction. The transaction was rolled
+    /// back.
     CommitFailed,
-    /// The handler returned `Ok`, and the connection was lost while its transaction was being committed: it
-    /// may have happened or not.
+    /// The handler returned `Ok`, and the connection was lost during the commit. The transaction may or may not
+    /// have been committed.
     CommitUnknown,
-    /// A resource's own code panicked.
+    /// A method of a resource panicked.
     Panicked,
-    /// A background task panicked, was stopped, or came too late.
+    /// A background task panicked, was cancelled, or was spawned after its invocation ended.
     Background,
-    /// The event is not what the handler expects.
+    /// The event does not have the form that the handler expects.
     Event,
-    /// Everything else that a handler may report.
+    /// Any other error of a handler.
     Handler,
     /// The platform's interface did not behave as documented.
     Platform,
 }
 
-impl ErrorKind {
-    /// The name that the platform is told as the error's type.
-    #[must_use]
-    pub const fn error_type(self) -> &'static str {
-        match self {
-            Self::MissingUrl => "MissingDatabaseUrl",
-            Self::Credentials => "CredentialsUnavailable",
-            Self::InvalidUrl => "InvalidDatabaseUrl",
-            Self::UnknownScheme => "UnknownDatabaseScheme",
-            Self::WrongScheme => "WrongDatabaseScheme",
-            Self::FeatureOff => "DatabaseFeatureOff",
-            Self::AllInUse => "AllConnectionsInUse",
-            Self::ConnectTimeout => "ConnectTimeout",
-            Self::Refused => "ConnectionRefused",
-            Self::Unreachable => "DatabaseUnreachable",
-            Self::Unavailable => "DatabaseUnavailable",
-            Self::TooManyConnections => "TooManyConnections",
-            Self::Authentication => "AuthenticationFailed",
-            Self::NoSuchDatabase => "NoSuchDatabase",
-            Self::Tls => "TlsFailed",
-            Self::ConnectionLost => "ConnectionLost",
-            Self::ReadOnly => "ReadOnly",
-            Self::Escaped => "EscapedFromInvocation",
-            Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::Query => "QueryFailed",
-            Self::CommitFailed => "CommitFailed",
-            Self::CommitUnknown => "CommitUnknown",
-            Self::Panicked => "ResourcePanicked",
-            Self::Background => "BackgroundTaskFailed",
-            Self::Event => "InvalidEvent",
-            Self::Handler => "HandlerFailed",
-            Self::Platform => "PlatformFailed",
-        }
-    }
-}
-
-/// What went wrong in an annotated handler, and in which stage.
+/// The error of an annotated handler: the cause and the stage.
 ///
-/// A handler may return it (`sqlx::Error` and its like turn into it through `?`), or any error type
-/// of its own that implements `From<db_handler::Error>`: `lambda_runtime::Error`, `anyhow::Error`,
-/// an enum.
+/// A handler can return this type (`sqlx::Error` and the other drivers' errors convert through `?`) or any
+/// other error type that implements `From<db_handler::Error>`: `lambda_runtime::Error`, `anyhow::Error`, an
+/// enum.
 ///
-/// It carries no password: URLs appear as host, port and database name only.
+/// It contains no password: of a URL it shows host, port and database name only.
 ///
 /// ```
 /// use db_handler::{Error, ErrorKind};
@@ -167,7 +152,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of the given kind in a resource of one's own; the stage is filled in by the lifecycle.
+    /// Creates an error of the given kind, for custom resources. The lifecycle fills in the stage.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
@@ -179,54 +164,54 @@ impl Error {
         }))
     }
 
-    /// Any other failure of a handler, for `map_err(Error::other)?`.
+    /// Wraps any other error of a handler, for `map_err(Error::other)?`.
     #[must_use]
     pub fn other(error: impl Into<BoxError>) -> Self {
         let error: BoxError = error.into();
-        // What was ours before it was boxed keeps its kind and stage.
+        // An [`Error`] that was boxed keeps its kind and stage.
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
             Err(error) => Self::new(ErrorKind::Handler, error.to_string()).caused_by(error),
         }
     }
 
-    /// Adds the cause, as `std::error::Error::source` reports it.
+    /// Sets the cause, as `std::error::Error::source` reports it.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// Why it failed.
+    /// Returns the cause.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The stage that failed.
+    /// Returns the stage that failed.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.0.stage
     }
 
-    /// The handler in which it failed, as `module::function`, if it is known.
+    /// Returns the handler that failed, as `module::function`, if it is known.
     #[must_use]
     pub fn handler(&self) -> Option<&str> {
         self.0.handler.as_deref()
     }
 
-    /// The name that the platform is told as the error's type: see [`ErrorKind::error_type`].
+    /// Returns the error type that is reported to the platform: see [`ErrorKind::error_type`].
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         self.0.kind.error_type()
     }
 
-    /// What `Display` says after handler and stage.
+    /// The text that `Display` writes after handler and stage.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// With more at the end of the message.
+    /// Appends `more` to the message.
     pub(crate) fn adding(mut self, more: &str) -> Self {
         self.0.message.push_str(more);
         self
@@ -258,8 +243,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The same as `Display`, with the chain of causes: this is what `fn main() -> Result<(), Error>`
-/// prints.
+/// Writes the text of `Display` and the chain of causes. `fn main() -> Result<(), Error>` prints this.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self} [{}]", self.error_type())?;
@@ -267,7 +251,7 @@ impl fmt::Debug for Error {
         let mut source = self.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            // Many errors repeat their cause in their own text.
+            // Many errors repeat the text of their cause.
             if !said.contains(&text) {
                 write!(f, "\n  caused by: {text}")?;
             }
@@ -330,14 +314,58 @@ mod tests {
 
     #[test]
     fn the_text_names_handler_and_stage() {
-        let error = Error::new(ErrorKind::AllInUse, "no free connection within 3000 ms")
-            .at(Stage::Acquire)
-            .in_handler("orders::create_order");
+        let error = Error::new(
+            ErrorKind::PoolExhausted,
+            "no free connection within 3000 ms",
+        )
+        .at(Stage::Acquire)
+        .in_handler("orders::create_order");
         assert_eq!(
             error.to_string(),
             "orders::create_order: acquire: no free connection within 3000 ms"
         );
-        assert_eq!(error.error_type(), "AllConnectionsInUse");
+        assert_eq!(error.error_type(), "PoolExhausted");
+    }
+
+    /// Alarms and retry rules compare these names.
+    #[test]
+    fn error_types_do_not_change() {
+        let all: Vec<&str> = ErrorKind::ALL
+            .iter()
+            .map(|kind| kind.error_type())
+            .collect();
+        assert_eq!(
+            all,
+            [
+                "MissingUrl",
+                "Credentials",
+                "InvalidUrl",
+                "UnknownScheme",
+                "WrongScheme",
+                "FeatureDisabled",
+                "PoolExhausted",
+                "ConnectTimeout",
+                "ConnectionRefused",
+                "ServerUnreachable",
+                "ServerUnavailable",
+                "TooManyConnections",
+                "Authentication",
+                "NoSuchDatabase",
+                "Tls",
+                "ConnectionLost",
+                "ReadOnly",
+                "UsedAfterInvocation",
+                "DeadlineExceeded",
+                "Query",
+                "CommitFailed",
+                "CommitUnknown",
+                "Panicked",
+                "Background",
+                "Event",
+                "Handler",
+                "Platform",
+            ]
+        );
     }
 
     #[test]
@@ -350,8 +378,8 @@ mod tests {
 
     #[test]
     fn boxing_does_not_lose_the_kind() {
-        let boxed: BoxError = Error::new(ErrorKind::Refused, "refused").into();
-        assert_eq!(Error::from(boxed).kind(), ErrorKind::Refused);
+        let boxed: BoxError = Error::new(ErrorKind::ConnectionRefused, "refused").into();
+        assert_eq!(Error::from(boxed).kind(), ErrorKind::ConnectionRefused);
     }
 
     #[test]
@@ -360,13 +388,10 @@ mod tests {
         let error = Error::new(ErrorKind::Handler, "cannot save").caused_by(cause);
         assert_eq!(
             format!("{error:?}"),
-            "handler: cannot save [HandlerFailed]\n  caused by: disk full"
+            "handler: cannot save [Handler]\n  caused by: disk full"
         );
         let repeated = Error::other(std::io::Error::other("disk full"));
-        assert_eq!(
-            format!("{repeated:?}"),
-            "handler: disk full [HandlerFailed]"
-        );
+        assert_eq!(format!("{repeated:?}"), "handler: disk full [Handler]");
     }
 
     #[test]

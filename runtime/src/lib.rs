@@ -1,5 +1,5 @@
-//! A database inside a serverless function: opened once, reset for every invocation, closed in the
-//! end.
+//! Database connections with the lifecycle of a serverless function: opened once, reset for every invocation,
+//! closed at the end.
 //!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
@@ -26,26 +26,25 @@
 //! # fn main() {}
 //! ```
 //!
-//! * [`db_handler`](macro@db_handler) is the attribute: what it takes, and what it makes of a function.
-//! * [`run`] takes an annotated handler to AWS Lambda, to Tencent SCF, or to a terminal.
-//! * [`Background`] takes tasks that the caller need not wait for.
-//! * [`Error`] says which stage failed, and why.
-//! * [`resource`] has the traits to lend a client of your own.
-//! * [`credentials`] says where user and password come from, if not from the URL.
-//! * [`config`] has every default and range, and most bounds.
+//! * [`db_handler`](macro@db_handler) is the attribute. Its page lists the arguments and shows the expansion.
+//! * [`run`] serves an annotated handler on AWS Lambda, on Tencent SCF or in a terminal.
+//! * [`Background`] spawns tasks that do not delay the response.
+//! * [`Error`] names the stage that failed and the cause.
+//! * [`resource`] has the traits for passing your own clients to handlers.
+//! * [`credentials`] has providers of user and password, for URLs without them.
+//! * [`config`] has all defaults and ranges, and most bounds.
 //!
 //! # The lifecycle
 //!
-//! 1. **Init once**: the URL is read and the resource opened, by one caller at a time.
-//! 2. **Reset**: what was kept is used, checked or replaced, depending on how long the sandbox stood
-//!    still.
-//! 3. **Handler**: run until shortly before the platform's deadline, its panics caught.
-//! 4. **Finally**: wait for background tasks, settle, then keep or close, bounded in every step.
+//! 1. **Init once**: reads the URL and opens the resource, for one caller at a time.
+//! 2. **Reset**: uses, checks or replaces an idle resource, depending on how long the environment was frozen.
+//! 3. **Handler**: runs until shortly before the platform's deadline. Panics are caught.
+//! 4. **Cleanup**: waits for background tasks, drains, then reuses or closes. Every step is bounded in time.
 //!
-//! Each handler has one *slot* for each resource parameter; a slot holds at most one live
-//! *generation* of the resource; an invocation holds a *lease* on a generation. Several leases at once
-//! are normal: the last one out closes. After an abnormal end (panic, deadline, dropped future) a
-//! generation is replaced, not repaired.
+//! Each handler has one *slot* for each resource parameter. A slot holds at most one live *generation* of the
+//! resource. An invocation holds a *lease* on a generation. Several leases at once are normal: the last lease
+//! to end closes the generation. After an abnormal end (panic, deadline, dropped future) a generation is
+//! replaced, not repaired.
 //!
 //! # Features
 //!
@@ -53,9 +52,9 @@
 //! | --- | --- | --- |
 //! | `macros` | yes | the attribute |
 //! | `local` | yes | [`run`] outside a platform |
-//! | `postgres` | | `&Db<Postgres>`, `&PgPool`, `&mut PgConnection`, `&mut PgTransaction<'_>` |
-//! | `mysql` | | `&Db<MySql>`, `&MySqlPool`, `&mut MySqlConnection`, `&mut MySqlTransaction<'_>`, for MariaDB, too |
-//! | `sqlite` | | `&Db<Sqlite>`, `&SqlitePool`, `&mut SqliteConnection`, `&mut SqliteTransaction<'_>`, with SQLite compiled in |
+//! | `postgres` | | `&PgDb`, `&PgPool`, `&mut PgConnection`, `&mut PgTransaction<'_>` |
+//! | `mysql` | | `&MySqlDb`, `&MySqlPool`, `&mut MySqlConnection`, `&mut MySqlTransaction<'_>`, for MariaDB, too |
+//! | `sqlite` | | `&SqliteDb`, `&SqlitePool`, `&mut SqliteConnection`, `&mut SqliteTransaction<'_>`; compiles SQLite |
 //! | `mongodb` | | `&mongodb::Client`, `&mongodb::Database`, with TLS and `mongodb+srv://` |
 //! | `scf` | | [`run`] on Tencent Cloud Functions |
 //! | `tls-rustls` | yes | TLS to SQL databases by rustls, with the public authorities compiled in |
@@ -87,6 +86,7 @@ mod util;
 #[path = "macro_support.rs"]
 pub mod __private;
 
+pub use config::{Close, Config, Connect, Proxy};
 #[cfg(feature = "macros")]
 pub use db_handler_macros::db_handler;
 #[cfg(feature = "postgres")]
@@ -96,11 +96,11 @@ pub use drivers::sql::{Db, DbConnection, DbTransaction};
 pub use error::{Error, ErrorKind, Stage};
 pub use event::{
     Event, Invocation,
-    response::{Answer, HandlerError},
+    response::{HandlerError, HandlerResult},
 };
 pub use lambda_runtime::{Context, LambdaEvent};
 pub use lifecycle::{
-    background::{Background, Task},
+    background::{Background, BackgroundTask},
     shutdown::shutdown,
 };
 #[cfg(feature = "mongodb")]

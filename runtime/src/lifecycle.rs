@@ -1,6 +1,6 @@
-//! The four phases of an invocation: *init once*, *reset*, *handler*, *finally*.
+//! The four phases of an invocation: *init once*, *reset*, *handler*, *cleanup*.
 //!
-//! [`handle`] is what the attribute calls. It is generic and short; what it calls is neither.
+//! The attribute calls [`handle`], which is compiled once per handler and therefore only calls the phases.
 
 mod acquire;
 pub(crate) mod background;
@@ -18,24 +18,24 @@ mod slot;
 )]
 pub(crate) mod timeline;
 
-pub(crate) use cleanup::Finally;
+pub(crate) use cleanup::Cleanup;
 pub(crate) use params::Params;
 pub use params::default_close;
 
 use crate::{
     error::Error,
-    event::{Event, Invocation, response::Answer},
+    event::{Event, Invocation, response::HandlerResult},
     lifecycle::site::Site,
-    resource::{Outcome, Symptom},
+    resource::Symptom,
 };
-use cleanup::Ending;
-use invocation::{Session, Stopped};
+use cleanup::ExitStatus;
+use invocation::{HandlerCall, Stopped};
 use std::{future::Future, panic::resume_unwind};
 
-/// What [`handle`] needs to know of a handler's event and answer types.
+/// What [`handle`] needs of a handler's event and response types.
 ///
-/// A bound on `handle` itself would be reported again for the opaque future that it returns: the
-/// compiler is to say it once, on the type that the user wrote.
+/// A type of its own, because the compiler would report a bound on `handle` a second time, for the opaque
+/// future that `handle` returns. This way it reports it once, on the type that the user wrote.
 #[derive(Debug)]
 pub struct Signature<Ev, Out> {
     invocation: fn(&Ev) -> Invocation,
@@ -44,9 +44,9 @@ pub struct Signature<Ev, Out> {
     explained: fn(Out, &dyn Fn(Symptom) -> Option<Error>) -> Out,
 }
 
-/// The signature of a handler from `Ev` to `Out`.
+/// Creates the signature of a handler from `Ev` to `Out`.
 #[must_use]
-pub const fn signature<Ev: Event, Out: Answer>() -> Signature<Ev, Out> {
+pub const fn signature<Ev: Event, Out: HandlerResult>() -> Signature<Ev, Out> {
     Signature {
         invocation: Ev::invocation,
         failed: Out::failed,
@@ -55,10 +55,10 @@ pub const fn signature<Ev: Event, Out: Answer>() -> Signature<Ev, Out> {
     }
 }
 
-/// Runs `body` with the resources `P` of `site`: opened or reset before it, closed or kept after it.
+/// Runs `body` with the resources `P` of `site`: opened or reset before it, reused or closed after it.
 ///
 /// # Panics
-/// When `body` does, after the *finally*.
+/// If `body` panics, after the cleanup.
 pub async fn handle<P, Out, Ev, F, Fut>(
     site: &'static Site,
     signature: Signature<Ev, Out>,
@@ -70,40 +70,36 @@ where
     F: FnOnce(Ev, P::Guards) -> Fut,
     Fut: Future<Output = Out>,
 {
-    let session = Session::begin(site, &(signature.invocation)(&event)).await;
-    let guards = match P::lend(&session).await {
+    let call = HandlerCall::begin(site, &(signature.invocation)(&event)).await;
+    let guards = match P::inject(&call).await {
         Ok(guards) => guards,
         Err(error) => {
-            session.end(Ending::after(&error)).await;
+            call.end(ExitStatus::after(&error)).await;
             return (signature.failed)(error);
         }
     };
     let running = async {
-        let answer = body(event, guards).await;
-        let outcome = if (signature.is_failure)(&answer) {
-            Outcome::Failed
-        } else {
-            Outcome::Succeeded
-        };
-        let (concluded, ending) = session.conclude(outcome).await;
-        let answer = match concluded {
-            Ok(()) => answer,
+        let response = body(event, guards).await;
+        let succeeded = !(signature.is_failure)(&response);
+        let (committed, exit) = call.commit_or_roll_back(succeeded).await;
+        let response = match committed {
+            Ok(()) => response,
             Err(error) => (signature.failed)(error),
         };
-        (answer, ending)
+        (response, exit)
     };
-    match session.drive(running).await {
-        Ok((answer, ending)) => {
-            let answer = (signature.explained)(answer, &|symptom| session.explain(symptom));
-            session.end(ending).await;
-            answer
+    match call.drive(running).await {
+        Ok((response, exit)) => {
+            let response = (signature.explained)(response, &|symptom| call.explain(symptom));
+            call.end(exit).await;
+            response
         }
         Err(Stopped::Panic(panic)) => {
-            session.end(Ending::Panicked).await;
+            call.end(ExitStatus::Panicked).await;
             resume_unwind(panic)
         }
         Err(Stopped::Deadline(error)) => {
-            session.end(Ending::DeadlinePassed).await;
+            call.end(ExitStatus::DeadlinePassed).await;
             (signature.failed)(error)
         }
     }

@@ -1,8 +1,9 @@
-//! What the attribute's expansion calls. No stable interface: the macro crate is pinned to it.
+//! Items that the attribute's expansion calls. Not a stable interface: the macro crate is pinned to this
+//! version.
 
 pub use crate::{
     config::{
-        Close, Config, Connect, Proxy, Tasks,
+        BackgroundPolicy, Close, Config, Connect, Proxy,
         budget::{check_budget, check_min, check_min_by_default},
     },
     credentials::Source,

@@ -1,4 +1,4 @@
-//! What several modules need and what knows none of them.
+//! Utilities that depend on no other module of this crate but `error`.
 
 pub(crate) mod catch_panic;
 pub(crate) mod clock;

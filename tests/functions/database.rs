@@ -1,5 +1,4 @@
-//! A function for the tests: its event says what to do with the database, its first variable says
-//! which handler it is.
+//! A test function: its event says what to do with the database, and the variable `HANDLER` selects the handler.
 
 use db_handler::{Error, LambdaEvent, db_handler, sqlx};
 use serde::Deserialize;
@@ -11,23 +10,23 @@ use tokio::time::timeout;
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 enum Deed {
-    /// Which session of the server a query runs in.
+    /// The id of the session that a query runs in.
     Session,
-    /// The same for several queries, one after the other.
+    /// The same for several sequential queries.
     Sessions { count: usize },
-    /// The same for two queries at once.
+    /// The same for two concurrent queries.
     SideBySide,
-    /// Nothing with the database.
+    /// Does not use the database.
     Nothing,
-    /// A query that takes this long.
+    /// A query of this duration.
     Sleep { seconds: f64 },
     /// A statement that the server rejects.
     BadStatement,
-    /// An error of the handler's own.
+    /// An error of the handler itself.
     Fail,
     /// A panic.
     Panic,
-    /// Everything that the pool may have, and one more.
+    /// All connections of the pool, and one more.
     OneTooMany,
 }
 
@@ -52,7 +51,7 @@ macro_rules! handlers {
                         json!(sessions)
                     }
                     Deed::SideBySide => {
-                        // Neither gives its connection back before the other one has one, too.
+                        // Neither releases its connection before the other one has one.
                         let both = Barrier::new(2);
                         let side = async || {
                             let mut connection = db.acquire().await?;
@@ -136,7 +135,7 @@ macro_rules! handlers {
                 with_connection(event.payload, db).await
             }
 
-            /// The pool is closed after every invocation, the connection is kept.
+            /// The pool is closed after every invocation, the connection is reused.
             #[db_handler]
             async fn both(
                 event: LambdaEvent<Deed>,
@@ -148,7 +147,7 @@ macro_rules! handlers {
                 Ok(json!({ "main": main, "replica": replica }))
             }
 
-            /// Errors in a box, as most Lambda functions have them.
+            /// Boxed errors, as in most Lambda functions.
             #[db_handler(pool(acquire_ms = 2_000))]
             async fn boxed(
                 event: LambdaEvent<Deed>,
@@ -164,7 +163,7 @@ macro_rules! handlers {
                 Ok(json!(session))
             }
 
-            /// No handler of ours, but one that calls ours several times for one event.
+            /// A plain function that calls an annotated handler several times per event.
             async fn repeated(event: LambdaEvent<usize>) -> Result<Value, Error> {
                 let mut sessions = Vec::new();
                 for _ in 0..event.payload {
@@ -176,7 +175,7 @@ macro_rules! handlers {
                 Ok(json!(sessions))
             }
 
-            /// Keeps a pool and a connection, until it is told to shut down.
+            /// Keeps a pool and a connection open until it is told to shut down.
             async fn kept(event: LambdaEvent<bool>) -> Result<Value, Error> {
                 if event.payload {
                     db_handler::shutdown().await;
@@ -186,7 +185,7 @@ macro_rules! handlers {
                 Ok(json!([never(session()).await?, single_kept(session()).await?]))
             }
 
-            /// Gives one of its calls up half-way.
+            /// Drops one of its calls before it completes.
             async fn impatient(event: LambdaEvent<()>) -> Result<Value, Error> {
                 let deed = |deed| LambdaEvent::new(deed, event.context.clone());
                 let before = single_kept(deed(Deed::Session)).await?;
@@ -228,7 +227,7 @@ handlers! {
     session = "SELECT CAST(connection_id() AS SIGNED)", sleep = "SELECT sleep(?)"
 }
 
-/// What needs no database.
+/// Deeds that need no database.
 fn without(deed: &Deed) -> Result<Value, Error> {
     match deed {
         Deed::Nothing => Ok(json!("nothing")),

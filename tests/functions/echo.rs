@@ -1,5 +1,4 @@
-//! A function for the tests without this project in it: AWS's own runtime, and a handler that answers or fails as its
-//! event asks for.
+//! A test function without this crate: AWS's own runtime, and a handler that succeeds or fails as its event says.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};

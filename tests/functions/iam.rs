@@ -1,4 +1,4 @@
-//! A function that logs in, with what its first variable says, and tells as whom and whether over TLS.
+//! A test function that logs in as its variables say, and returns the user and whether TLS is used.
 
 use db_handler::{
     Error, LambdaEvent,

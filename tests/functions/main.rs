@@ -1,5 +1,4 @@
-//! What the tests run as a process of its own: all of it in one binary, which links the drivers once. The variable
-//! `FUNCTION` says which one this process is.
+//! All test functions in one binary, which links the drivers once. The variable `FUNCTION` selects one.
 
 mod database;
 mod echo;

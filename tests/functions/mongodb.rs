@@ -1,5 +1,4 @@
-//! A function for the tests of MongoDB: its event says what to do, the variable HANDLER which handler
-//! it is.
+//! A test function for MongoDB: its event says what to do, and the variable `HANDLER` selects the handler.
 
 use db_handler::{
     Context, Error, LambdaEvent, db_handler,
@@ -20,39 +19,38 @@ use tokio::{sync::OnceCell, task::JoinHandle, time::timeout};
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 enum Deed {
-    /// Nothing with the database.
+    /// Does not use the database.
     Nothing,
-    /// Inserts a document, and says how many there are.
+    /// Inserts a document, and returns the number of documents.
     Insert,
-    /// Looks for one document that is not there.
+    /// Searches a document that does not exist.
     Find,
-    /// The same for several at once.
+    /// The same, several times concurrently.
     SideBySide { count: usize },
-    /// The same, given up after so long.
+    /// The same, dropped after this time.
     GiveUp { milliseconds: u64 },
-    /// A cursor with more to give that is kept beyond the handler's end.
+    /// Leaks an unfinished cursor.
     KeepCursor,
-    /// A find that goes on beside the end of the handler.
+    /// A find that still runs when the handler returns.
     LeaveRunning,
-    /// Waits for the end of the find that was left running, and says when it was answered, in milliseconds
-    /// since 1970.
+    /// Waits for the find that was left running, and returns the time of its reply in milliseconds since 1970.
     Linger,
     /// The name of the database.
     Name,
-    /// What the platform says about the invocation.
+    /// The context of the invocation.
     Context,
-    /// An error of the handler's own.
+    /// An error of the handler itself.
     Fail,
     /// A panic.
     Panic,
 }
 
-/// What outlives its handler.
+/// Cursors and tasks that outlive their handler.
 static KEPT: Mutex<Vec<Cursor<Document>>> = Mutex::new(Vec::new());
 static LEFT: tokio::sync::Mutex<Option<JoinHandle<Option<u64>>>> =
     tokio::sync::Mutex::const_new(None);
 
-/// Longer than what was left running can take once it runs again, and shorter than the function's timeout.
+/// Longer than the find takes after the thaw, and shorter than the function's timeout.
 const LINGERS: Duration = Duration::from_secs(2);
 
 async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value, Error> {
@@ -91,7 +89,7 @@ async fn run(deed: Deed, context: Context, database: &Database) -> Result<Value,
                 notes.find_one(missing()).await.ok()?;
                 Some(epoch_ms())
             });
-            // Long enough to be under way; what is waited for is held up far longer.
+            // Long enough to send the command; the server delays its reply much longer.
             let found = timeout(Duration::from_millis(300), &mut finding).await;
             if found.is_err() {
                 *LEFT.lock().await = Some(finding);
@@ -145,7 +143,7 @@ async fn client(event: LambdaEvent<Deed>, client: &Client) -> Result<Value, Erro
     run(event.payload, event.context, &client.database("chosen")).await
 }
 
-/// Without the attribute: a client for every invocation, closed in the end.
+/// Without the attribute: a new client for every invocation, closed at its end.
 async fn plain_each(event: LambdaEvent<Deed>) -> Result<Value, Error> {
     let client = Client::with_uri_str(uri()?).await?;
     let answer = run(event.payload, event.context, &client.database("plain")).await;
@@ -153,7 +151,7 @@ async fn plain_each(event: LambdaEvent<Deed>) -> Result<Value, Error> {
     answer
 }
 
-/// Without the attribute: the recipe's cached connection, a client that is opened once.
+/// Without the attribute: the recipe's cached connection, one client that is opened once.
 async fn plain_cached(event: LambdaEvent<Deed>) -> Result<Value, Error> {
     static CLIENT: OnceCell<Client> = OnceCell::const_new();
     let client = CLIENT
@@ -171,7 +169,7 @@ fn uri() -> Result<String, Error> {
     env::var("MONGODB_URI").map_err(Error::other)
 }
 
-/// Two callers at once, each of whom is told which client it was lent.
+/// Two concurrent callers, each of which returns the client that it got.
 async fn pair(_: LambdaEvent<Value>) -> Result<Value, Error> {
     let caller = || which(LambdaEvent::new(Value::Null, Context::default()));
     let (one, other) = tokio::try_join!(caller(), caller())?;

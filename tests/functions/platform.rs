@@ -1,24 +1,24 @@
-//! A function for the tests of what the platforms are told, and of what is logged. It needs no database.
+//! A test function for error reports and log lines. It needs no database.
 
 use db_handler::{
     Error, LambdaEvent,
     config::Defaults,
     db_handler,
-    resource::{Acquire, Resource},
+    resource::{AcquireContext, Resource},
 };
 use lambda_runtime::{Diagnostic, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, env, error::Error as StdError, fmt, io, sync::Arc};
 
-/// A client that opens whenever `REFUSED` is not set.
+/// A client that fails to open if `REFUSED` is set.
 struct Ledger;
 
 impl Resource for Ledger {
     const NAME: &'static str = "ledger";
     const DEFAULTS: Defaults = Defaults::KEPT.with_env(Some("LEDGER_URL"));
 
-    async fn open(_: &Acquire) -> Result<Self, Error> {
+    async fn open(_: &AcquireContext) -> Result<Self, Error> {
         match env::var_os("REFUSED") {
             Some(_) => Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
             None => Ok(Self),
@@ -30,12 +30,12 @@ impl Resource for Ledger {
 #[serde(rename_all = "snake_case")]
 enum Wanted {
     Number,
-    /// A map whose keys are pairs, which JSON cannot write.
+    /// A map whose keys are pairs, which JSON cannot represent.
     Unwritable,
     Panic,
-    /// An error with its cause, in a box.
+    /// A boxed error with a cause.
     Boxed,
-    /// An error of ours, below somebody else's.
+    /// An error of this crate as the cause of another error.
     Ours,
 }
 
@@ -56,7 +56,7 @@ impl StdError for Context {
 
 type Pairs = BTreeMap<(u8, u8), u8>;
 
-/// Either can be a response.
+/// The possible responses.
 #[derive(serde::Serialize)]
 #[serde(untagged)]
 enum Written {
@@ -94,7 +94,7 @@ pub(crate) async fn main() -> Result<(), Error> {
         .with_writer(io::stderr)
         .init();
     match env::var("RUN").as_deref() {
-        // Without ours.
+        // Without this crate's `run`.
         Ok("lambda_runtime") => {
             let handler = service_fn(
                 async |event: LambdaEvent<Wanted>| -> Result<Value, Diagnostic> {

@@ -1,4 +1,4 @@
-//! A function that keeps its connection while the server has room.
+//! A test function with `close = "pressure"`.
 
 use db_handler::{
     Db, Error, LambdaEvent, db_handler,
@@ -45,7 +45,7 @@ async fn mariadb(_event: LambdaEvent<()>, db: &mut MySqlConnection) -> Result<i6
     Ok(sqlx::query_scalar(MARIADB_SESSION).fetch_one(db).await?)
 }
 
-/// Handlers whose budgets believe in a larger server.
+/// Handlers whose budgets assume a larger server.
 macro_rules! crowded {
     ($($name:ident($resource:ty);)*) => {$(
         #[db_handler(budget(instances = 1000, connections = 10000))]
@@ -61,7 +61,7 @@ crowded! {
     crowded_handle(&Db<Postgres>);
 }
 
-/// Warnings go into the file `LOG`.
+/// Logs warnings to the file `LOG`.
 fn log() -> Result<(), Error> {
     if let Some(path) = env::var_os("LOG") {
         tracing_subscriber::fmt()

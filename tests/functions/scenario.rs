@@ -1,5 +1,5 @@
-//! The function of the scenarios, written twice: with plain sqlx as everyone writes it, and
-//! annotated. What the handlers do with their database is the same code.
+//! The function of the scenarios, in two versions: with plain sqlx and with the attribute. Both share the code that
+//! uses the database.
 
 use db_handler::{
     Error, LambdaEvent, db_handler,
@@ -29,17 +29,17 @@ type Answer = Result<Value, lambda_runtime::Error>;
 enum Deed {
     /// One query.
     Session,
-    /// Two transactions side by side, as a handler has them that reads in one and writes in another.
+    /// Two concurrent transactions, as in a handler that reads in one and writes in the other.
     TwoTransactions,
-    /// `findAndCountAll`, of which one half fails while the other one takes long.
+    /// `findAndCountAll`, where one query fails while the other one takes long.
     TwinOfAFailure,
-    /// One query, which the handler itself does not wait for any longer than this.
+    /// One query, which the handler drops after this time.
     Impatient { ms: u64 },
-    /// A transaction that holds a row for this long.
+    /// A transaction that locks a row for this time.
     HoldRow { seconds: f64 },
-    /// No query, but some time.
+    /// Waits without a query.
     Linger { ms: u64 },
-    /// An answer at once, and an insert a little later, in a task of its own.
+    /// Returns immediately, and inserts later in a separate task.
     InsertLater { ms: u64 },
 }
 
@@ -90,7 +90,7 @@ async fn perform(deed: Deed, db: &PgPool) -> Answer {
     })
 }
 
-/// A pool as it stands in countless functions.
+/// Typical pool options.
 fn everyones_options() -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(2)
@@ -101,7 +101,7 @@ fn url() -> String {
     env::var("DATABASE_URL").expect("the sandbox sets it")
 }
 
-/// Plain: one pool for the life of the process.
+/// Plain: one pool per process.
 async fn plain(event: LambdaEvent<Deed>) -> Answer {
     static POOL: OnceCell<PgPool> = OnceCell::const_new();
     let pool = POOL
@@ -110,8 +110,7 @@ async fn plain(event: LambdaEvent<Deed>) -> Answer {
     perform(event.payload, pool).await
 }
 
-/// Plain, after the advice to cache the promise: the first caller starts to connect, and everybody
-/// waits for the same attempt.
+/// Plain, with a cached promise: the first caller starts to connect, and all callers wait for the same attempt.
 async fn plain_promise(event: LambdaEvent<Deed>) -> Answer {
     type Promise = Shared<BoxFuture<'static, Result<PgPool, String>>>;
     static PROMISE: LazyLock<Promise> = LazyLock::new(|| {
@@ -135,7 +134,7 @@ async fn plain_promise(event: LambdaEvent<Deed>) -> Answer {
     perform(event.payload, &pool).await
 }
 
-/// Plain: looks whether there is a client, and connects if there is none.
+/// Plain: checks whether there is a client, and connects if there is none.
 async fn plain_look_first(event: LambdaEvent<Deed>) -> Answer {
     static POOL: Mutex<Option<PgPool>> = Mutex::new(None);
     let known = POOL.lock().expect("not poisoned").clone();
@@ -151,7 +150,7 @@ async fn plain_look_first(event: LambdaEvent<Deed>) -> Answer {
     perform(event.payload, &pool).await
 }
 
-// A busy machine may not stop a query within the usual reserve.
+// On a busy machine the default reserve may be too short for cancelling a query.
 #[db_handler(deadline(reserve_ms = 1_000))]
 async fn always(event: LambdaEvent<Deed>, db: &PgPool) -> Answer {
     perform(event.payload, db).await

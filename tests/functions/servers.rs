@@ -1,4 +1,4 @@
-//! Starts all database servers, says where, and waits to be killed: they must not outlive it.
+//! Starts all database servers, prints their addresses, and waits to be killed. The servers must not outlive it.
 
 use std::io::Read;
 use support::{mariadb, mongodb, postgres};
@@ -13,6 +13,6 @@ pub(crate) fn main() {
         println!("{port} {}", folder.display());
     }
     println!("READY");
-    // Nothing is ever written there: this ends with the process on the other side at the latest.
+    // Nothing is written there: the read ends with the parent process at the latest.
     let _ = std::io::stdin().read(&mut [0]);
 }

@@ -1,5 +1,5 @@
-//! A function for the tests whose answer is still being made when its handler has returned: every
-//! part of the body is a query of its own.
+//! A test function with a streamed response: every part of the body is a separate query, which runs after the handler
+//! has returned.
 
 use db_handler::{
     Error, LambdaEvent, db_handler,
@@ -12,7 +12,7 @@ use std::pin::Pin;
 
 type Parts = Pin<Box<dyn Stream<Item = Result<String, Error>> + Send>>;
 
-/// How many parts there are, and what comes after the last one.
+/// The number of parts, and what happens after the last one.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Wanted {
@@ -23,7 +23,7 @@ enum Wanted {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Ending {
-    /// Nothing: the body is complete.
+    /// The body is complete.
     Complete,
     /// A statement that the server rejects.
     Fail,

@@ -1,5 +1,5 @@
-//! A function for the tests of survival: its event is a list of steps, its variable `HANDLER` says
-//! which database, which kind of parameter and which `close` it has: `postgres/db/never`.
+//! A test function whose event is a list of steps. The variable `HANDLER` selects database, kind of parameter and
+//! `close`: `postgres/db/never`.
 
 mod hands;
 
@@ -23,51 +23,51 @@ use tokio::{
 #[derive(Deserialize, Clone)]
 #[serde(rename_all = "snake_case")]
 enum Step {
-    /// Statements as text, without parameters and without a result.
+    /// Statements as text, without parameters and results.
     Run(String),
-    /// A prepared query with one text for a result.
+    /// A prepared query that returns one text.
     Ask(String),
-    /// The same, whose failure the handler gets over.
+    /// The same; the handler ignores an error.
     Caught(String),
-    /// The same on a connection of one's own.
+    /// The same on an acquired connection.
     GuardCaught(String),
-    /// The same in a transaction inside of another one, which is rolled back.
+    /// The same in a nested transaction, which is rolled back.
     InnerCaught(String),
-    /// Several of them at once, each through the parameter itself.
+    /// Several concurrent queries, each on the parameter itself.
     Together(Vec<String>),
-    /// The same query on so many connections of one's own at the same moment.
+    /// The same query on `count` connections, acquired at the same time.
     Guards { count: usize, sql: String },
-    /// Rows as a stream, all of them: how many there were.
+    /// Reads all rows as a stream, and returns their number.
     Rows(String),
     /// Rows as pairs.
     Pairs(String),
-    /// A query that is given up after so many milliseconds.
+    /// A query that is dropped after `ms` milliseconds.
     GiveUp { sql: String, ms: u64 },
-    /// The same on a connection of one's own, which is given back.
+    /// The same on an acquired connection, which is released.
     GuardGivesUp { sql: String, ms: u64 },
     /// The first row of many.
     FirstRow(String),
     /// The first row of several statements.
     FirstOf(String),
-    /// A connection of one's own, with which the deed of this name is done, and which is given back.
+    /// Acquires a connection, does the deed of this name with it, and releases it.
     Hand(String),
-    /// A transaction around `sql` and the deed `hand`, which ends as it is told.
+    /// A transaction around `sql` and the deed `hand`, which ends as `end` says.
     Transaction {
         sql: String,
         hand: Option<String>,
         end: End,
     },
-    /// A clone goes on in a task of its own, `ms` later.
+    /// Uses a leaked clone in a separate task, `ms` later.
     Escape { sql: String, ms: u64 },
-    /// Nothing.
+    /// Waits.
     Linger(u64),
-    /// A word in the log.
+    /// Writes a log line.
     Say(String),
-    /// An error of the handler's own.
+    /// An error of the handler itself.
     Fail,
     /// A panic.
     Panic,
-    /// The handler itself is called, and given up after `ms`, from outside.
+    /// Calls the handler itself, and drops its future after `ms`.
     Dropped { steps: Vec<Step>, ms: u64 },
 }
 
@@ -77,29 +77,29 @@ enum End {
     Commit,
     Rollback,
     Drop,
-    /// Its guard is never dropped.
+    /// Its guard is leaked.
     Forget,
-    /// A `?` in the middle.
+    /// An early return with `?`.
     Fail,
-    /// Another one inside, which is rolled back, and the outer one committed.
+    /// A nested one is rolled back, and the outer one is committed.
     Nested,
-    /// Another one inside, whose guard is never dropped, and the outer one committed.
+    /// The guard of a nested one is leaked, and the outer one is committed.
     Leaked,
-    /// A statement fails, nobody minds, and it is committed.
+    /// A failed statement is ignored, and the transaction is committed.
     Careless,
 }
 
-/// A query that was given up by its handler says so.
-const GIVEN_UP: &str = "given up";
+/// The result of a query that the handler dropped.
+const DROPPED: &str = "dropped";
 
-/// The answer to a query, or that it was given up after `ms`.
+/// The result of a query, or [`DROPPED`] after `ms`.
 async fn within(
     ms: u64,
     asking: impl Future<Output = Result<Option<String>, sqlx::Error>>,
 ) -> Result<Value, Error> {
     match timeout(Duration::from_millis(ms), asking).await {
         Ok(answer) => Ok(json!(answer?)),
-        Err(_) => Ok(json!(GIVEN_UP)),
+        Err(_) => Ok(json!(DROPPED)),
     }
 }
 
@@ -107,7 +107,7 @@ fn failed() -> Error {
     Error::other("told to fail")
 }
 
-/// What is the same for all parameters.
+/// Steps that are the same for all parameters.
 async fn common(step: Step) -> Result<Value, Error> {
     match step {
         Step::Linger(ms) => {
@@ -124,7 +124,7 @@ async fn common(step: Step) -> Result<Value, Error> {
     }
 }
 
-/// `&Db<..>` and sqlx's pool have the same methods, but no trait in common.
+/// `&Db<..>` and sqlx's pool have the same methods, but no common trait.
 macro_rules! shared {
     ($name:ident, $resource:ty) => {
         #[expect(clippy::too_many_lines, reason = "an arm for each step")]
@@ -150,7 +150,7 @@ macro_rules! shared {
                         json!(try_join_all(queries.into_iter().map(ask)).await?)
                     }
                     Step::Guards { count, sql } => {
-                        // Nobody gives its connection back before everybody has one.
+                        // No connection is released before all are acquired.
                         let all = Barrier::new(count);
                         let one = async || {
                             let mut guard = db.acquire().await?;
@@ -250,7 +250,7 @@ macro_rules! shared {
     };
 }
 
-/// An annotated handler, or what gives it up. Of one type for all of them: `run` is compiled once.
+/// An annotated handler, or a wrapper that drops it. One type for all of them, so that `run` is compiled once.
 type Caller = fn(LambdaEvent<Vec<Step>>) -> BoxFuture<'static, Result<Value, Error>>;
 
 macro_rules! database {
@@ -369,7 +369,7 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            /// With time to acquire and to cancel on a machine that is busy with other things.
+            /// With time to acquire and to cancel on a busy machine.
             #[db_handler(close = "always", pool(acquire_ms = 5_000), deadline(reserve_ms = 5_000))]
             async fn patient_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
                 $with(event.payload, db).await
@@ -380,7 +380,7 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            /// A busy machine costs it no connection: none is pinged, and a reset has seconds.
+            /// Loses no connection on a busy machine: none is pinged, and a reset has seconds.
             #[db_handler(
                 close = "never",
                 pool(acquire_ms = 5_000),
@@ -391,7 +391,7 @@ macro_rules! database {
                 $with(event.payload, db).await
             }
 
-            /// With room for many invocations at once.
+            /// With connections for many concurrent invocations.
             #[db_handler(close = "always", pool(max = 16, acquire_ms = 10_000), deadline(reserve_ms = 5_000))]
             async fn wide_always(event: LambdaEvent<Vec<Step>>, db: $($resource)+) -> Result<Value, Error> {
                 $with(event.payload, db).await
@@ -425,14 +425,14 @@ macro_rules! database {
             let inner = LambdaEvent::new(steps.clone(), Context::default());
             match timeout(Duration::from_millis(*ms), $handler(inner)).await {
                 Ok(answer) => answer,
-                Err(_) => Ok(json!([GIVEN_UP])),
+                Err(_) => Ok(json!([DROPPED])),
             }
         }
         |event| Box::pin(caller(event))
     }};
 }
 
-/// A handler that is called without `run`, and dropped.
+/// Calls a handler without `run`, and drops it.
 async fn alone(handler: impl Future<Output = Result<Value, Error>>) -> Result<(), Error> {
     let _ = timeout(Duration::from_secs(2), handler).await;
     println!("dropped");
@@ -444,7 +444,7 @@ database!(postgres: Postgres, PgPool, PgConnection, PgTransaction);
 database!(mariadb: MySql, MySqlPool, MySqlConnection, MySqlTransaction);
 database!(sqlite: Sqlite, SqlitePool, SqliteConnection, SqliteTransaction);
 
-/// Everything that anybody logs goes into the file `LOG`.
+/// Logs everything to the file `LOG`.
 fn log() -> Result<(), Error> {
     if let Some(path) = env::var_os("LOG") {
         let file = File::options().create(true).append(true).open(path)?;

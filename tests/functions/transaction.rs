@@ -1,4 +1,4 @@
-//! A function for the tests: it has a transaction for each invocation, and its event says how that ends.
+//! A test function with a transaction per invocation. Its event says how the transaction ends.
 
 use db_handler::{
     Error, LambdaEvent, db_handler,
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 #[derive(Deserialize)]
 struct Deed {
-    /// What is done in the transaction, whether the server likes it or not.
+    /// Runs in the transaction; errors are ignored.
     sql: String,
     then: Then,
 }
@@ -18,7 +18,7 @@ struct Deed {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Then {
-    /// Returns how many rows `orders` has.
+    /// Returns the number of rows in `orders`.
     Count,
     Succeed,
     Fail,
@@ -26,7 +26,7 @@ enum Then {
     WaitForEver,
     /// Drops `sql` after 200 ms, and succeeds.
     Drop,
-    /// The same 100 ms before it is stopped, where it has 1.5 s.
+    /// The same 100 ms before the cancellation, with a timeout of 1.5 s.
     DropLate,
     /// Drops a savepoint around another `sql`, and succeeds.
     Savepoint,
@@ -66,7 +66,7 @@ macro_rules! handlers {
                         sqlx::raw_sql(AssertSqlSafe(deed.sql))
                             .execute(&mut *inner)
                             .await?;
-                        // Its rollback is on its way when the transaction is to be committed.
+                        // Its rollback is on the wire when the transaction is committed.
                         Ok(0)
                     }
                     Then::Drop | Then::DropLate => Ok(0),
@@ -89,7 +89,7 @@ macro_rules! handlers {
                 transact(event.payload, db).await
             }
 
-            /// Two transactions, of which the second does what the event says.
+            /// Two transactions. The second runs what the event says.
             #[db_handler(pool(max = 1))]
             async fn two(
                 event: LambdaEvent<Deed>,

@@ -1,10 +1,10 @@
-//! The attribute in process: what handlers of every kind do with a client of the user's own.
+//! The attribute with custom resources, in process, on functions of every kind.
 
 use db_handler::{
     Context, Error, ErrorKind, LambdaEvent,
     config::{Close, Defaults, Settings},
     db_handler,
-    resource::{Acquire, Disposition, Handle, InjectMut, Resource, SharedHandle},
+    resource::{AcquireContext, Disposition, Handle, InjectMut, Resource, SharedHandle},
 };
 use futures_util::join;
 use std::{
@@ -22,22 +22,22 @@ use tracing_subscriber::{Layer, layer::SubscriberExt};
 
 // --- the clients ---
 
-/// A client of the user's own, kept unless the attribute says otherwise.
+/// A custom resource, reused by default.
 struct Client {
-    /// No two clients have the same.
+    /// Unique per client.
     serial: usize,
     handler: &'static str,
     settings: Settings,
 }
 
-/// How often clients were opened and closed for a handler.
+/// Number of clients opened and closed for one handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Counts {
     opened: usize,
     closed: usize,
 }
 
-/// By handler: tests run side by side, and each has handlers of its own.
+/// By handler: tests run concurrently, and each has its own handlers.
 static COUNTS: LazyLock<Mutex<HashMap<&'static str, Counts>>> = LazyLock::new(Mutex::default);
 
 fn all_counts() -> MutexGuard<'static, HashMap<&'static str, Counts>> {
@@ -52,10 +52,10 @@ impl Resource for Client {
     const NAME: &'static str = "client";
     const DEFAULTS: Defaults = Defaults::KEPT;
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+    async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
         static SERIAL: AtomicUsize = AtomicUsize::new(1);
         all_counts().entry(acquire.handler()).or_default().opened += 1;
-        // Whoever else wants one at the same time gets a chance to ask for it now.
+        // Lets concurrent callers request a client now.
         tokio::task::yield_now().await;
         Ok(Self {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -69,7 +69,7 @@ impl Resource for Client {
     }
 }
 
-/// A part of the client that one invocation has for itself.
+/// An exclusive lease of the client.
 struct Line {
     client: usize,
     uses: usize,
@@ -79,7 +79,10 @@ impl InjectMut for Line {
     type Handle = SharedHandle<Client>;
     type Guard = Box<Self>;
 
-    async fn acquire(handle: &SharedHandle<Client>, _: &Acquire) -> Result<Box<Self>, Error> {
+    async fn acquire(
+        handle: &SharedHandle<Client>,
+        _: &AcquireContext,
+    ) -> Result<Box<Self>, Error> {
         Ok(Box::new(Self {
             client: handle.resource().serial,
             uses: 0,
@@ -91,15 +94,15 @@ impl InjectMut for Line {
     }
 }
 
-/// A client that never opens.
+/// A resource whose `open` always fails.
 struct Broken;
 
 impl Resource for Broken {
     const NAME: &'static str = "broken client";
     const DEFAULTS: Defaults = Defaults::KEPT;
 
-    async fn open(_: &Acquire) -> Result<Self, Error> {
-        Err(Error::new(ErrorKind::Refused, "scripted"))
+    async fn open(_: &AcquireContext) -> Result<Self, Error> {
+        Err(Error::new(ErrorKind::ConnectionRefused, "scripted"))
     }
 }
 
@@ -110,7 +113,7 @@ fn event<T>(payload: T) -> LambdaEvent<T> {
 // --- slots ---
 
 #[tokio::test]
-async fn a_client_is_opened_once_for_many_invocations() {
+async fn client_is_opened_once_for_many_invocations() {
     #[db_handler]
     async fn many(event: LambdaEvent<usize>, client: &Client) -> Result<(usize, usize), Error> {
         Ok((event.payload, client.serial))
@@ -128,7 +131,7 @@ async fn a_client_is_opened_once_for_many_invocations() {
 }
 
 #[tokio::test]
-async fn two_first_invocations_open_one_client() {
+async fn concurrent_first_invocations_open_one_client() {
     #[db_handler]
     async fn at_once(_: LambdaEvent<()>, client: &Client) -> Result<usize, Error> {
         Ok(client.serial)
@@ -140,7 +143,7 @@ async fn two_first_invocations_open_one_client() {
 }
 
 #[tokio::test]
-async fn an_exclusive_loan_comes_from_a_kept_client_anew() {
+async fn exclusive_lease_is_acquired_anew_from_reused_client() {
     #[db_handler]
     async fn alone(line: &mut Line, _: LambdaEvent<()>) -> Result<(usize, usize), Error> {
         line.uses += 1;
@@ -153,15 +156,15 @@ async fn an_exclusive_loan_comes_from_a_kept_client_anew() {
 }
 
 #[tokio::test]
-async fn a_generic_handler_has_a_slot_for_each_type() {
-    /// A client for values of one type.
+async fn generic_handler_has_one_slot_per_type() {
+    /// A generic resource.
     struct For<T>(usize, PhantomData<fn() -> T>);
 
     impl<T: 'static> Resource for For<T> {
         const NAME: &'static str = "typed client";
         const DEFAULTS: Defaults = Defaults::KEPT;
 
-        async fn open(acquire: &Acquire) -> Result<Self, Error> {
+        async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
             let client = Client::open(acquire).await?;
             Ok(Self(client.serial, PhantomData))
         }
@@ -185,7 +188,7 @@ async fn a_generic_handler_has_a_slot_for_each_type() {
 }
 
 #[tokio::test]
-async fn handlers_do_not_share() {
+async fn handlers_do_not_share_clients() {
     #[db_handler]
     async fn left(_: LambdaEvent<()>, client: &Client) -> Result<usize, Error> {
         Ok(client.serial)
@@ -200,7 +203,7 @@ async fn handlers_do_not_share() {
 }
 
 #[tokio::test]
-async fn a_handler_calls_another_one() {
+async fn handler_can_call_another_handler() {
     #[db_handler]
     async fn inner(event: LambdaEvent<bool>, client: &Client) -> Result<usize, Error> {
         if event.payload {
@@ -220,7 +223,7 @@ async fn a_handler_calls_another_one() {
     }
 
     let [client, line, of_inner] = outer(event(true)).await.expect("both work");
-    // Two parameters are two resources, even if they come from the same kind of client.
+    // Two parameters are two resources, even of the same type.
     assert!(client != line && line != of_inner && of_inner != client);
     assert_eq!(inner(event(true)).await.ok(), Some(of_inner));
     outer(event(false)).await.expect_err("fails inside");
@@ -233,7 +236,7 @@ async fn a_handler_calls_another_one() {
 // --- settings ---
 
 #[tokio::test]
-async fn a_parameter_overrides_the_attribute() {
+async fn parameter_overrides_attribute() {
     #[db_handler(close = "never")]
     async fn mixed(
         _: LambdaEvent<()>,
@@ -260,7 +263,7 @@ async fn a_parameter_overrides_the_attribute() {
 }
 
 #[tokio::test]
-async fn constants_arrive_as_settings() {
+async fn constants_are_accepted_as_settings() {
     struct Limits;
 
     impl Limits {
@@ -324,7 +327,7 @@ impl Greeter {
 }
 
 #[tokio::test]
-async fn methods_keep_their_self() {
+async fn methods_keep_their_receiver() {
     let mut greeter = Greeter::new();
     let greeting = greeter.by_reference(event("Ada")).await;
     assert_eq!(greeting.ok().as_deref(), Some("Hello, Ada!"));
@@ -357,7 +360,7 @@ impl Greet for Greeter {
 }
 
 #[tokio::test]
-async fn a_trait_may_ask_for_the_handler() {
+async fn handler_can_implement_trait_method() {
     async fn call(greet: &impl Greet) -> Result<u32, Error> {
         greet.greet(event(5)).await
     }
@@ -366,7 +369,7 @@ async fn a_trait_may_ask_for_the_handler() {
 }
 
 #[tokio::test]
-async fn a_handler_can_be_spawned() {
+async fn handler_can_be_spawned() {
     #[db_handler]
     async fn spawned(
         event: LambdaEvent<String>,
@@ -387,18 +390,18 @@ async fn a_handler_can_be_spawned() {
 // --- errors ---
 
 #[tokio::test]
-async fn a_boxed_error_holds_ours() {
+async fn boxed_error_contains_crate_error() {
     #[db_handler]
     async fn boxed(_: LambdaEvent<()>, _: &Broken) -> Result<(), lambda_runtime::Error> {
         Ok(())
     }
 
     let error = boxed(event(())).await.expect_err("never opens");
-    assert_eq!(Error::from(error).kind(), ErrorKind::Refused);
+    assert_eq!(Error::from(error).kind(), ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
-async fn an_anyhow_error_holds_ours() {
+async fn anyhow_error_contains_crate_error() {
     #[db_handler]
     async fn anyhow(_: LambdaEvent<()>, _: &Broken) -> Result<(), anyhow::Error> {
         Ok(())
@@ -406,12 +409,12 @@ async fn an_anyhow_error_holds_ours() {
 
     let error = anyhow(event(())).await.expect_err("never opens");
     let ours: &Error = error.downcast_ref().expect("our error");
-    assert_eq!(ours.kind(), ErrorKind::Refused);
+    assert_eq!(ours.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(ours.handler(), Some("it::attribute::anyhow"));
 }
 
 #[tokio::test]
-async fn an_error_type_of_the_users_own_is_made_from_ours() {
+async fn custom_error_type_is_converted_from_crate_error() {
     #[derive(Debug, PartialEq)]
     enum OrderError {
         SoldOut,
@@ -434,14 +437,14 @@ async fn an_error_type_of_the_users_own_is_made_from_ours() {
         Err(OrderError::SoldOut)
     }
 
-    let refused = OrderError::Database(ErrorKind::Refused);
+    let refused = OrderError::Database(ErrorKind::ConnectionRefused);
     assert_eq!(broken(event(())).await, Err(refused));
     assert_eq!(sold_out(event(())).await, Err(OrderError::SoldOut));
 }
 
 // --- other attributes ---
 
-/// Writes down the names of all spans.
+/// Records the names of all spans.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<&'static str>>>);
 
@@ -458,7 +461,7 @@ impl<S: Subscriber> Layer<S> for Spans {
 }
 
 #[tokio::test]
-async fn instrument_makes_one_span_wherever_it_stands() {
+async fn instrument_creates_one_span_above_and_below_attribute() {
     #[tracing::instrument(skip(client))]
     #[db_handler]
     async fn above(event: LambdaEvent<u32>, client: &Client) -> Result<u32, Error> {
@@ -474,7 +477,7 @@ async fn instrument_makes_one_span_wherever_it_stands() {
     }
 
     let spans = Spans::default();
-    // For this thread only, which is all that this test has.
+    // For this thread only: the test uses no other.
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
     assert_eq!(above(event(1)).await.ok(), Some(1));

@@ -1,4 +1,4 @@
-//! User and password from elsewhere than the URL, against live servers, while they change.
+//! Credentials from a provider instead of the URL, against live servers, with rotation.
 
 use crate::FUNCTION;
 use aws_config::BehaviorVersion;
@@ -30,10 +30,10 @@ fn event() -> LambdaEvent<()> {
     LambdaEvent::new((), db_handler::Context::default())
 }
 
-/// Ends what is measured here before a hang does.
+/// Upper bound of the measurements.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The secret of RDS's format for a user of the shared server.
+/// A secret in RDS's format for a user of the shared server.
 fn rds_json(user: &str, password: &str) -> String {
     json!({
         "engine": "postgres",
@@ -46,7 +46,7 @@ fn rds_json(user: &str, password: &str) -> String {
     .to_string()
 }
 
-/// Replaced as a whole, as those who mount secrets do it.
+/// Replaces the file atomically, as mounted secrets are replaced.
 fn replace(file: &PathBuf, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).expect("room for a secret");
@@ -71,7 +71,7 @@ async fn alter_role(name: &str, password: &str) {
         .expect("the observer may");
 }
 
-/// How often the server has not let `user` in.
+/// How often the server has rejected the password of `user`.
 fn denials(user: &str) -> usize {
     let said = format!("password authentication failed for user \"{user}\"");
     postgres().log().matches(&said).count()
@@ -113,9 +113,9 @@ mod files {
         Ok(user)
     }
 
-    /// Ten rotations under load: now the server first, now the file.
+    /// Ten rotations under load. The server and the file take turns in changing first.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_rotation_costs_no_invocation() {
+    async fn rotation_fails_no_invocation() {
         support::alone();
         create_role("rotated", "generation-0").await;
         replace(&FILE, &rds_json("rotated", "generation-0"));
@@ -160,7 +160,7 @@ mod files {
                     somebody_is_turned_away().await;
                     alter_role("rotated", &password).await;
                 }
-                // One rotation at a time: what began during this one is over.
+                // One rotation at a time: invocations that began during this one have ended.
                 let before = count();
                 let each_has_ended_one =
                     |now: &[usize; 3]| before.iter().zip(now).all(|(before, now)| now > before);
@@ -195,10 +195,10 @@ mod refused {
     }
 
     #[tokio::test]
-    async fn a_password_that_stays_wrong_is_tried_twice_and_not_shown() {
+    async fn wrong_password_is_tried_twice_and_not_shown() {
         let failed_before = failures();
         let error = handler(event()).await.expect_err("the wrong password");
-        assert_eq!(error.error_type(), "AuthenticationFailed");
+        assert_eq!(error.error_type(), "Authentication");
         let text = format!("{error:?}");
         assert!(text.contains("what `credentials` provides"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
@@ -236,7 +236,7 @@ mod secrets_manager {
         Client::new(&config)
     }
 
-    /// The SDK wants to know how to sleep.
+    /// The SDK's sleep implementation.
     #[derive(Debug)]
     struct Sleep;
 
@@ -264,9 +264,9 @@ mod secrets_manager {
         Ok(sqlx::query_scalar(USER_AND_LABEL).fetch_one(db).await?)
     }
 
-    /// The secret is cached for an hour: only the server's refusal makes it be fetched afresh.
+    /// The secret is cached for an hour: only a rejected login triggers another fetch.
     #[tokio::test]
-    async fn a_rotated_secret_is_fetched_when_the_old_one_is_refused() {
+    async fn rejected_secret_is_fetched_again() {
         create_role("managed", "first").await;
         ours()
             .create_secret()
@@ -298,11 +298,11 @@ mod secrets_manager {
             .fetch(&target())
             .await
             .expect_err("not handed over");
-        assert_eq!(error.error_type(), "CredentialsUnavailable");
+        assert_eq!(error.error_type(), "Credentials");
         format!("{error:?}")
     }
 
-    /// Of any handler: this provider does not look at it.
+    /// The target of any handler: this provider ignores it.
     fn target() -> Target {
         static SEEN: Mutex<Option<Target>> = Mutex::new(None);
         struct Looking;
@@ -323,12 +323,12 @@ mod secrets_manager {
     }
 
     #[tokio::test]
-    async fn what_the_service_refuses_is_told_without_a_key() {
+    async fn service_errors_are_reported_without_access_key() {
         let missing = refused(SecretsManager::secret("prod/nothing").client(ours())).await;
         assert!(missing.contains("prod/nothing"), "{missing}");
         assert!(missing.contains("ResourceNotFoundException"), "{missing}");
 
-        // The stand-in checks signatures: what follows shows that the request above had one that holds.
+        // The stand-in checks signatures. The requests below show that the one above was correctly signed.
         let wrong = client("hunter2-is-not-the-key");
         let forged = refused(SecretsManager::secret("prod/nothing").client(wrong)).await;
         assert!(forged.contains("ignature"), "{forged}");
@@ -352,9 +352,9 @@ mod secrets_manager {
         assert!(!gone.contains(Postgres::PASSWORD), "{gone}");
     }
 
-    /// The answer has the secret in it, and breaks off.
+    /// The response contains the secret and is truncated.
     #[tokio::test]
-    async fn an_answer_that_cannot_be_read_is_not_shown() {
+    async fn unreadable_response_is_not_shown() {
         let url = always_answering(r#"{"Name": "prod/half", "SecretString": "hunter2", "#).await;
         let client = client_of(url, "any");
         let unread = refused(SecretsManager::secret("prod/half").client(client)).await;
@@ -363,7 +363,7 @@ mod secrets_manager {
     }
 }
 
-/// An HTTP server that answers everything with `body`; its URL.
+/// Starts an HTTP server that responds to every request with `body`, and returns its URL.
 async fn always_answering(body: &'static str) -> String {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
@@ -377,7 +377,7 @@ async fn always_answering(body: &'static str) -> String {
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-            // The client hangs up when it has seen enough.
+            // The client closes the connection early.
             tokio::spawn(async { drop(connection.await) });
         }
     });
@@ -392,7 +392,7 @@ mod iam {
     const KEY: &str = "hunter2-signs-with-this";
     const SESSION: &str = "hunter2-is-the-session";
 
-    /// The error of a function with these variables beside the URL and the signer.
+    /// The error of a function with these variables besides the URL and the signer's.
     async fn refused(query: &str, variables: &[(&str, &str)]) -> (String, String) {
         let port = postgres().port();
         let url = format!("postgres://{}@127.0.0.1:{port}/app?{query}", Postgres::USER);
@@ -423,39 +423,39 @@ mod iam {
     const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
 
     #[tokio::test]
-    async fn what_is_missing_is_named() {
+    async fn missing_setting_is_named() {
         let (kind, message) = refused("sslmode=disable", &[("AWS_REGION", "")]).await;
-        assert_eq!(kind, "CredentialsUnavailable", "{message}");
+        assert_eq!(kind, "Credentials", "{message}");
         assert!(message.contains("AWS_REGION is not set"), "{message}");
         let (kind, message) =
             refused("sslmode=disable", &[REGION, ("AWS_ACCESS_KEY_ID", "")]).await;
-        assert_eq!(kind, "CredentialsUnavailable", "{message}");
+        assert_eq!(kind, "Credentials", "{message}");
         assert!(
             message.contains("AWS_ACCESS_KEY_ID is not set"),
             "{message}"
         );
     }
 
-    /// Nothing in the URL says so.
+    /// The URL has no TLS setting.
     #[tokio::test]
-    async fn a_token_is_shown_to_nobody_who_has_not_proved_who_it_is() {
+    async fn token_is_not_sent_to_unverified_server() {
         let (kind, message) = refused("", &[REGION]).await;
-        assert_eq!(kind, "TlsFailed", "{message}");
+        assert_eq!(kind, "Tls", "{message}");
     }
 
-    /// This server takes no tokens, but it has got one.
+    /// The server does not accept tokens, but it has received one.
     #[tokio::test]
-    async fn a_verified_server_gets_the_token() {
+    async fn token_is_sent_to_verified_server() {
         let certificate = postgres().certificate().display();
         let (kind, message) = refused(&format!("sslrootcert={certificate}"), &[REGION]).await;
-        assert_eq!(kind, "AuthenticationFailed", "{message}");
+        assert_eq!(kind, "Authentication", "{message}");
         let log = postgres().log();
         assert!(!log.contains("X-Amz-Signature"), "{log}");
     }
 }
 
 #[tokio::test]
-async fn the_password_may_come_alone() {
+async fn secret_can_contain_only_password() {
     static OPTIONS: LazyLock<PgConnectOptions> =
         LazyLock::new(|| PgConnectOptions::from_str(&postgres().url()).expect("a URL"));
     async fn everything() -> Result<Secret, Error> {
@@ -470,7 +470,7 @@ async fn the_password_may_come_alone() {
         let () = event.payload;
         Ok(db.ping().await.is_ok())
     }
-    // Started here, and not while the provider's time is running.
+    // Starts the server before the provider's time limit begins.
     LazyLock::force(&OPTIONS);
     assert!(handler(event()).await.expect("let in"));
 }

@@ -1,4 +1,4 @@
-//! Every example does what it says.
+//! Runs every example and checks its output.
 
 use sandbox::{Fault, Platform, Sandbox};
 use serde_json::json;
@@ -13,7 +13,7 @@ use support::{
 };
 
 #[tokio::test]
-async fn the_postgres_example_stores_orders() {
+async fn postgres_example_stores_orders() {
     let database = postgres().fresh_database().await;
     let order = json!({"item": "tea", "quantity": 2});
     let function = local(&example("postgres")).env("DATABASE_URL", database.url());
@@ -27,7 +27,7 @@ async fn the_postgres_example_stores_orders() {
 }
 
 #[tokio::test]
-async fn the_mariadb_example_stores_orders() {
+async fn mariadb_example_stores_orders() {
     let database = mariadb().fresh_database().await;
     let order = json!({"item": "tea", "quantity": 2});
     let function = local(&example("mariadb")).env("DATABASE_URL", database.url());
@@ -40,7 +40,7 @@ async fn the_mariadb_example_stores_orders() {
 }
 
 #[tokio::test]
-async fn the_mongodb_example_stores_orders() {
+async fn mongodb_example_stores_orders() {
     let order = json!({"item": "tea", "quantity": 2});
     let function = local(&example("mongodb")).env("MONGODB_URI", mongodb().fresh_url());
     let called = call(function, &[order.clone(), order]).await;
@@ -53,7 +53,7 @@ async fn the_mongodb_example_stores_orders() {
 }
 
 #[tokio::test]
-async fn the_scf_example_counts_visits_on_both_platforms() {
+async fn scf_example_counts_visits_on_both_platforms() {
     let url = mongodb().fresh_url();
     let mut visits = 0;
     for platform in [Platform::Scf, Platform::Lambda] {
@@ -69,7 +69,7 @@ async fn the_scf_example_counts_visits_on_both_platforms() {
             visits += 1;
             assert_eq!(answer["of_this_page"], visits, "{platform:?}");
             assert_eq!(answer["request_id"], invocation.request_id);
-            // In the middle the network forgets what it carried, during a long freeze.
+            // The open connections go dark during a long freeze.
             if number == 3 {
                 environment.apply(Fault::DarkExisting);
                 let long = Duration::from_secs(60);
@@ -82,7 +82,7 @@ async fn the_scf_example_counts_visits_on_both_platforms() {
 }
 
 #[tokio::test]
-async fn the_concurrent_queries_example_finds_and_counts() {
+async fn concurrent_queries_example_finds_and_counts() {
     let database = postgres().fresh_database().await;
     let function = local(&example("concurrent_queries")).env("DATABASE_URL", database.url());
     let called = call(function, &[json!({"page": 2, "size": 3})]).await;
@@ -94,7 +94,7 @@ async fn the_concurrent_queries_example_finds_and_counts() {
 }
 
 #[tokio::test]
-async fn the_single_connection_example_greets() {
+async fn single_connection_example_greets() {
     let database = postgres().fresh_database().await;
     let function = local(&example("single_connection")).env("DATABASE_URL", database.url());
     let called = call(function, &[json!({"name": "Ada"}), json!({"name": "Bob"})]).await;
@@ -102,7 +102,7 @@ async fn the_single_connection_example_greets() {
 }
 
 #[tokio::test]
-async fn the_transaction_example_transfers_all_or_nothing() {
+async fn transaction_example_transfers_all_or_nothing() {
     let folder = tempfile::tempdir().expect("room");
     let url = format!("sqlite://{}/accounts.db?mode=rwc", folder.path().display());
     let function = local(&example("transaction")).env("DATABASE_URL", url);
@@ -117,14 +117,14 @@ async fn the_transaction_example_transfers_all_or_nothing() {
     assert_eq!(third, &json!({"from": 50, "to": 50}));
 }
 
-/// How many rows `audit` has, asked over `connection`.
+/// The number of rows in `audit`.
 async fn audited(connection: &mut PgConnection) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM audit");
     count.fetch_one(connection).await.expect("a number")
 }
 
 #[tokio::test]
-async fn the_background_example_writes_its_audit_after_the_answer() {
+async fn background_example_writes_audit_after_response() {
     let database = postgres().fresh_database().await;
     let payment = json!({"account": 7, "amount": 25});
     let function = local(&example("background")).env("DATABASE_URL", database.url());
@@ -136,7 +136,7 @@ async fn the_background_example_writes_its_audit_after_the_answer() {
         .expect("a server");
     assert_eq!(audited(&mut us).await, 1);
 
-    // While the table is locked, nothing can be written: the answer is there all the same.
+    // The table is locked and nothing can be written, but the response is sent.
     let mut lock = us.begin().await.expect("a transaction");
     lock.execute("LOCK TABLE audit IN EXCLUSIVE MODE")
         .await
@@ -156,7 +156,7 @@ async fn the_background_example_writes_its_audit_after_the_answer() {
 }
 
 #[tokio::test]
-async fn the_plain_lambda_runtime_example_tells_the_time() {
+async fn plain_lambda_runtime_example_returns_time() {
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let binary = example("plain_lambda_runtime");

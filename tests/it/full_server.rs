@@ -1,5 +1,5 @@
-//! A server without room: whoever is turned away asks again, in its own time, and says so in the end.
-//! And whoever looks at the server sees which function holds what.
+//! A server at its connection limit: connecting is retried until `acquire_ms`, and then fails with an error that
+//! says so. Connections are labelled with their function on the server.
 
 use db_handler::{
     Error, LambdaEvent,
@@ -17,9 +17,9 @@ use std::{
 };
 use support::{MariaDb, Postgres, wait_for};
 
-/// What PostgreSQL leaves for us: its `superuser_reserved_connections` are 3.
+/// Connections that PostgreSQL leaves for the tests: its `superuser_reserved_connections` are 3.
 const ROOM: usize = 5;
-/// MariaDB's least `max-connections`.
+/// The minimum of MariaDB's `max-connections`.
 const ROOM_OF_MARIADB: usize = 10;
 
 static SMALL_POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
@@ -53,7 +53,7 @@ async fn in_mariadb() -> Result<Secret, Error> {
 static IN_POSTGRES: AtomicUsize = AtomicUsize::new(0);
 static IN_MARIADB: AtomicUsize = AtomicUsize::new(0);
 
-/// One who has a connection.
+/// Counts a handler that holds a connection.
 struct In(&'static AtomicUsize);
 
 impl In {
@@ -114,8 +114,8 @@ fn event(seconds: f64) -> LambdaEvent<f64> {
     LambdaEvent::new(seconds, db_handler::Context::default())
 }
 
-/// Three times as many as there is room for, at once, then more than the acquire's time without any
-/// room.
+/// Runs three times as many invocations as the server has connections, concurrently; then keeps the server full for
+/// longer than `acquire_ms`.
 macro_rules! test_full_server {
     ($name:ident, $server:ident, $holders:ident, $handler:ident, $impatient:ident, $room:ident) => {
         #[tokio::test]
@@ -137,7 +137,7 @@ macro_rules! test_full_server {
                 held.store(ended.len(), Ordering::Relaxed);
             };
             let turned_away = async {
-                // The server's own list is no use: whoever looks at it takes a place.
+                // The server's own list is not usable: reading it takes a connection.
                 let holders = async || $holders.load(Ordering::Relaxed);
                 wait_for("a full server", holders, |n| *n == holding).await;
                 let started = Instant::now();
@@ -154,7 +154,7 @@ macro_rules! test_full_server {
             println!("{error}");
             assert_eq!(error.error_type(), "TooManyConnections");
             let text = error.to_string();
-            let (_, tries) = text.split_once("; turned away ").expect("how often");
+            let (_, tries) = text.split_once("; refused ").expect("how often");
             let (times, within) = tries.split_once(" times within ").expect("how long");
             let times: u32 = times.parse().expect("a number");
             assert!((3..60).contains(&times), "{text}");
@@ -169,7 +169,7 @@ macro_rules! test_full_server {
 }
 
 test_full_server!(
-    postgres_turns_away,
+    postgres_at_connection_limit_is_retried,
     SMALL_POSTGRES,
     IN_POSTGRES,
     postgres,
@@ -177,7 +177,7 @@ test_full_server!(
     ROOM
 );
 test_full_server!(
-    mariadb_turns_away,
+    mariadb_at_connection_limit_is_retried,
     SMALL_MARIADB,
     IN_MARIADB,
     mariadb,

@@ -1,4 +1,4 @@
-//! What the server sees of a handler's invocations: PostgreSQL and MariaDB.
+//! Connections and sessions of a handler's invocations, observed on PostgreSQL and MariaDB.
 
 use crate::FUNCTION;
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use support::{
     runtime_api::RuntimeApi,
 };
 
-/// A limit that no event of these tests comes near.
+/// A timeout that no event of these tests reaches.
 const AMPLE: Duration = Duration::from_secs(60);
 
 /// Both servers, with the prefix of their handlers.
@@ -42,8 +42,8 @@ fn distinct(called: &Called) -> usize {
 #[tokio::test]
 async fn many_invocations_leave_no_connection() {
     let invocations = if crate::extended() { 1_000 } else { 200 };
-    // Both servers at once, because this takes longer than everything else: MariaDB's handshake alone
-    // takes 50 ms through sqlx 0.9.0.
+    // Both servers concurrently, because this is the slowest test: MariaDB's handshake alone takes 50 ms with
+    // sqlx 0.9.0.
     let many = databases().await.map(async |(prefix, database)| {
         let running = Running::start(&format!("{prefix}/always"), &database).await;
         let mut sessions = HashSet::new();
@@ -54,7 +54,7 @@ async fn many_invocations_leave_no_connection() {
                 "{prefix}: {session} served twice"
             );
         }
-        // The function lives, and waits for its next event.
+        // The function is running and waits for its next event.
         running.api.idle().await;
         database.wait_until_connections(0).await;
     });
@@ -62,7 +62,7 @@ async fn many_invocations_leave_no_connection() {
 }
 
 #[tokio::test]
-async fn always_has_no_connection_between_invocations() {
+async fn always_leaves_no_connection_between_invocations() {
     for (prefix, database) in databases().await {
         for handler in ["always", "single"] {
             let running = Running::start(&format!("{prefix}/{handler}"), &database).await;
@@ -76,7 +76,7 @@ async fn always_has_no_connection_between_invocations() {
 }
 
 #[tokio::test]
-async fn never_keeps_its_session() {
+async fn session_is_reused_with_close_never() {
     support::measures_time();
     for (prefix, database) in databases().await {
         for handler in ["never", "single_kept"] {
@@ -89,7 +89,7 @@ async fn never_keeps_its_session() {
 }
 
 #[tokio::test]
-async fn on_error_keeps_its_session_until_an_error() {
+async fn on_error_reuses_session_until_error() {
     for (prefix, database) in databases().await {
         let fail = json!({"do": "fail"});
         let events = [session(), session(), fail, session(), session()];
@@ -97,14 +97,14 @@ async fn on_error_keeps_its_session_until_an_error() {
         let [a, b, failure, c, d] = called.answers.as_slice() else {
             panic!("{called:?}");
         };
-        assert_eq!(failure["errorType"], "HandlerFailed");
+        assert_eq!(failure["errorType"], "Handler");
         assert_eq!((a, c), (b, d), "{prefix}: {called:?}");
         assert_ne!(a, c, "{prefix}: {called:?}");
     }
 }
 
 #[tokio::test]
-async fn eager_is_connected_before_the_first_event() {
+async fn eager_connects_before_first_event() {
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/eager"), &database).await;
         database.wait_until_connections(2).await;
@@ -118,7 +118,7 @@ async fn eager_is_connected_before_the_first_event() {
 }
 
 #[tokio::test]
-async fn what_was_connected_ahead_serves_the_first_event_even_when_nothing_is_kept() {
+async fn eager_connection_serves_first_event_with_close_always() {
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/single_eager"), &database).await;
         database.wait_until_connections(1).await;
@@ -131,14 +131,14 @@ async fn what_was_connected_ahead_serves_the_first_event_even_when_nothing_is_ke
 }
 
 #[tokio::test]
-async fn a_lost_connection_takes_the_others_of_its_pool_with_it() {
+async fn lost_connection_closes_whole_pool() {
     support::measures_time();
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/never"), &database).await;
         running.succeed(&json!({"do": "side_by_side"})).await;
         running.api.idle().await;
         assert_eq!(database.terminate_connections().await, 2, "{prefix}");
-        // Within the time of trust nothing is asked, so this one may fail, but only this one.
+        // Within `trust_ms` there is no ping: this invocation may fail, but no later one.
         running.api.invoke(&session(), AMPLE).await;
         running.api.idle().await;
         running.succeed(&json!({"do": "side_by_side"})).await;
@@ -146,7 +146,7 @@ async fn a_lost_connection_takes_the_others_of_its_pool_with_it() {
 }
 
 #[tokio::test]
-async fn lazy_is_not_connected_without_a_query() {
+async fn lazy_does_not_connect_without_query() {
     for (prefix, database) in databases().await {
         let running = Running::start(&format!("{prefix}/never"), &database).await;
         running.succeed(&json!({"do": "nothing"})).await;
@@ -156,7 +156,7 @@ async fn lazy_is_not_connected_without_a_query() {
 }
 
 #[tokio::test]
-async fn after_a_panic_the_session_is_not_used_again() {
+async fn session_is_not_reused_after_panic() {
     for (prefix, database) in databases().await {
         for handler in ["never", "single_kept"] {
             let events = [session(), json!({"do": "panic"}), session()];
@@ -172,7 +172,7 @@ async fn after_a_panic_the_session_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_handler_leaves_a_kept_session_in_use() {
+async fn handler_error_does_not_end_session_with_close_never() {
     for (prefix, database) in databases().await {
         for handler in ["never", "single_kept"] {
             let events = [session(), json!({"do": "fail"}), session()];
@@ -201,7 +201,7 @@ async fn each_parameter_has_its_own_database_and_policy() {
 }
 
 #[tokio::test]
-async fn a_session_that_lives_is_kept_over_a_pause() {
+async fn healthy_session_is_reused_after_pause() {
     for (prefix, database) in databases().await {
         for handler in ["never", "single_kept"] {
             let running = Running::start(&format!("{prefix}/{handler}"), &database).await;
@@ -220,7 +220,7 @@ async fn a_session_that_lives_is_kept_over_a_pause() {
 }
 
 #[tokio::test]
-async fn a_handler_may_be_called_several_times_for_one_event() {
+async fn handler_can_be_called_several_times_for_one_event() {
     for (prefix, database) in databases().await {
         let called = call(
             function(&format!("{prefix}/repeated"), &database),
@@ -237,7 +237,7 @@ async fn a_handler_may_be_called_several_times_for_one_event() {
 }
 
 #[tokio::test]
-async fn what_a_given_up_call_held_does_not_serve_the_next() {
+async fn connection_of_dropped_call_is_not_reused() {
     for (prefix, database) in databases().await {
         let function = function(&format!("{prefix}/impatient"), &database);
         let called = call(function, &[Value::Null]).await;
@@ -249,7 +249,7 @@ async fn what_a_given_up_call_held_does_not_serve_the_next() {
 }
 
 #[tokio::test]
-async fn invocations_at_once_share_a_pool_and_the_last_one_closes_it() {
+async fn concurrent_invocations_share_pool_and_last_one_closes_it() {
     for (prefix, database) in databases().await {
         let handler = format!("{prefix}/always");
         let running =
@@ -265,7 +265,7 @@ async fn invocations_at_once_share_a_pool_and_the_last_one_closes_it() {
     }
 }
 
-/// A function on a platform.
+/// A function on a simulated platform.
 struct Running {
     api: RuntimeApi,
     function: Function,

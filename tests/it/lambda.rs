@@ -1,4 +1,4 @@
-//! `run` on AWS Lambda: the real `lambda_runtime` against the Runtime API.
+//! `run` on AWS Lambda: the real `lambda_runtime` against a simulated Runtime API.
 
 use crate::FUNCTION;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn start(api: &RuntimeApi, binary: &Path, handler: &str, database: &Database) ->
         .start()
 }
 
-/// Counts the connections to `database` at every call of the function.
+/// Counts the connections to `database` at every call to the Runtime API.
 async fn counting(database: &Database) -> RuntimeApi {
     let database = database.clone();
     RuntimeApi::observed(move || {
@@ -30,13 +30,13 @@ async fn counting(database: &Database) -> RuntimeApi {
     .await
 }
 
-/// At every call of the function, sees to it that there is no connection to `database` (any more).
+/// Waits at every call to the Runtime API until no connection to `database` is open.
 async fn expecting_none(database: &Database) -> RuntimeApi {
     let database = database.clone();
     RuntimeApi::observed(move || {
         let database = database.clone();
         async move {
-            // The server notices a goodbye a little later than it was said.
+            // The server notices a closed connection with a delay.
             database.wait_until_connections(0).await;
             database.connections().await
         }
@@ -53,7 +53,7 @@ fn observed(calls: &[Recorded], wanted: &Call) -> usize {
 }
 
 #[tokio::test]
-async fn the_caller_has_its_answer_before_the_pool_is_closed() {
+async fn response_is_posted_before_pool_is_closed() {
     let database = postgres().fresh_database().await;
     for handler in ["postgres/always", "postgres/single"] {
         let api = counting(&database).await;
@@ -72,12 +72,12 @@ async fn the_caller_has_its_answer_before_the_pool_is_closed() {
 }
 
 #[tokio::test]
-async fn an_error_is_posted_before_the_pool_is_closed_too() {
+async fn error_is_posted_before_pool_is_closed() {
     let database = postgres().fresh_database().await;
     let api = counting(&database).await;
     let _function = start(&api, Path::new(FUNCTION), "postgres/single", &database);
     let answer = api.invoke(&json!({"do": "fail"}), AMPLE).await;
-    assert_eq!(answer.json()["errorType"], "HandlerFailed");
+    assert_eq!(answer.json()["errorType"], "Handler");
     let posted = Call::Error(answer.id.clone());
     api.next_after(&answer.id).await;
     assert!(observed(&api.calls(), &posted) >= 1, "{:?}", api.calls());
@@ -85,7 +85,7 @@ async fn an_error_is_posted_before_the_pool_is_closed_too() {
 }
 
 #[tokio::test]
-async fn without_run_the_pool_is_closed_before_the_answer() {
+async fn without_run_pool_is_closed_before_response() {
     let database = postgres().fresh_database().await;
     let api = expecting_none(&database).await;
     let _function = start(&api, &example("plain_lambda_runtime"), "", &database);
@@ -94,7 +94,7 @@ async fn without_run_the_pool_is_closed_before_the_answer() {
 }
 
 #[tokio::test]
-async fn a_streamed_body_is_finished_before_the_pool_is_closed() {
+async fn streamed_body_is_finished_before_pool_is_closed() {
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let function = Function::builder(&api, Path::new(FUNCTION))
@@ -103,7 +103,7 @@ async fn a_streamed_body_is_finished_before_the_pool_is_closed() {
         .start();
     for _ in 0..2 {
         let answer = api.invoke(&json!(5), AMPLE).await;
-        // What comes before the body is the prelude of Lambda's streaming protocol.
+        // The prelude of Lambda's streaming protocol comes before the body.
         let text = answer.text();
         assert!(
             text.ends_with("\u{0}1 2 3 4 5 "),
@@ -121,24 +121,16 @@ async fn a_streamed_body_is_finished_before_the_pool_is_closed() {
 }
 
 #[tokio::test]
-async fn whatever_fails_is_reported_and_the_next_event_works() {
+async fn errors_are_reported_and_next_event_succeeds() {
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let _function = start(&api, Path::new(FUNCTION), "postgres/never", &database);
     for (event, error_type, word) in [
-        (json!({"do": "fail"}), "HandlerFailed", "told to fail"),
-        (
-            json!({"do": "bad_statement"}),
-            "QueryFailed",
-            "no_such_column",
-        ),
+        (json!({"do": "fail"}), "Handler", "told to fail"),
+        (json!({"do": "bad_statement"}), "Query", "no_such_column"),
         (json!({"do": "panic"}), "HandlerPanicked", "told to panic"),
-        (
-            json!({"do": "no such deed"}),
-            "InvalidEvent",
-            "no such deed",
-        ),
-        (json!("no deed at all"), "InvalidEvent", "invalid type"),
+        (json!({"do": "no such deed"}), "Event", "no such deed"),
+        (json!("no deed at all"), "Event", "invalid type"),
     ] {
         let answer = api.invoke(&event, AMPLE).await;
         assert!(answer.is_error, "{event}: {}", answer.text());
@@ -152,18 +144,15 @@ async fn whatever_fails_is_reported_and_the_next_event_works() {
 }
 
 #[tokio::test]
-async fn a_missing_url_is_an_init_error() {
+async fn missing_url_is_init_error() {
     let api = RuntimeApi::start().await;
     let mut function = Function::builder(&api, Path::new(FUNCTION))
         .env("FUNCTION", "database")
         .env("HANDLER", "postgres/always")
         .start();
     let error = api.init_error().await;
-    assert_eq!(
-        error.error_type.as_deref(),
-        Some("Runtime.MissingDatabaseUrl")
-    );
-    assert_eq!(error.json()["errorType"], "MissingDatabaseUrl");
+    assert_eq!(error.error_type.as_deref(), Some("Runtime.MissingUrl"));
+    assert_eq!(error.json()["errorType"], "MissingUrl");
     assert_eq!(
         error.json()["errorMessage"],
         "function::database::postgres::always: init: the environment variable DATABASE_URL is not set: set it to the database's URL"
@@ -178,7 +167,7 @@ async fn a_missing_url_is_an_init_error() {
 }
 
 #[tokio::test]
-async fn several_events_at_once_are_answered_at_once() {
+async fn concurrent_events_run_concurrently() {
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let _function = Function::builder(&api, Path::new(FUNCTION))
@@ -196,7 +185,7 @@ async fn several_events_at_once_are_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_shutdown_leaves_no_connection_while_the_process_still_runs() {
+async fn shutdown_closes_connections_before_process_exits() {
     for (server, database) in [
         ("postgres", postgres().fresh_database().await),
         ("mariadb", mariadb().fresh_database().await),
@@ -220,7 +209,7 @@ async fn a_shutdown_leaves_no_connection_while_the_process_still_runs() {
 }
 
 #[tokio::test]
-async fn on_sigterm_everything_is_closed_and_the_process_ends_by_itself() {
+async fn sigterm_closes_connections_and_exits() {
     support::measures_time();
     for (server, database) in [
         ("postgres", postgres().fresh_database().await),
@@ -243,7 +232,7 @@ async fn on_sigterm_everything_is_closed_and_the_process_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn what_keeps_nothing_registers_no_extension() {
+async fn extension_is_registered_only_if_connections_are_reused() {
     let database = postgres().fresh_database().await;
     for (handler, registered) in [("always", false), ("never", true), ("eager", true)] {
         let api = RuntimeApi::start().await;

@@ -1,4 +1,4 @@
-//! Every lint finds in an annotated function what it finds in the bare one: nothing more, and nothing less but two.
+//! An annotated function triggers the same lints as the bare function, with two exceptions.
 
 use serde_json::Value;
 use std::{
@@ -12,19 +12,19 @@ use tokio::{process::Command, time::timeout};
 
 /// The package with the samples: the bins `with` and `bare`.
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lints");
-/// Half a minute on two cores, when the dependencies are checked for the first time; a second afterwards.
+/// The first run takes half a minute on two cores, because it checks the dependencies; later runs take a second.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The function is still `async` without a `.await` of its own, and every expansion has one. Nothing can be done about that.
+/// The function is `async` without a `.await` of its own, but the expansion has one. This cannot be avoided.
 const UNUSED_ASYNC: &str = "clippy::unused_async";
-/// The body is a closure inside the function, and the lint does not look into those.
+/// The body is a closure inside the function, and the lint does not check closures.
 const IMPLICIT_RETURN: &str = "clippy::implicit_return";
 
-/// What a lint said, and where: line, column, the lint's name, its text.
+/// A diagnostic: line, column, name of the lint, message.
 type Finding = (u64, u64, String, String);
 
 #[tokio::test]
-async fn an_annotated_function_has_the_lints_of_the_bare_one() {
+async fn annotated_function_triggers_same_lints() {
     support::alone();
     let output = clippy(&every_lint().await).await;
     let (with, bare) = (findings(&output, "with"), findings(&output, "bare"));
@@ -37,7 +37,7 @@ async fn an_annotated_function_has_the_lints_of_the_bare_one() {
         .partition(|(_, _, lint, _)| [UNUSED_ASYNC, IMPLICIT_RETURN].contains(&lint.as_str()));
     assert!(missing.is_empty(), "the attribute hides {missing:#?}");
 
-    // What says nothing proves nothing.
+    // Checks that lints of each group are on.
     let found: BTreeSet<&str> = bare.iter().map(|(_, _, lint, _)| lint.as_str()).collect();
     for lint in [
         "dead_code",                  // of rustc's defaults
@@ -57,7 +57,7 @@ async fn an_annotated_function_has_the_lints_of_the_bare_one() {
 }
 
 #[test]
-fn the_bare_sample_is_the_annotated_one_without_the_attribute() {
+fn bare_sample_equals_annotated_sample_without_attribute() {
     let path = |name| Path::new(SAMPLES).join("src/bin").join(name);
     let with = fs::read_to_string(path("with.rs")).expect("the annotated sample");
     let expected: String = with
@@ -74,7 +74,7 @@ fn the_bare_sample_is_the_annotated_one_without_the_attribute() {
     );
 }
 
-/// The line, or a comment in the place of the attribute, so that all other lines keep their numbers.
+/// Returns the line, or a comment instead of the attribute, so that line numbers stay the same.
 fn without_attribute(line: &str) -> String {
     let code = line.trim_start();
     if code.starts_with("#[db") || code == "use db_handler::db_handler;" {
@@ -86,12 +86,12 @@ fn without_attribute(line: &str) -> String {
     }
 }
 
-/// The options that switch on whatever clippy and rustc can find.
+/// The options that enable every lint of clippy and rustc.
 async fn every_lint() -> Vec<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let help = run(Command::new(rustc).args(["-W", "help"])).await;
     let help = String::from_utf8(help.stdout).expect("text");
-    // Lines such as `    dead-code  warn  detect unused, unexported items`. Those of unstable lints change nothing.
+    // Lines such as `    dead-code  warn  detect unused, unexported items`. Unstable lints have no effect.
     let lints = help.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (name, level) = (words.next()?, words.next()?);
@@ -102,19 +102,19 @@ async fn every_lint() -> Vec<String> {
     lints
         .chain(groups)
         .map(|lint| format!("--warn={lint}"))
-        // Not about the code, but about switching all of `restriction` on.
+        // This lint is about enabling all of `restriction`, not about the code.
         .chain(["--allow=clippy::blanket_clippy_restriction_lints".to_owned()])
         .collect()
 }
 
-/// Runs clippy over the samples, in a target folder of its own: in the common one the two sets of options would drive out
+/// Runs clippy on the samples in a separate target directory: in a shared one the two sets of options would replace
 /// each other's artefacts.
 async fn clippy(options: &[String]) -> Output {
     let target: PathBuf = [env!("CARGO_TARGET_TMPDIR"), "lints"].iter().collect();
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        // The build of this test has fetched whatever is needed.
+        // The build of this test has already fetched the dependencies.
         .args(["clippy", "--offline", "--bins", "--message-format=json"])
         .arg("--target-dir")
         .arg(target)
@@ -136,14 +136,14 @@ async fn run(command: &mut Command) -> Output {
     output
 }
 
-/// What was found in the bin `sample`.
+/// The diagnostics of the bin `sample`.
 fn findings(output: &Output, sample: &str) -> BTreeSet<Finding> {
     let finding = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("one object of JSON on every line");
         let of_sample = line["reason"] == "compiler-message" && line["target"]["name"] == sample;
         let message = of_sample.then(|| &line["message"])?;
         let spans = message["spans"].as_array()?;
-        // Without a place: the sum of all, and complaints about the options.
+        // Summaries and diagnostics about the options have no span.
         let place = spans.iter().find(|span| span["is_primary"] == true)?;
         Some((
             place["line_start"].as_u64()?,

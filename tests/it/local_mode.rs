@@ -1,4 +1,4 @@
-//! `run` without a platform.
+//! `run` without a platform: the local mode.
 
 use crate::FUNCTION;
 use serde_json::json;
@@ -44,7 +44,7 @@ async fn every_argument_is_an_event() {
 }
 
 #[tokio::test]
-async fn every_line_of_the_input_is_an_event() {
+async fn every_input_line_is_an_event() {
     let folder = Folder::new();
     let order = json!({"item": "tea", "quantity": 1});
     let called = finish(folder.orders().input(format!("{order}\n\n{order}\n"))).await;
@@ -53,19 +53,19 @@ async fn every_line_of_the_input_is_an_event() {
 }
 
 #[tokio::test]
-async fn the_phases_of_each_invocation_are_drawn() {
+async fn phases_of_each_invocation_are_drawn() {
     let folder = Folder::new();
     let called = call(folder.orders(), &[json!({"item": "tea", "quantity": 2})]).await;
     let lines: Vec<&str> = called.log.lines().collect();
-    let [head, init, handler, answer, finally] = lines.as_slice() else {
+    let [head, init, handler, response, cleanup] = lines.as_slice() else {
         panic!("{}", called.log);
     };
-    assert!(head.starts_with("event 1: answered after "), "{head}");
+    assert!(head.starts_with("event 1: response after "), "{head}");
     for (line, phase, what) in [
         (init, "init", "SQLite pool opened"),
         (handler, "handler", "ran"),
-        (answer, "answer", "bytes"),
-        (finally, "finally", "SQLite pool closed"),
+        (response, "response", "bytes"),
+        (cleanup, "cleanup", "SQLite pool closed"),
     ] {
         assert!(line.trim_start().starts_with(phase), "{line}");
         assert!(line.contains(what) && line.contains('#'), "{line}");
@@ -73,39 +73,47 @@ async fn the_phases_of_each_invocation_are_drawn() {
 }
 
 #[tokio::test]
-async fn input_that_is_no_json_is_named_by_its_line() {
+async fn invalid_json_input_is_reported_with_line_number() {
     let folder = Folder::new();
     let order = json!({"item": "tea", "quantity": 1});
     let called = finish(folder.orders().input(format!("{order}\n{{oops\n{order}\n"))).await;
     assert_eq!(called.code, Some(2));
     assert_eq!(called.answers.len(), 1, "the line before it was answered");
-    assert!(called.log.contains("line 2 is no JSON: "), "{}", called.log);
-}
-
-#[tokio::test]
-async fn input_that_is_no_text_is_named_by_its_line() {
-    let folder = Folder::new();
-    let called = finish(folder.orders().input(*b"\n\xff\xfe\n")).await;
-    assert_eq!(called.code, Some(2));
-    assert!(called.log.contains("line 2 is no JSON: "), "{}", called.log);
-}
-
-#[tokio::test]
-async fn an_argument_that_is_no_json_is_named_before_anything_runs() {
-    let folder = Folder::new();
-    let order = json!({"item": "tea", "quantity": 1}).to_string();
-    let called = finish(folder.orders().arg(order).arg("oops")).await;
-    assert_eq!(called.code, Some(2));
-    assert!(called.answers.is_empty());
     assert!(
-        called.log.contains("argument 2 is no JSON: "),
+        called.log.contains("line 2 is not valid JSON: "),
         "{}",
         called.log
     );
 }
 
 #[tokio::test]
-async fn an_event_of_the_wrong_shape_is_answered_with_an_error_and_the_next_one_works() {
+async fn invalid_utf8_input_is_reported_with_line_number() {
+    let folder = Folder::new();
+    let called = finish(folder.orders().input(*b"\n\xff\xfe\n")).await;
+    assert_eq!(called.code, Some(2));
+    assert!(
+        called.log.contains("line 2 is not valid JSON: "),
+        "{}",
+        called.log
+    );
+}
+
+#[tokio::test]
+async fn invalid_json_argument_is_reported_before_handler_runs() {
+    let folder = Folder::new();
+    let order = json!({"item": "tea", "quantity": 1}).to_string();
+    let called = finish(folder.orders().arg(order).arg("oops")).await;
+    assert_eq!(called.code, Some(2));
+    assert!(called.answers.is_empty());
+    assert!(
+        called.log.contains("argument 2 is not valid JSON: "),
+        "{}",
+        called.log
+    );
+}
+
+#[tokio::test]
+async fn invalid_event_returns_error_and_next_event_succeeds() {
     let folder = Folder::new();
     let events = [
         json!({"item": "tea"}),
@@ -113,7 +121,7 @@ async fn an_event_of_the_wrong_shape_is_answered_with_an_error_and_the_next_one_
     ];
     let called = call(folder.orders(), &events).await;
     assert_eq!(called.code, Some(1));
-    assert_eq!(called.answers[0]["errorType"], "InvalidEvent");
+    assert_eq!(called.answers[0]["errorType"], "Event");
     let message = called.answers[0]["errorMessage"].as_str().expect("a text");
     assert!(message.contains("missing field `quantity`"), "{message}");
     assert_eq!(called.answers[1]["order"], 1);
@@ -125,7 +133,7 @@ async fn an_event_of_the_wrong_shape_is_answered_with_an_error_and_the_next_one_
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_opened_is_named() {
+async fn unopenable_database_is_named_in_error() {
     let folder = Folder::new();
     let url = "sqlite:///nowhere/at/all.db";
     let called = call(
@@ -138,7 +146,7 @@ async fn a_database_that_cannot_be_opened_is_named() {
 }
 
 #[tokio::test]
-async fn a_panic_is_answered_with_an_error() {
+async fn panic_returns_error() {
     let function = local(Path::new(FUNCTION))
         .env("FUNCTION", "database")
         .env("HANDLER", "postgres/always")
@@ -147,9 +155,9 @@ async fn a_panic_is_answered_with_an_error() {
     assert_eq!(called.error().0, "HandlerPanicked");
 }
 
-/// As `my-function 2>&1 >/dev/null | head -1` does.
+/// Like `my-function 2>&1 >/dev/null | head -1`.
 #[tokio::test]
-async fn nobody_who_reads_the_drawing_is_no_reason_to_stop() {
+async fn closed_stderr_does_not_stop_events() {
     use std::{
         io::{Read, pipe},
         process::{Command, Stdio},

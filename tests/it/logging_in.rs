@@ -1,4 +1,4 @@
-//! Over which connection a password goes, and what is said when none of it works.
+//! Login: which connections may carry a password, and the errors when login fails.
 
 mod ipv6;
 mod login;

@@ -1,6 +1,6 @@
-//! What a handler does against real servers, on real and simulated platforms: one module for each behaviour.
+//! Tests of handlers against real servers, on real and simulated platforms, one module per behaviour.
 //!
-//! The modules are one binary, so that they share one set of servers and run side by side.
+//! All modules are in one binary, so that they share one set of servers and run concurrently.
 
 mod attribute;
 mod credentials;
@@ -25,10 +25,10 @@ mod survival;
 mod transactions;
 mod world;
 
-/// Whether this is the extended run, `tests/run --all`.
+/// Whether this is an extended run (`tests/run --all`).
 fn extended() -> bool {
     std::env::var_os("EXTENDED").is_some()
 }
 
-/// The functions that run as a process of their own; the variable `FUNCTION` says which of them it is.
+/// The binary with all test functions; the variable `FUNCTION` selects one of them.
 const FUNCTION: &str = env!("CARGO_BIN_EXE_function");

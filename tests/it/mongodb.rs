@@ -1,5 +1,5 @@
-//! MongoDB: kept, checked after a pause, stopped and closed. Against a real `mongod` where there is one
-//! (`MONGOD`, or in `PATH`), otherwise against SecantusDB, which stands in for it.
+//! MongoDB: reuse, checks after a pause, cancellation and closing. Uses a real `mongod` if there is one (`MONGOD`,
+//! or in `PATH`), and SecantusDB as a stand-in otherwise.
 
 use crate::FUNCTION;
 use sandbox::{After, Environment, Fault, Function, Outcome, Sandbox};
@@ -14,7 +14,7 @@ use support::{
 
 use db_handler::mongodb::bson::doc;
 
-/// More than `trust`, and less than the idle time of what is kept.
+/// Longer than `trust_ms`, and shorter than the idle time of a reused client.
 const PAUSE: Duration = Duration::from_secs(30);
 
 fn function(handler: &str, url: &str) -> FunctionBuilder {
@@ -24,7 +24,7 @@ fn function(handler: &str, url: &str) -> FunctionBuilder {
         .env("MONGODB_URI", url)
 }
 
-/// A function whose way to the server can be broken, and whose wall clock can jump.
+/// A function behind a simulated network, whose wall clock can jump.
 async fn started(handler: &str, url: &str) -> Environment {
     Sandbox::new(
         Function::new(FUNCTION)
@@ -44,12 +44,12 @@ fn deed(what: &str) -> Value {
     json!({ "do": what })
 }
 
-/// The URL with another port.
+/// Replaces the port in the URL.
 fn through(port: u16, server: &MongoDb, url: &str) -> String {
     url.replace(&format!(":{}/", server.port()), &format!(":{port}/"))
 }
 
-/// Holds up the next commands `name` on `server`.
+/// Delays the next commands `name` on `server`.
 async fn hold_up(server: &MongoDb, name: &str, times: i32, milliseconds: i32) {
     let watch = server.watch().await;
     watch
@@ -66,10 +66,10 @@ async fn hold_up(server: &MongoDb, name: &str, times: i32, milliseconds: i32) {
     watch.close().await;
 }
 
-// --- kept ---
+// --- reuse ---
 
 #[tokio::test]
-async fn many_warm_invocations_share_the_pools_connections() {
+async fn warm_invocations_reuse_pool_connections() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let before = watch.connections().await;
@@ -83,17 +83,17 @@ async fn many_warm_invocations_share_the_pools_connections() {
         "{}: {invocations} invocations, totalCreated + {created}",
         server.product()
     );
-    // The pool has room for two, but needs one at a time; one more watches the server.
+    // `max` is 2, but one connection is needed at a time; one more monitors the server.
     assert_eq!(created, 2);
     watch.wait_until_connections(0).await;
 }
 
 #[tokio::test]
-async fn a_warm_operation_is_one_message_and_nothing_more() {
+async fn warm_operation_sends_one_message() {
     let server = mongodb();
     let relay = MongoRelay::start(server.port()).await;
     let url = through(relay.port(), server, &server.fresh_url());
-    // Not to be taken for the operation's: the driver watches the server every 10 s.
+    // By default the driver sends a heartbeat every 10 s, which would be counted as well.
     let environment = started("kept", &format!("{url}&heartbeatFrequencyMS=600000")).await;
     assert!(environment.invoke(deed("find")).await.is_answered());
     let _opened = relay.commands();
@@ -102,7 +102,7 @@ async fn a_warm_operation_is_one_message_and_nothing_more() {
     }
     assert_eq!(relay.commands(), ["find"; 20]);
 
-    // After a pause it is asked once whether it is alive. (The driver's own timers may go off, too.)
+    // After a pause there is one ping. (The driver's own timers may fire, too.)
     environment.jump(PAUSE).expect("a wall clock that jumps");
     assert!(environment.invoke(deed("find")).await.is_answered());
     assert_eq!(relay.commands(), ["ping", "find"]);
@@ -110,7 +110,7 @@ async fn a_warm_operation_is_one_message_and_nothing_more() {
 }
 
 #[tokio::test]
-async fn two_callers_at_the_first_invocation_open_one_client() {
+async fn concurrent_first_callers_open_one_client() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let before = watch.connections().await;
@@ -128,8 +128,7 @@ async fn two_callers_at_the_first_invocation_open_one_client() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_the_network_forgets_or_the_server_ends_connections_in_each_5th_freeze()
- {
+async fn dropped_connections_lose_no_invocation() {
     let server = mongodb();
     for fault in [Fault::DarkExisting, Fault::ResetExisting] {
         let environment = started("kept", &server.fresh_url()).await;
@@ -139,7 +138,7 @@ async fn nothing_is_lost_when_the_network_forgets_or_the_server_ends_connections
             let Outcome::Answered { body } = &invocation.outcome else {
                 panic!("{fault}, number {number}: {:?}", invocation.outcome);
             };
-            // Nothing is inserted twice, and nothing is missing.
+            // Every document is inserted exactly once.
             assert_eq!(body, number.to_string().as_bytes(), "{fault}");
             match number {
                 1 => cold = invocation.waited,
@@ -161,13 +160,13 @@ async fn nothing_is_lost_when_the_network_forgets_or_the_server_ends_connections
 }
 
 #[tokio::test]
-async fn what_a_short_freeze_has_killed_is_healed_by_the_drivers_own_retry() {
+async fn driver_retries_after_reset_in_short_freeze() {
     support::measures_time();
     let environment = started("kept", &mongodb().fresh_url()).await;
     assert!(environment.invoke(deed("insert")).await.is_answered());
     environment.apply(Fault::ResetExisting);
     assert!(environment.invoke(deed("insert")).await.is_answered());
-    // And the client that lost a connection has been replaced, after the answer.
+    // The client that lost a connection is replaced after the response.
     let after = environment.invoke(deed("insert")).await;
     assert!(after.is_answered() && after.waited < Duration::from_millis(400));
     environment.shutdown().await;
@@ -179,7 +178,7 @@ async fn min_and_eager_connect_ahead() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let environment = started("eager", &server.fresh_url()).await;
-    // Two in the pool, and one that watches.
+    // Two in the pool, and one that monitors the server.
     watch.wait_until_connections(3).await;
     assert!(environment.invoke(deed("find")).await.is_answered());
     let name = watch.clients().await[0]
@@ -193,7 +192,7 @@ async fn min_and_eager_connect_ahead() {
     watch.close().await;
 }
 
-// --- closed ---
+// --- closing ---
 
 #[tokio::test]
 async fn always_leaves_no_connection_between_invocations() {
@@ -210,7 +209,7 @@ async fn always_leaves_no_connection_between_invocations() {
 }
 
 #[tokio::test]
-async fn on_error_keeps_after_a_success_and_closes_after_an_error() {
+async fn on_error_reuses_after_success_and_closes_after_error() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     let environment = started("on_error", &server.fresh_url()).await;
@@ -223,7 +222,7 @@ async fn on_error_keeps_after_a_success_and_closes_after_an_error() {
 }
 
 #[tokio::test]
-async fn an_escaped_cursor_does_not_hold_up_the_close() {
+async fn leaked_cursor_does_not_delay_close() {
     support::measures_time();
     let server = MongoDb::start(false);
     let watch = server.watch().await;
@@ -238,7 +237,7 @@ async fn an_escaped_cursor_does_not_hold_up_the_close() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_the_client_and_not_the_instance() {
+async fn panic_discards_client_but_not_environment() {
     let environment = started("kept", &mongodb().fresh_url()).await;
     assert!(environment.invoke(deed("insert")).await.is_answered());
     assert!(!environment.invoke(deed("panic")).await.is_answered());
@@ -247,18 +246,18 @@ async fn a_panic_ends_the_client_and_not_the_instance() {
     environment.shutdown().await;
 }
 
-// --- stopped ---
+// --- cancellation ---
 
 #[tokio::test]
-async fn what_outlives_its_handler_is_stopped_on_the_server() {
+async fn orphaned_operation_is_cancelled_on_server() {
     support::alone();
     let server = MongoDb::start(false);
     for (what, handler) in [
-        // Stopped before the deadline.
+        // Cancelled before the deadline.
         (deed("find"), "kept"),
-        // Given up by the handler itself.
+        // Dropped by the handler itself.
         (json!({"do": "give_up", "milliseconds": 50}), "kept"),
-        // Left to itself by the handler; it holds the only connection that there may be.
+        // Left running by the handler. It uses the only connection.
         (deed("leave_running"), "always"),
     ] {
         let relay = MongoRelay::start(server.port()).await;
@@ -283,7 +282,7 @@ async fn what_outlives_its_handler_is_stopped_on_the_server() {
             at("find") < at("currentOp") && at("currentOp") < at("killOp") && at("find").is_some(),
             "{what}: {commands:?}"
         );
-        // The client is not used again; the instance is.
+        // The client is discarded; the environment is reused.
         let next = environment.invoke(deed("insert")).await;
         assert!(next.is_answered(), "{what}: {next:?}");
         assert_eq!(environment.starts(), 1);
@@ -300,15 +299,15 @@ async fn scram_and_tls() {
     let called = call(function("kept", &server.fresh_url()), &events).await;
     assert_eq!(called.answers, [json!(1), json!(2)], "{called:?}");
 
-    // The certificate is its own root, which nobody else knows.
+    // The certificate is self-signed.
     let url = server.fresh_url();
     let (url, _) = url.split_once("&tlsCAFile").expect("a root of its own");
     let refused = call(function("kept", url), &events[..1]).await;
-    refused_with(&refused, "TlsFailed", "certificate");
+    refused_with(&refused, "Tls", "certificate");
 }
 
 #[tokio::test]
-async fn the_client_and_the_database_are_what_the_url_says() {
+async fn url_selects_client_and_database() {
     let url = mongodb().url("in_the_url");
     let called = call(function("kept", &url), &[deed("name")]).await;
     assert_eq!(called.answer(), &json!("in_the_url"));
@@ -318,7 +317,7 @@ async fn the_client_and_the_database_are_what_the_url_says() {
 
 // --- bad input ---
 
-/// The one error that was reported; nothing that was written shows the password.
+/// Asserts that the call returned this error, and that no output contains the password.
 fn refused_with(called: &Called, kind: &str, text: &str) {
     let (error_type, message) = called.error();
     assert_eq!(error_type, kind, "{message}");
@@ -330,7 +329,7 @@ fn refused_with(called: &Called, kind: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_missing_or_empty_variable_is_an_init_error_that_names_it() {
+async fn missing_or_empty_variable_is_named_in_init_error() {
     for function in [
         local(FUNCTION.as_ref()).env("FUNCTION", "mongodb"),
         local(FUNCTION.as_ref())
@@ -341,90 +340,90 @@ async fn a_missing_or_empty_variable_is_an_init_error_that_names_it() {
         assert!(called.answers.is_empty(), "{called:?}");
         assert_eq!(called.code, Some(1));
         assert!(called.log.contains("MONGODB_URI"), "{}", called.log);
-        assert!(called.log.contains("MissingDatabaseUrl"), "{}", called.log);
+        assert!(called.log.contains("MissingUrl"), "{}", called.log);
     }
 }
 
 #[tokio::test]
-async fn each_bad_url_has_its_own_error() {
+async fn invalid_urls_have_distinct_errors() {
     let cases = [
         (
             "kept",
             "mongodb://app:hunter2@",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "cannot be read",
         ),
         (
             "kept",
             "mongodb://app:hunter2@host:port/db",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "cannot be read",
         ),
         (
             "kept",
             "mongodb://app:12/hunter2@host/db",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "special character",
         ),
         (
             "kept",
             "mongodb:app:hunter2@host/db",
-            "UnknownDatabaseScheme",
+            "UnknownScheme",
             "mongodb://",
         ),
-        ("kept", "hunter2", "UnknownDatabaseScheme", "mongodb://"),
+        ("kept", "hunter2", "UnknownScheme", "mongodb://"),
         (
             "kept",
             "postgres://app:hunter2@host/db",
-            "WrongDatabaseScheme",
+            "WrongScheme",
             "`postgres:`",
         ),
         (
             "kept",
             "mongodb://app:hunter2@host/?connectTimeoutMS=hunter2",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "cannot be read",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "names no database",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1:99999/db",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "the port of a host",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?authMechanism=XY",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "`authMechanism`",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?maxPoolSize=abc",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "`maxPoolSize`",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?poolsize=2",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "`poolsize`",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?compressors=zstd",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "`compressors`",
         ),
         (
             "kept",
             "mongodb://app:hunter2@127.0.0.1/db?tls=true&tlsCAFile=/nowhere/ca.pem",
-            "InvalidDatabaseUrl",
+            "InvalidUrl",
             "`/nowhere/ca.pem` of the option `tlsCAFile` cannot be read",
         ),
     ];
@@ -435,7 +434,7 @@ async fn each_bad_url_has_its_own_error() {
 }
 
 #[tokio::test]
-async fn file_without_pem_is_named_with_its_option() {
+async fn file_without_pem_is_named_with_its_url_option() {
     let no_pem = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let tls = MongoDb::start(true);
     let url = tls.fresh_url();
@@ -461,13 +460,13 @@ async fn file_without_pem_is_named_with_its_option() {
         let url = format!("mongodb://app:hunter2@192.0.2.1/db?tls=true&{query}");
         let called = call(function("kept", &url), &[deed("find")]).await;
         for word in words {
-            refused_with(&called, "InvalidDatabaseUrl", word);
+            refused_with(&called, "InvalidUrl", word);
         }
     }
 }
 
 #[tokio::test]
-async fn password_where_the_port_should_be_is_not_shown() {
+async fn password_in_place_of_port_is_not_shown() {
     for url in [
         "mongodb://app.invalid:12345/shop",
         "mongodb://app.invalid:12345",
@@ -480,7 +479,7 @@ async fn password_where_the_port_should_be_is_not_shown() {
         let called = call(function(handler, url), &[deed("find")]).await;
         let (error_type, message) = called.error();
         assert!(
-            ["DatabaseUnreachable", "ConnectionRefused"].contains(&error_type),
+            ["ServerUnreachable", "ConnectionRefused"].contains(&error_type),
             "{error_type}: {message}"
         );
         assert!(message.contains("user:password@host"), "{message}");
@@ -489,7 +488,7 @@ async fn password_where_the_port_should_be_is_not_shown() {
 }
 
 #[tokio::test]
-async fn refused_user_is_named_with_the_server_and_the_options() {
+async fn rejected_login_names_user_server_and_options() {
     let server = mongodb();
     let address = format!("127.0.0.1:{}", server.port());
     let wrong_password = server.fresh_url().replace(MongoDb::PASSWORD, "hunter2");
@@ -504,14 +503,14 @@ async fn refused_user_is_named_with_the_server_and_the_options() {
         for handler in ["kept", "eager"] {
             let called = call(function(handler, &url), &[deed("find")]).await;
             for words in [&user, &address, source, "in MONGODB_URI", "mongodb::"] {
-                refused_with(&called, "AuthenticationFailed", words);
+                refused_with(&called, "Authentication", words);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_let_us_in_says_why() {
+async fn connection_errors_name_their_cause() {
     let wrong_password = mongodb().fresh_url().replace(MongoDb::PASSWORD, "hunter2");
     let refused = format!("mongodb://app:hunter2@127.0.0.1:{}/db", refused_port());
     let silent = silent_listener();
@@ -521,13 +520,13 @@ async fn a_server_that_does_not_let_us_in_says_why() {
     for (url, kind, text) in [
         (
             wrong_set,
-            "DatabaseUnreachable",
+            "ServerUnreachable",
             "MONGODB_URI asks for `wrong`",
         ),
-        (wrong_password, "AuthenticationFailed", "check user"),
+        (wrong_password, "Authentication", "check user"),
         (refused, "ConnectionRefused", "is the server running"),
-        (unanswered, "ConnectTimeout", "took longer than 3000 ms"),
-        (unknown, "DatabaseUnreachable", "no-such-host.invalid"),
+        (unanswered, "ConnectTimeout", "timed out after 3000 ms"),
+        (unknown, "ServerUnreachable", "no-such-host.invalid"),
     ] {
         let called = call(function("kept", &url), &[deed("find")]).await;
         refused_with(&called, kind, text);

@@ -1,4 +1,4 @@
-//! Behind a PgBouncer that pools transactions: nobody gets another one's rows, and nobody notices it.
+//! Handlers behind PgBouncer in transaction mode: each gets only its own rows, and no session state leaks.
 
 mod cancel;
 mod end;

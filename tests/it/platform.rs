@@ -1,4 +1,4 @@
-//! What a platform is told, and what is logged: the same on AWS Lambda, on Tencent SCF and locally.
+//! Errors that platforms receive, and log lines: the same on AWS Lambda, on Tencent SCF and locally.
 
 use crate::FUNCTION;
 use sandbox::{Function as Simulated, Outcome, Platform, Sandbox};
@@ -10,7 +10,7 @@ use support::{
     runtime_api::RuntimeApi,
 };
 
-/// What the ledger's URL is, where it does not matter.
+/// The ledger's URL in tests that do not depend on it.
 const LEDGER: (&str, &str) = ("LEDGER_URL", "ledger://books.example");
 const AMPLE: Duration = Duration::from_secs(60);
 
@@ -20,7 +20,7 @@ fn builder(api: &RuntimeApi) -> FunctionBuilder {
         .env(LEDGER.0, LEDGER.1)
 }
 
-/// What the caller is told of `event` on the two platforms and locally, and that the environment goes on.
+/// Returns the error for `event` on both platforms and locally, and checks that the next event succeeds.
 async fn told(event: &Value) -> Vec<(String, String)> {
     let mut told = Vec::new();
     for platform in [Platform::Lambda, Platform::Scf] {
@@ -66,17 +66,17 @@ async fn is_told(event: Value, error_type: &str, message: &str) {
 async fn response_that_is_not_json_fails_its_invocation_only() {
     is_told(
         json!("unwritable"),
-        "HandlerFailed",
+        "Handler",
         "handler: the response cannot be serialized as JSON: key must be a string",
     )
     .await;
 }
 
 #[tokio::test]
-async fn event_that_does_not_fit_is_an_invalid_event() {
+async fn event_with_wrong_shape_is_event_error() {
     let event = json!("something else");
     for (error_type, message) in told(&event).await {
-        assert_eq!(error_type, "InvalidEvent");
+        assert_eq!(error_type, "Event");
         assert!(
             message.contains("unknown variant `something else`"),
             "{message}"
@@ -85,7 +85,7 @@ async fn event_that_does_not_fit_is_an_invalid_event() {
 }
 
 #[tokio::test]
-async fn panic_has_a_readable_type() {
+async fn panic_has_readable_error_type() {
     is_told(
         json!("panic"),
         "HandlerPanicked",
@@ -95,10 +95,10 @@ async fn panic_has_a_readable_type() {
 }
 
 #[tokio::test]
-async fn boxed_error_is_told_with_its_causes() {
+async fn boxed_error_is_reported_with_its_causes() {
     is_told(
         json!("boxed"),
-        "HandlerFailed",
+        "Handler",
         "cannot save the order: disk full",
     )
     .await;
@@ -121,14 +121,14 @@ async fn causes_are_logged() {
 }
 
 #[tokio::test]
-async fn resource_that_cannot_be_opened_is_named_with_its_address() {
+async fn failed_resource_is_named_with_its_address() {
     let function = local(Path::new(FUNCTION))
         .env("FUNCTION", "platform")
         .env("REFUSED", "yes")
         .env("LEDGER_URL", "ledger://me:hunter2@books.example:4711/main");
     let called = call(function, &[json!("number")]).await;
     let (error_type, message) = called.error();
-    assert_eq!(error_type, "HandlerFailed");
+    assert_eq!(error_type, "Handler");
     assert_eq!(
         message,
         "function::platform::tell: acquire: cannot open ledger at books.example:4711: connection refused"
@@ -137,7 +137,7 @@ async fn resource_that_cannot_be_opened_is_named_with_its_address() {
 }
 
 #[tokio::test]
-async fn without_run_the_line_to_add_is_logged_once() {
+async fn without_run_hint_is_logged_once() {
     let api = RuntimeApi::start().await;
     let mut function = builder(&api).env("RUN", "lambda_runtime").start();
     for _ in 0..2 {
@@ -152,7 +152,7 @@ async fn without_run_the_line_to_add_is_logged_once() {
 }
 
 #[tokio::test]
-async fn with_run_there_is_no_such_line() {
+async fn with_run_hint_is_not_logged() {
     let api = RuntimeApi::start().await;
     let mut function = builder(&api).start();
     assert_eq!(api.invoke(&json!("number"), AMPLE).await.json(), 7);
@@ -164,7 +164,7 @@ async fn with_run_there_is_no_such_line() {
 }
 
 #[tokio::test]
-async fn platform_without_extensions_costs_one_plain_warning() {
+async fn platform_without_extensions_logs_one_warning() {
     let api = RuntimeApi::without_extensions().await;
     let mut function = builder(&api).start();
     assert_eq!(api.invoke(&json!("number"), AMPLE).await.json(), 7);

@@ -1,5 +1,4 @@
-//! `close = "pressure"`: a connection is kept while the server has room, and given back when others need
-//! its place more.
+//! `close = "pressure"`: connections are reused while the server has free ones, and closed when it is nearly full.
 
 use crate::FUNCTION;
 use db_handler::config::PRESSURE_INTERVAL;
@@ -26,7 +25,7 @@ async fn start(handler: &str, database: &Database, environments: usize) -> Vec<E
         .collect()
 }
 
-/// One event for each at once, and the sessions that they had.
+/// Sends one event to each environment concurrently, and returns their sessions.
 async fn round(environments: &[Environment]) -> Vec<Value> {
     let round = environments.iter().map(|one| one.invoke(json!(null)));
     let sessions = join_all(round).await.into_iter().map(|invocation| {
@@ -36,13 +35,13 @@ async fn round(environments: &[Environment]) -> Vec<Value> {
     sessions.collect()
 }
 
-/// The function has asked for its next event, and stands still.
+/// Waits until the environment is frozen.
 async fn frozen(environment: &Environment) {
     let look = async || environment.frozen_for().await;
     wait_for("a frozen environment", look, Option::is_some).await;
 }
 
-/// More environments than the server has room for, of which half may be used.
+/// Starts more environments than the server has connections; half of these may be used.
 async fn the_share_is_respected(
     handler: &str,
     server: &DatabaseServer,
@@ -59,12 +58,12 @@ async fn the_share_is_respected(
         // 5 % of the limit.
         assert!(kept <= share + room / 20, "{handler}: {kept} kept");
     }
-    // What they know about the server is too old by now.
+    // Their cached load of the server expires.
     let pauses = environments
         .iter()
         .map(|one| one.stands_still_for(PRESSURE_INTERVAL * 2));
     assert!(join_all(pauses).await.into_iter().all(|still| still));
-    // One after the other: what has room is kept.
+    // One after the other: each connection that fits the share is reused.
     for one in &environments {
         round(std::slice::from_ref(one)).await;
         frozen(one).await;
@@ -77,7 +76,7 @@ async fn the_share_is_respected(
     server.wait_until_connections(0).await;
 }
 
-/// With room, nothing is given back.
+/// While the server has free connections, none is closed.
 async fn with_room_it_is_kept(handler: &str, database: &Database) {
     let environments = start(handler, database, 2).await;
     for one in &environments {
@@ -98,7 +97,7 @@ async fn with_room_it_is_kept(handler: &str, database: &Database) {
 }
 
 #[tokio::test]
-async fn in_postgres() {
+async fn postgres_connections_stay_within_share() {
     const ROOM: usize = 40;
     support::alone();
     let server = Postgres::builder()
@@ -112,7 +111,7 @@ async fn in_postgres() {
 }
 
 #[tokio::test]
-async fn in_mariadb() {
+async fn mariadb_connections_stay_within_share() {
     const ROOM: usize = 20;
     support::alone();
     let server = MariaDb::builder()
@@ -123,9 +122,9 @@ async fn in_mariadb() {
     the_share_is_respected("mariadb", &server, &database, ROOM).await;
 }
 
-/// What the budget says about the server was written down once; the server is asked.
+/// The limit in `budget` differs from the server's `max_connections`.
 #[tokio::test]
-async fn a_budget_that_is_out_of_date_is_told_once() {
+async fn outdated_budget_is_logged_once() {
     support::measures_time();
     let database = postgres().fresh_database().await;
     let folder = tempfile::tempdir().expect("a folder");

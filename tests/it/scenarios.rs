@@ -1,5 +1,5 @@
-//! The races that the Sequelize guide and the article on MongoDB and Tencent SCF describe, each
-//! against plain sqlx as everyone writes it, and against an annotated handler.
+//! The races that the Sequelize guide and the article on MongoDB and Tencent SCF describe, each with plain sqlx
+//! and with an annotated handler.
 //!
 //! `EXTENDED=1 cargo test --all-features --test it scenarios -- --nocapture | grep '^|'` prints the table.
 
@@ -26,7 +26,7 @@ async fn started(sandbox: Sandbox) -> Environment {
     sandbox.start().await.expect("the function starts")
 }
 
-/// The handlers of a scenario. The extended run has the one in plain sqlx, too: it shows that the race is there.
+/// The handlers of a scenario. The extended run includes the one in plain sqlx, which shows the race.
 fn handlers<'a>(plain: &'a str, ours: &[&'a str]) -> Vec<&'a str> {
     let plain = crate::extended().then_some(plain);
     plain.into_iter().chain(ours.iter().copied()).collect()
@@ -40,7 +40,7 @@ fn row(race: &str, handler: &str, outcome: &str) {
     println!("| {race} | `{handler}` | {outcome} |");
 }
 
-/// What the caller saw, in a few words.
+/// A short description of the outcome for the caller.
 fn seen(invocation: &Invocation) -> String {
     let waited = invocation.waited.as_millis();
     match &invocation.outcome {
@@ -61,13 +61,13 @@ fn seen(invocation: &Invocation) -> String {
     }
 }
 
-/// The function stands still, and so does everything in it.
+/// Keeps the environment frozen for `pause`.
 async fn frozen_for(environment: &Environment, pause: Duration) {
     assert!(environment.stands_still_for(pause).await, "it moves");
 }
 
 #[tokio::test]
-async fn a_pools_timers_stand_still_and_its_connection_dies_in_the_freeze() {
+async fn pool_timers_stop_and_connection_dies_during_freeze() {
     support::measures_time();
     let race = "the connection died silently during a freeze";
     let database = postgres().fresh_database().await;
@@ -77,7 +77,7 @@ async fn a_pools_timers_stand_still_and_its_connection_dies_in_the_freeze() {
             environment.invoke(session()).await.is_answered(),
             "{handler}"
         );
-        // sqlx gives a connection back in a task of its own: let it come to an end before the freeze.
+        // sqlx releases a connection in a separate task. This lets the task finish before the freeze.
         let linger = json!({"do": "linger", "ms": 100});
         assert!(environment.invoke(linger).await.is_answered(), "{handler}");
         environment.apply(Fault::DarkExisting);
@@ -104,7 +104,7 @@ async fn a_pools_timers_stand_still_and_its_connection_dies_in_the_freeze() {
 }
 
 #[tokio::test]
-async fn a_query_outlives_its_handler_because_its_twin_failed() {
+async fn query_outlives_handler_after_sibling_failed() {
     support::measures_time();
     let race = "`findAndCountAll`: a query outlives the handler";
     let database = postgres().fresh_database().await;
@@ -134,7 +134,7 @@ async fn a_query_outlives_its_handler_because_its_twin_failed() {
 }
 
 #[tokio::test]
-async fn a_connect_timer_fires_in_the_next_invocation() {
+async fn connect_timer_fires_in_next_invocation() {
     let race = "a connect timer fires in the next invocation";
     let database = postgres().fresh_database().await;
     for handler in handlers("plain_promise", &["always", "never"]) {
@@ -148,7 +148,7 @@ async fn a_connect_timer_fires_in_the_next_invocation() {
             .invoke(json!({"do": "impatient", "ms": 300}))
             .await;
         assert!(!impatient.is_answered(), "{}", seen(&impatient));
-        // Longer than the acquire timeout of 3 s, which goes on while the function cannot.
+        // Longer than the acquire timeout of 3 s, which elapses while the environment is frozen.
         frozen_for(&environment, Duration::from_millis(3_200)).await;
         environment.apply(Fault::Heal);
         let next = environment.invoke(session()).await;
@@ -163,7 +163,7 @@ async fn a_connect_timer_fires_in_the_next_invocation() {
 }
 
 #[tokio::test]
-async fn a_timed_out_predecessor_still_holds_its_row() {
+async fn timed_out_invocation_still_holds_row_lock() {
     support::measures_time();
     let race = "a timed-out predecessor's transaction";
     let database = postgres().fresh_database().await;
@@ -182,7 +182,7 @@ async fn a_timed_out_predecessor_still_holds_its_row() {
                 seen(&first)
             );
         } else {
-            // The caller is told, and the process lives on.
+            // The caller gets an error, and the process survives.
             assert!(
                 matches!(first.outcome, Outcome::Failed { .. }),
                 "{}",
@@ -220,7 +220,7 @@ async fn background_work_resumes_in_a_later_invocation() {
         assert_eq!(
             inserted().await,
             0,
-            "{handler}: it ran although the function stood still"
+            "{handler}: it ran although the function was frozen"
         );
         let next = environment.invoke(json!({"do": "linger", "ms": 500})).await;
         assert!(next.is_answered(), "{}", seen(&next));
@@ -237,7 +237,7 @@ async fn background_work_resumes_in_a_later_invocation() {
 }
 
 #[tokio::test]
-async fn two_callers_connect_at_once() {
+async fn concurrent_callers_connect_concurrently() {
     let race = "two callers connect at once";
     let database = postgres().fresh_database().await;
     for handler in handlers("plain_look_first", &["one"]) {
@@ -250,7 +250,7 @@ async fn two_callers_connect_at_once() {
             seen(&one),
             seen(&other)
         );
-        // Those that served the two, whatever else a busy machine has opened.
+        // The connections of these two invocations; a busy machine may have opened more.
         let used = if one.json() == other.json() { 1 } else { 2 };
         row(
             race,
@@ -267,7 +267,7 @@ async fn two_callers_connect_at_once() {
 }
 
 #[tokio::test]
-async fn a_burst_meets_the_servers_limit() {
+async fn burst_reaches_connection_limit() {
     const ENVIRONMENTS: usize = 12;
     support::alone();
     let race = "12 environments, room for 5 connections, frozen in between";
@@ -293,7 +293,7 @@ async fn a_burst_meets_the_servers_limit() {
 }
 
 #[tokio::test]
-async fn the_platform_ends_an_environment_that_kept_something() {
+async fn environment_with_idle_connection_is_shut_down() {
     let race = "the environment is ended while a connection is kept";
     let database = postgres().fresh_database().await;
     for handler in handlers("plain", &["never"]) {

@@ -1,4 +1,4 @@
-//! Tencent SCF: the same binary as on AWS Lambda, driven by SCF's custom runtime as the sandbox plays it.
+//! Tencent SCF: the same binary as on AWS Lambda, run by the simulator's SCF custom runtime.
 
 use crate::FUNCTION;
 use db_handler::{config::TRUST, mongodb::bson::doc};
@@ -17,7 +17,7 @@ use support::{
     mongodb, refused_port,
 };
 
-/// Longer than the server holds up a `find` here, and longer than a kept connection is trusted.
+/// Longer than the server delays a `find` here, and longer than `trust_ms`.
 const LONG_FREEZE: Duration = TRUST.saturating_add(Duration::from_millis(100));
 
 fn sandbox(platform: Platform, handler: &str, url: &str) -> Sandbox {
@@ -43,7 +43,7 @@ fn deed(what: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_same_binary_answers_under_lambda_and_under_scf() {
+async fn same_binary_runs_on_lambda_and_scf() {
     let url = mongodb().fresh_url();
     for (number, platform) in [(1, Platform::Lambda), (3, Platform::Scf)] {
         let environment = started(sandbox(platform, "kept", &url)).await;
@@ -63,7 +63,7 @@ async fn the_same_binary_answers_under_lambda_and_under_scf() {
 }
 
 #[tokio::test]
-async fn the_context_says_which_function_this_is_and_how_long_it_has() {
+async fn context_has_function_name_and_deadline() {
     let url = mongodb().fresh_url();
     let environment = started(sandbox(Platform::Scf, "kept", &url)).await;
     let before = epoch_ms();
@@ -85,7 +85,7 @@ fn epoch_ms() -> u64 {
 }
 
 #[tokio::test]
-async fn errors_panics_and_deadlines_are_reported_and_the_instance_goes_on() {
+async fn errors_panics_and_timeouts_are_reported_and_instance_survives() {
     support::measures_time();
     let server = MongoDb::start(false);
     let url = server.fresh_url();
@@ -94,9 +94,9 @@ async fn errors_panics_and_deadlines_are_reported_and_the_instance_goes_on() {
     hold_up(&server, 10_000).await;
     for (event, kind) in [
         (deed("find"), "DeadlineExceeded"),
-        (deed("fail"), "HandlerFailed"),
+        (deed("fail"), "Handler"),
         (deed("panic"), "HandlerPanicked"),
-        (json!("no deed"), "InvalidEvent"),
+        (json!("no deed"), "Event"),
     ] {
         let invocation = environment.invoke(event).await;
         match &invocation.outcome {
@@ -114,7 +114,7 @@ async fn errors_panics_and_deadlines_are_reported_and_the_instance_goes_on() {
 }
 
 #[tokio::test]
-async fn the_finally_comes_after_the_answer_and_before_the_next_poll() {
+async fn cleanup_runs_after_response_and_before_next_poll() {
     let server = MongoDb::start(false);
     let watch = server.watch().await;
     for frozen in [true, false] {
@@ -130,9 +130,9 @@ async fn the_finally_comes_after_the_answer_and_before_the_next_poll() {
     watch.close().await;
 }
 
-// --- the recipe's situations ---
+// --- situations ---
 
-/// What the caller saw, in a few words.
+/// A short description of the outcome for the caller.
 fn seen(invocation: &Invocation) -> String {
     let waited = invocation.waited.as_millis();
     match &invocation.outcome {
@@ -145,7 +145,7 @@ fn seen(invocation: &Invocation) -> String {
 
 /// `EXTENDED=1 cargo test --all-features --test it situations -- --nocapture | grep '^|'` prints the table.
 #[tokio::test]
-async fn the_recipes_situations() {
+async fn recipe_situations() {
     support::measures_time();
     let server = MongoDb::start(false);
     println!(
@@ -164,7 +164,7 @@ async fn the_recipes_situations() {
         let environment = started(sandbox).await;
         assert!(environment.invoke(deed("insert")).await.is_answered());
 
-        // A warm invocation, and what it costs the server.
+        // A warm invocation, and the connections that it opens.
         let before = environment.networks()[0].stats().opened;
         let mut waited: Vec<Duration> = Vec::new();
         for _ in 0..20 {
@@ -180,19 +180,19 @@ async fn the_recipes_situations() {
         );
         assert_eq!(opened > 0, handler == "plain_each", "{handler}: {opened}");
 
-        // Still at work when its function returns.
+        // A query that still runs when its handler returns.
         hold_up(&server, 380).await;
         let leaving = environment.invoke(deed("leave_running")).await;
         assert!(leaving.is_answered(), "{handler}: {leaving:?}");
         let frozen = epoch_ms();
-        // The server has answered long since.
+        // The server has replied long before.
         assert!(environment.stands_still_for(LONG_FREEZE).await, "{handler}");
         let later = environment.invoke(deed("linger")).await;
         assert!(later.is_answered(), "{handler}: {later:?}");
         let ended = later.json().and_then(|ended| ended.as_u64());
         let went_on = ended.is_some_and(|ended| ended > frozen);
         let what = if went_on {
-            "stands still, and goes on in a later invocation"
+            "frozen, and resumed in a later invocation"
         } else if leaving.waited > Duration::from_millis(350) {
             "holds up the answer until it is done"
         } else {
@@ -201,7 +201,7 @@ async fn the_recipes_situations() {
         println!("| `{handler}` | what is under way when the function returns | {what} |");
         assert_eq!(went_on, handler == "plain_cached", "{leaving:?}");
 
-        // The network has forgotten the connections, in a long freeze.
+        // The open connections go dark during a long freeze.
         environment.apply(Fault::DarkExisting);
         environment
             .jump(Duration::from_secs(60))
@@ -213,7 +213,7 @@ async fn the_recipes_situations() {
         );
         assert_eq!(after.is_answered(), handler != "plain_cached", "{handler}");
 
-        // A server that does not answer in time.
+        // A server that does not reply in time.
         hold_up(&server, 10_000).await;
         let late = environment.invoke(deed("find")).await;
         let starts = environment.starts();
@@ -252,7 +252,7 @@ async fn hold_up(server: &MongoDb, milliseconds: i32) {
 // --- bad input ---
 
 #[tokio::test]
-async fn a_failed_init_is_seen_in_the_log_and_in_the_exit_code() {
+async fn failed_init_is_logged_and_sets_exit_code() {
     let failure = Sandbox::new(Function::new(FUNCTION).env("FUNCTION", "mongodb"))
         .platform(Platform::Scf)
         .start()
@@ -279,11 +279,11 @@ async fn refused(variables: &[(&str, &str)]) -> Called {
 fn says(called: &Called, text: &str) {
     assert_eq!(called.code, Some(1), "{called:?}");
     assert!(called.log.contains(text), "{}", called.log);
-    assert!(called.log.contains("PlatformFailed"), "{}", called.log);
+    assert!(called.log.contains("Platform"), "{}", called.log);
 }
 
 #[tokio::test]
-async fn half_set_variables_say_which_half_is_missing() {
+async fn missing_half_of_api_address_is_named() {
     let called = refused(&[("SCF_RUNTIME_API", "127.0.0.1")]).await;
     says(
         &called,
@@ -303,7 +303,7 @@ async fn half_set_variables_say_which_half_is_missing() {
 }
 
 #[tokio::test]
-async fn a_ready_call_that_is_refused_is_a_clear_error() {
+async fn failed_ready_call_is_named() {
     let port = refused_port().to_string();
     let nobody = [
         ("SCF_RUNTIME_API", "127.0.0.1"),
@@ -320,10 +320,10 @@ async fn a_ready_call_that_is_refused_is_a_clear_error() {
     );
 }
 
-// --- an answer that is lost ---
+// --- lost responses ---
 
 #[tokio::test]
-async fn an_event_whose_answer_was_lost_is_not_worked_off_twice() {
+async fn event_with_lost_response_is_not_handled_twice() {
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK";
     const EVENT: &str = "HTTP/1.1 200 OK\r\nrequest_id: one\r\ntime_limit_in_ms: 3000\r\ncontent-length: 15\r\n\r\n{\"do\":\"insert\"}";
     let mut responses = 0;
@@ -334,11 +334,11 @@ async fn an_event_whose_answer_was_lost_is_not_worked_off_twice() {
         }
         if line.starts_with("GET /runtime/invocation/next") {
             polls += 1;
-            // The same event until it has been answered, then none.
+            // Delivers the same event until its response has arrived, then none.
             return if polls <= 2 { Some(EVENT) } else { None };
         }
         responses += 1;
-        // The first answer never arrives.
+        // The first response is lost.
         if responses == 1 { None } else { Some(OK) }
     });
     let url = mongodb().fresh_url();
@@ -352,7 +352,7 @@ async fn an_event_whose_answer_was_lost_is_not_worked_off_twice() {
             function.env(name, value)
         });
     let called = call(function, &[]).await;
-    // In the end the platform does not answer any more.
+    // In the end the platform closes connections without a reply.
     says(&called, "GET /runtime/invocation/next failed");
     let seen = platform.seen();
     let answers: Vec<&String> = seen
@@ -366,7 +366,7 @@ async fn an_event_whose_answer_was_lost_is_not_worked_off_twice() {
     );
 }
 
-/// A platform that says what it is told to, or breaks the connection off.
+/// A platform with scripted replies, which closes the connection if there is none.
 struct Scripted {
     port: String,
     seen: Arc<Mutex<Vec<String>>>,
@@ -378,11 +378,11 @@ impl Scripted {
         let port = listener.local_addr().expect("the bound port").port();
         let seen = Arc::<Mutex<Vec<String>>>::default();
         let reply = Arc::new(Mutex::new((reply, Arc::clone(&seen))));
-        // They end with the test's process.
+        // The threads end with the test process.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let reply = Arc::clone(&reply);
-                // A client may open a second connection before its first one is free again.
+                // A client may open a second connection before the first one is free.
                 thread::spawn(move || {
                     while let Some(request) = read(&stream) {
                         let (reply, book) = &mut *reply.lock().expect("nobody panics");
@@ -415,7 +415,7 @@ impl Scripted {
     }
 }
 
-/// A request's first line, and its body.
+/// Reads a request: its first line and its body.
 fn read(stream: &TcpStream) -> Option<String> {
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))

@@ -1,8 +1,8 @@
-//! Random invocations, freezes and accidents, side by side in several environments: no invocation
-//! fails that did not have to, nothing runs or stays open in the end, and nothing grows.
+//! Random invocations, freezes and faults, concurrently in several environments. Only invocations that a fault hits
+//! may fail, no query or connection is left in the end, and memory and files do not grow.
 //!
-//! `SOAK_INVOCATIONS` (600) says how many in all, `SOAK_SEED` repeats a run, and `SOAK_ENVIRONMENT`
-//! repeats one of its environments alone. The long run:
+//! `SOAK_INVOCATIONS` (600) sets the total number, `SOAK_SEED` repeats a run, and `SOAK_ENVIRONMENT` runs only one
+//! of its environments. The long run:
 //!
 //! `SOAK_INVOCATIONS=10000 cargo test --all-features --test it soak -- --nocapture`
 
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Each of them has a database, a network and a random sequence of its own.
+/// Each environment has its own database, network and random sequence.
 const ENVIRONMENTS: [(Product, &str, &str); 12] = [
     (Product::Postgres, "db", "never"),
     (Product::MariaDb, "db", "never"),
@@ -39,21 +39,21 @@ const ENVIRONMENTS: [(Product, &str, &str); 12] = [
     (Product::Sqlite, "db", "never"),
 ];
 
-/// The function is stopped [`RESERVE`] before.
+/// The handler is cancelled [`RESERVE`] before.
 const DEADLINE: Duration = Duration::from_millis(2_000);
-/// The *finally* is bounded by the reserve; a crowded machine may add to it.
+/// Cleanup is limited by the reserve; a busy machine may take longer.
 const LONGEST_FINALLY: Duration = RESERVE.saturating_add(Duration::from_millis(750));
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(
         text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is no number: {text}")),
+            .unwrap_or_else(|_| panic!("{variable} is not a number: {text}")),
     )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_fails_that_did_not_have_to() {
+async fn only_invocations_hit_by_faults_fail() {
     support::alone();
     let invocations = number("SOAK_INVOCATIONS").unwrap_or(600);
     let seed = number("SOAK_SEED").unwrap_or_else(|| {
@@ -89,7 +89,7 @@ async fn nothing_fails_that_did_not_have_to() {
     );
 }
 
-/// What came of one environment, or of all.
+/// The results of one environment, or of all.
 #[derive(Default)]
 struct Summary {
     name: String,
@@ -97,13 +97,13 @@ struct Summary {
     incidents: BTreeMap<Incident, u64>,
     deeds: BTreeMap<Deed, u64>,
     excused: u64,
-    /// Of what was answered without an incident.
+    /// Times of invocations that succeeded without an incident.
     waited: Vec<Duration>,
     longest_after: Duration,
     opened: usize,
     uses: Vec<(Use, Use)>,
     not_stopped: usize,
-    /// Seen on the server after the function had said that it could not stop them in time.
+    /// Queries found on the server after the function logged that it could not cancel them in time.
     left_running: usize,
     failures: Vec<String>,
 }
@@ -155,7 +155,7 @@ impl std::fmt::Display for Summary {
         }
         writeln!(
             f,
-            "  undisturbed answers p50 {:?}, p99 {:?}; the finally at most {:?}; {} connections opened; {} cancellations failed (refused, dark or too slow), {} seen running for that",
+            "  undisturbed responses p50 {:?}, p99 {:?}; the cleanup at most {:?}; {} connections opened; {} cancellations failed (refused, dark or too slow), {} seen running for that",
             self.percentile(50),
             self.percentile(99),
             self.longest_after,
@@ -177,7 +177,7 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// One environment from its start to its end.
+/// Runs one environment from start to end.
 async fn soak(index: usize, invocations: u64, mut random: Random, replay: String) -> Summary {
     let (product, kind, close) = ENVIRONMENTS[index];
     let name = format!("{index} {}/{kind}/{close}", product.name());
@@ -206,8 +206,8 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
             .or_else(|| scene.mixed_up(kind, &invocation.json()?));
         if scene.inspect && wrong.is_none() {
             wrong = inspect(&world, close, scene).await;
-            // On a crowded machine the reserve may be too short for one more connection. Then the
-            // function says so, and only then.
+            // On a busy machine the reserve may be too short for one more connection. The function logs
+            // that, and only then may a query be left.
             let log = world.log();
             if wrong.is_some() && reports_left_behind(&log[inspected..]) {
                 world.server().terminate_connections().await;
@@ -221,7 +221,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
         }
         let after = invocation.spent(PhaseKind::After);
         if after > LONGEST_FINALLY && wrong.is_none() {
-            wrong = Some(format!("its finally took {after:?}"));
+            wrong = Some(format!("its cleanup took {after:?}"));
         }
         if let Some(wrong) = wrong {
             let failure = format!(
@@ -230,7 +230,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
                 invocation.waited,
                 world.last_words(3)
             );
-            // At once: the long run takes minutes.
+            // Printed immediately: the long run takes minutes.
             println!("{failure}");
             summary.failures.push(failure);
         }
@@ -252,7 +252,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
     if running.0.starts() != 1 || running.0.pid().await != Some(process) {
         end(format!("it had {} processes", running.0.starts()));
     }
-    // A few invocations say nothing about growth: what is dropped half-way is read in big pieces, once.
+    // Growth shows only after many invocations: dropped results are read in large chunks, once.
     for (warm, now) in uses {
         if invocations >= 200 && !now.is_flat_since(warm) {
             end(format!("it grew from {warm:?} to {now:?}"));
@@ -263,17 +263,17 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
         end(format!("{violations:?}"));
     }
     if close == "always" && product != Product::Sqlite {
-        // It lives, and stands still.
+        // The environment is alive and frozen.
         world.server().wait_until_connections(0).await;
     }
     running.end().await;
     if product != Product::Sqlite {
-        // What could not be stopped in time is ended here, not waited for.
+        // Ends the queries that could not be cancelled in time, without waiting for them.
         world.server().terminate_connections().await;
         world.server().wait_until_connections(0).await;
     }
     world.nothing_secret();
-    summary.not_stopped = world.log().matches("could not be stopped").count();
+    summary.not_stopped = world.log().matches("could not be cancelled").count();
     summary
 }
 
@@ -297,7 +297,7 @@ impl Summary {
     }
 }
 
-/// What happens to the function's network while it stands still.
+/// Applies `incident` to the network while the environment is frozen.
 async fn befall(world: &World, running: &Running, incident: Incident) {
     match incident {
         Incident::Nothing | Incident::LongPause => {}
@@ -315,10 +315,10 @@ async fn befall(world: &World, running: &Running, incident: Incident) {
 }
 
 fn reports_left_behind(log: &str) -> bool {
-    log.contains("could not be stopped") || log.contains("not fit to be kept")
+    log.contains("could not be cancelled") || log.contains("closed instead of being reused")
 }
 
-/// What is wrong on the server now, while the function stands still.
+/// Returns what is wrong on the server while the environment is frozen.
 async fn inspect(world: &World, close: &str, scene: Scene) -> Option<String> {
     if world.product == Product::Sqlite {
         return None;

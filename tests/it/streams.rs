@@ -1,5 +1,5 @@
-//! A streamed body that does not come to its end: the caller sees a broken transfer, the log has the reason, and what
-//! the invocation used is cleaned up.
+//! A streamed body that fails: the caller sees a broken transfer, the reason is logged, and the resources are cleaned
+//! up.
 
 use crate::FUNCTION;
 use sandbox::{After, Function as Simulated, Outcome, Sandbox};
@@ -8,7 +8,7 @@ use std::{path::Path, time::Duration};
 use support::{Database, function::Function, postgres, runtime_api::RuntimeApi};
 
 const AMPLE: Duration = Duration::from_secs(60);
-/// Long enough for two parts of a body and the reserve on a busy machine, and far shorter than `hang`.
+/// Long enough for two parts of a body and the reserve on a busy machine, but much shorter than `hang`.
 const SHORT: Duration = Duration::from_secs(5);
 
 fn start(api: &RuntimeApi, database: &Database) -> Function {
@@ -23,7 +23,7 @@ fn body(parts: i64, then: &str) -> Value {
 }
 
 #[tokio::test]
-async fn body_that_fails_is_a_broken_transfer() {
+async fn failed_body_breaks_transfer() {
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
     let function = start(&api, &database);
@@ -37,14 +37,14 @@ async fn body_that_fails_is_a_broken_transfer() {
         assert!(text.ends_with("\u{0}1 2 "), "{then}: {text:?}");
         function.wait_for_output(reason).await;
         database.wait_until_connections(0).await;
-        // The environment goes on, with a whole body.
+        // The environment is reused, and the next body is complete.
         let answer = api.invoke(&json!(1), AMPLE).await;
         assert!(answer.is_complete && answer.text().ends_with("\u{0}1 "));
     }
 }
 
 #[tokio::test]
-async fn body_is_stopped_before_the_deadline_and_cleaned_up_after() {
+async fn body_is_cancelled_before_deadline_and_cleaned_up() {
     support::measures_time();
     let database = postgres().fresh_database().await;
     let api = RuntimeApi::start().await;
@@ -57,14 +57,14 @@ async fn body_is_stopped_before_the_deadline_and_cleaned_up_after() {
     function
         .wait_for_output("still being sent shortly before the deadline")
         .await;
-    // What the body waited for does not run on.
+    // The query of the body is cancelled.
     database.wait_until_connections(0).await;
     let answer = api.invoke(&json!(1), AMPLE).await;
     assert!(answer.is_complete && answer.text().ends_with("\u{0}1 "));
 }
 
 #[tokio::test]
-async fn simulator_counts_a_broken_transfer_as_failed() {
+async fn simulator_counts_broken_transfer_as_failed() {
     support::measures_time();
     let database = postgres().fresh_database().await;
     let sandbox = Sandbox::new(Simulated::new(FUNCTION).env("FUNCTION", "streaming"))

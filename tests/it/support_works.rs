@@ -1,4 +1,4 @@
-//! The support library itself: what it promises to the other tests.
+//! Tests of the support library that the other tests use.
 
 use crate::FUNCTION;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 // --- PostgreSQL ---
 
 #[tokio::test]
-async fn postgres_takes_its_url_with_and_without_tls() {
+async fn postgres_accepts_url_with_and_without_tls() {
     let database = postgres().fresh_database().await;
     for (url, encrypted) in [(database.url(), false), (database.tls_url(), true)] {
         let mut connection = PgConnection::connect(url).await.expect("the url connects");
@@ -35,7 +35,7 @@ async fn postgres_takes_its_url_with_and_without_tls() {
 }
 
 #[tokio::test]
-async fn postgres_refuses_a_wrong_password() {
+async fn postgres_rejects_wrong_password() {
     let wrong = postgres().url().replace(Postgres::PASSWORD, "wrong");
     let error = PgConnection::connect(&wrong)
         .await
@@ -47,7 +47,7 @@ async fn postgres_refuses_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn postgres_databases_are_apart_and_counted_apart() {
+async fn postgres_databases_are_isolated_and_counted_separately() {
     let (one, two) = (
         postgres().fresh_database().await,
         postgres().fresh_database().await,
@@ -79,7 +79,7 @@ async fn postgres_databases_are_apart_and_counted_apart() {
 }
 
 #[tokio::test]
-async fn postgres_shows_what_runs() {
+async fn postgres_shows_running_queries() {
     let database = postgres().fresh_database().await;
     let mut connection = PgConnection::connect(database.url())
         .await
@@ -100,7 +100,7 @@ async fn postgres_shows_what_runs() {
 }
 
 #[tokio::test]
-async fn postgres_of_its_own_has_its_settings_and_ends_when_dropped() {
+async fn own_postgres_has_settings_and_stops_when_dropped() {
     let server = Postgres::builder().setting("max_connections", "5").start();
     let database = server.fresh_database().await;
     let _one = PgConnection::connect(database.url())
@@ -125,14 +125,14 @@ async fn postgres_of_its_own_has_its_settings_and_ends_when_dropped() {
 
 #[test]
 #[should_panic(expected = "no_such_setting")]
-fn postgres_that_does_not_start_says_why() {
+fn failed_postgres_start_shows_reason() {
     let _ = Postgres::builder().setting("no_such_setting", "1").start();
 }
 
 // --- MariaDB ---
 
 #[tokio::test]
-async fn mariadb_takes_its_url_with_and_without_tls() {
+async fn mariadb_accepts_url_with_and_without_tls() {
     let database = mariadb().fresh_database().await;
     for (url, encrypted) in [(database.url(), false), (database.tls_url(), true)] {
         let mut connection = MySqlConnection::connect(url)
@@ -149,7 +149,7 @@ async fn mariadb_takes_its_url_with_and_without_tls() {
 }
 
 #[tokio::test]
-async fn mariadb_refuses_a_wrong_password() {
+async fn mariadb_rejects_wrong_password() {
     let wrong = mariadb().url().replace(MariaDb::PASSWORD, "wrong");
     let error = MySqlConnection::connect(&wrong)
         .await
@@ -161,7 +161,7 @@ async fn mariadb_refuses_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn mariadb_databases_are_apart_and_counted_apart() {
+async fn mariadb_databases_are_isolated_and_counted_separately() {
     let (one, two) = (
         mariadb().fresh_database().await,
         mariadb().fresh_database().await,
@@ -193,7 +193,7 @@ async fn mariadb_databases_are_apart_and_counted_apart() {
 }
 
 #[tokio::test]
-async fn mariadb_shows_what_runs() {
+async fn mariadb_shows_running_queries() {
     let database = mariadb().fresh_database().await;
     let mut connection = MySqlConnection::connect(database.url())
         .await
@@ -214,7 +214,7 @@ async fn mariadb_shows_what_runs() {
 }
 
 #[tokio::test]
-async fn mariadb_of_its_own_has_its_settings_and_ends_when_dropped() {
+async fn own_mariadb_has_settings_and_stops_when_dropped() {
     let server = MariaDb::builder().setting("max-connections", "10").start();
     let database = server.fresh_database().await;
     let mut connections = Vec::new();
@@ -243,14 +243,14 @@ async fn mariadb_of_its_own_has_its_settings_and_ends_when_dropped() {
 
 #[test]
 #[should_panic(expected = "no-such-setting")]
-fn mariadb_that_does_not_start_says_why() {
+fn failed_mariadb_start_shows_reason() {
     let _ = MariaDb::builder().setting("no-such-setting", "1").start();
 }
 
-// --- the end ---
+// --- shutdown ---
 
 #[tokio::test]
-async fn servers_end_with_a_killed_process() {
+async fn servers_stop_when_process_is_killed() {
     let mut child = Command::new(FUNCTION)
         .env("FUNCTION", "servers")
         .stdin(Stdio::piped())
@@ -271,7 +271,7 @@ async fn servers_end_with_a_killed_process() {
         assert!(TcpStream::connect(("127.0.0.1", *port)).is_ok() && folder.is_dir());
     }
 
-    // A server that a test has stopped dies all the same: the first one.
+    // A server that a test has stopped is killed, too: the first one.
     let pid = std::fs::read_to_string(servers[0].1.join("data/postmaster.pid"))
         .expect("PostgreSQL's own record");
     let pid = pid.lines().next().expect("a process id");
@@ -303,7 +303,7 @@ async fn assert_gone(port: u16, folder: &Path) {
 // --- ports ---
 
 #[test]
-fn ports_do_as_they_say() {
+fn refused_and_silent_ports_behave_as_named() {
     let refused = TcpStream::connect(("127.0.0.1", refused_port())).expect_err("nobody listens");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
@@ -327,13 +327,13 @@ fn ports_do_as_they_say() {
 #[should_panic(
     expected = "cargo build -p db-handler-examples --all-features --example no_such_example"
 )]
-fn a_missing_example_says_how_to_build_it() {
+fn missing_example_shows_build_command() {
     let _ = support::example("no_such_example");
 }
 
 // --- the Runtime API ---
 
-/// The function of the tests below: a real one, with AWS's own runtime.
+/// The function of the tests below, with AWS's own runtime.
 fn start_function(api: &RuntimeApi) -> Function {
     Function::builder(api, Path::new(FUNCTION))
         .env("FUNCTION", "echo")
@@ -341,7 +341,7 @@ fn start_function(api: &RuntimeApi) -> Function {
 }
 
 #[tokio::test]
-async fn a_function_gets_events_and_answers() {
+async fn function_receives_events_and_responds() {
     let database = postgres().fresh_database().await;
     let _connection = PgConnection::connect(database.url())
         .await
@@ -394,7 +394,7 @@ async fn a_function_gets_events_and_answers() {
 }
 
 #[tokio::test]
-async fn a_program_gets_its_input_and_nothing_of_our_environment() {
+async fn program_receives_input_but_not_the_environment() {
     let mut program = Function::without_platform(Path::new("/bin/sh"))
         .arg("-c")
         .arg("cat; echo \"${HOME-no home} $WORD\" >&2; exit 3")
@@ -409,7 +409,7 @@ async fn a_program_gets_its_input_and_nothing_of_our_environment() {
 }
 
 #[tokio::test]
-async fn a_function_takes_signals() {
+async fn function_receives_signals() {
     let api = RuntimeApi::start().await;
     let mut function = start_function(&api);
     api.idle().await;
@@ -422,10 +422,10 @@ async fn a_function_takes_signals() {
     );
 }
 
-// --- what `tests/run` shows ---
+// --- output of `tests/run` ---
 
 #[tokio::test]
-async fn a_failure_is_shown_in_40_lines_with_the_command_that_repeats_it() {
+async fn failure_is_shown_in_40_lines_with_repeat_command() {
     let long = "what it saw\n".repeat(100);
     let printed = format!(
         "     Running tests/it/main.rs (target/debug/deps/it-0123456789abcdef)\n\

@@ -1,5 +1,5 @@
-//! What no freeze, no deadline, no panic and no stray work may break: `&Db<..>`, sqlx's pool and the
-//! single connection, each on PostgreSQL, MariaDB and SQLite, seen from the platform and the server.
+//! Behaviour under freezes, deadlines, panics and orphaned queries: `&Db<..>`, sqlx's pool and the single connection,
+//! each on PostgreSQL, MariaDB and SQLite, observed on the platform and on the server.
 
 mod burst;
 mod cancelled;

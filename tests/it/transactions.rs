@@ -1,4 +1,4 @@
-//! A transaction for the invocation: committed when the handler returns `Ok`, and by nothing else.
+//! A transaction per invocation: committed if the handler returns `Ok`, and rolled back otherwise.
 
 use crate::FUNCTION;
 use db_handler::sqlx::{self, Connection, Executor, PgConnection};
@@ -12,7 +12,7 @@ use support::{
 };
 
 const AMPLE: Duration = Duration::from_secs(30);
-/// Of which the handler has all but its reserve of 250 ms.
+/// The handler has 250 ms less: the reserve.
 const SHORT: Duration = Duration::from_millis(700);
 const INSERT: &str = "INSERT INTO orders VALUES (1)";
 
@@ -69,7 +69,7 @@ impl World {
     }
 }
 
-/// What holds for every database, with `orders` in it and empty.
+/// Checks that apply to every database. `orders` must exist and be empty.
 async fn ok_commits_and_nothing_else(handler: &str, url: &str) {
     let world = World::start(handler, url).await;
     let mut rows = 0;
@@ -78,9 +78,7 @@ async fn ok_commits_and_nothing_else(handler: &str, url: &str) {
         rows += 1;
         assert_eq!(world.count().await, rows, "{handler}");
         let told_to_fail = ["told to fail"];
-        world
-            .fails(INSERT, "fail", "HandlerFailed", &told_to_fail)
-            .await;
+        world.fails(INSERT, "fail", "Handler", &told_to_fail).await;
         assert_eq!(world.count().await, rows, "{handler}: Err");
         world.fails(INSERT, "panic", "", &["told to panic"]).await;
         assert_eq!(world.count().await, rows, "{handler}: panic");
@@ -93,7 +91,7 @@ async fn ok_commits_and_nothing_else(handler: &str, url: &str) {
 }
 
 #[tokio::test]
-async fn in_postgres_ok_commits_and_nothing_else() {
+async fn only_ok_commits_in_postgres() {
     for close in ["always", "never"] {
         let database = postgres().fresh_database().await;
         prepare(&database, "CREATE TABLE orders (id INT)").await;
@@ -103,7 +101,7 @@ async fn in_postgres_ok_commits_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn in_mariadb_ok_commits_and_nothing_else() {
+async fn only_ok_commits_in_mariadb() {
     for close in ["always", "never"] {
         let database = mariadb().fresh_database().await;
         let mut owner = sqlx::MySqlConnection::connect(database.url())
@@ -120,7 +118,7 @@ async fn in_mariadb_ok_commits_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn in_sqlite_ok_commits_and_nothing_else() {
+async fn only_ok_commits_in_sqlite() {
     for close in ["always", "never"] {
         let file = sqlite("CREATE TABLE orders (id INT)").await;
         ok_commits_and_nothing_else(&format!("sqlite/{close}"), &file.url).await;
@@ -128,7 +126,7 @@ async fn in_sqlite_ok_commits_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn it_is_committed_before_the_caller_is_told() {
+async fn commit_precedes_response() {
     let database = postgres().fresh_database().await;
     let mut observer = prepare(&database, "CREATE TABLE orders (id INT)").await;
     let world = World::start("postgres/always", database.url()).await;
@@ -147,7 +145,7 @@ const DEFERRED: &str = "CREATE TABLE items (id INT PRIMARY KEY);
     CREATE TABLE others (id INT)";
 
 #[tokio::test]
-async fn a_commit_that_is_refused_is_the_answer() {
+async fn rejected_commit_is_returned_as_error() {
     for close in ["always", "never"] {
         let database = postgres().fresh_database().await;
         prepare(&database, DEFERRED).await;
@@ -164,9 +162,9 @@ async fn a_commit_that_is_refused_is_the_answer() {
     }
 }
 
-/// PostgreSQL itself calls the rollback that it makes of such a commit a success.
+/// PostgreSQL itself turns such a commit into a rollback and reports success.
 #[tokio::test]
-async fn a_failed_statement_that_was_passed_over_is_no_success() {
+async fn ignored_statement_error_fails_commit() {
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE orders (id INT)").await;
     let world = World::start("postgres/never", database.url()).await;
@@ -179,7 +177,7 @@ async fn a_failed_statement_that_was_passed_over_is_no_success() {
 }
 
 #[tokio::test]
-async fn connection_lost_before_the_commit_is_not_a_success() {
+async fn connection_lost_before_commit_returns_error() {
     support::measures_time();
     let database = postgres().fresh_database().await;
     prepare(&database, "CREATE TABLE orders (id INT)").await;
@@ -199,21 +197,21 @@ async fn connection_lost_before_the_commit_is_not_a_success() {
         .expect("creates");
     let world = World::start("mariadb/never", database.url()).await;
     let kill = "KILL CONNECTION_ID()";
-    // sqlx does not look at the socket before it sends something.
+    // sqlx does not check the socket before it sends a statement.
     let words = ["whether it was committed is not known"];
     world.fails(kill, "succeed", "CommitUnknown", &words).await;
     assert_eq!(world.count().await, 0);
 }
 
 #[tokio::test]
-async fn several_are_committed_in_their_order_and_the_error_says_how_many_were() {
+async fn transactions_commit_in_order_and_error_counts_committed_ones() {
     let database = postgres().fresh_database().await;
     let mut observer = prepare(&database, DEFERRED).await;
     let world = World::start("postgres/two", database.url()).await;
     world.succeeds("SELECT 1", "succeed").await;
     let words = ["did not commit", "1 before it had been committed"];
     world.fails(INSERT, "succeed", "CommitFailed", &words).await;
-    world.fails("SELECT 1", "fail", "HandlerFailed", &[]).await;
+    world.fails("SELECT 1", "fail", "Handler", &[]).await;
     let count = sqlx::query_scalar("SELECT count(*) FROM others");
     let count: i64 = count.fetch_one(&mut observer).await.expect("counts");
     assert_eq!(count, 2);

@@ -1,4 +1,4 @@
-//! The databases, the handlers and the platform of these tests.
+//! Databases, handlers and platforms of these tests.
 
 use crate::FUNCTION;
 use db_handler::config::CANCEL_TIMEOUT;
@@ -12,13 +12,13 @@ use std::{
 use support::{Database, MariaDb, Postgres, mariadb, postgres, wait_for};
 use tempfile::TempDir;
 
-/// What the function answers for a query that it gave up.
-pub(crate) const GIVEN_UP: &str = "given up";
+/// The function's result for a query that it dropped.
+pub(crate) const DROPPED: &str = "dropped";
 
-/// A statement that every database refuses at once.
+/// A statement that every database rejects immediately.
 pub(crate) const REFUSED: &str = "SELECT no_such_column";
 
-/// How long a machine that is busy with other things may take beyond a bound.
+/// Tolerance for a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +43,17 @@ impl Product {
         }
     }
 
-    /// A query for what tells one session from another.
+    /// A query that identifies the session.
     pub(crate) fn session(self) -> &'static str {
         match self {
             Pg => "SELECT pg_backend_pid()::text",
             Maria => "SELECT CAST(connection_id() AS CHAR)",
-            // Counts from the connection's opening: what an earlier one wrote shows it.
+            // Counts rows written since the connection was opened, and so identifies it.
             Sqlite => "SELECT CAST(total_changes() AS TEXT)",
         }
     }
 
-    /// A query that takes until it is stopped, or 30 s.
+    /// A query that runs until it is cancelled, at most 30 s.
     pub(crate) fn endless(self) -> &'static str {
         match self {
             Pg => "SELECT pg_sleep(30)::text",
@@ -65,7 +65,7 @@ impl Product {
         }
     }
 
-    /// Many rows, of which the first comes at once and the last one late.
+    /// A query with many rows. The first arrives immediately, the last one late.
     pub(crate) fn rows(self) -> &'static str {
         match self {
             Pg => "SELECT i, repeat('x', 1000) FROM generate_series(1, 200000) AS t(i)",
@@ -78,7 +78,7 @@ impl Product {
     }
 }
 
-/// An empty database, and where the functions that use it log.
+/// An empty database, and the log of the functions that use it.
 pub(crate) struct World {
     pub(crate) product: Product,
     database: Option<Database>,
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// The same, whose environment is completed by `add`.
+    /// The same, with a function that `add` completes.
     pub(crate) fn sandbox_with(
         &self,
         kind: &str,
@@ -147,7 +147,7 @@ impl World {
         Running::of(self.sandbox(kind, close)).await
     }
 
-    /// Sets the database up, through a handler of its own.
+    /// Sets the database up, through a separate handler.
     pub(crate) async fn prepare(&self, sql: &str) {
         let running = self.start("db", "always").await;
         running.succeed(json!([{ "run": sql }])).await;
@@ -158,7 +158,7 @@ impl World {
         self.folder.path().join("log")
     }
 
-    /// Everything that the functions have logged.
+    /// The log of all functions.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
@@ -169,7 +169,7 @@ impl World {
         ours.collect::<Vec<&str>>().join("\n")
     }
 
-    /// The last warnings and errors that this project has logged.
+    /// The last warnings and errors of this project.
     pub(crate) fn last_words(&self, lines: usize) -> String {
         let warnings = self.warnings();
         let serious = |line: &&str| line.contains(" WARN ") || line.contains("ERROR ");
@@ -182,7 +182,7 @@ impl World {
         wait_for(&what, async || self.log(), |log| log.contains(text)).await;
     }
 
-    /// Nothing runs on the server any more, as soon as it has got the signal.
+    /// Asserts that no query runs on the server, once the cancel request has arrived.
     pub(crate) async fn nothing_runs(&self, place: &str) {
         let Some(database) = &self.database else {
             return;
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// Nothing that was logged shows a password.
+    /// Asserts that the log contains no password.
     pub(crate) fn nothing_secret(&self) {
         let log = self.log();
         for password in [Postgres::PASSWORD, MariaDb::PASSWORD] {
@@ -212,7 +212,7 @@ impl World {
     }
 }
 
-/// A function that is being called.
+/// A running function.
 pub(crate) struct Running(pub(crate) Environment);
 
 impl Running {
@@ -224,19 +224,19 @@ impl Running {
         self.0.invoke(steps).await
     }
 
-    /// The answers to the steps, none of which failed.
+    /// Runs the steps, none of which may fail, and returns their results.
     pub(crate) async fn succeed(&self, steps: Value) -> Vec<Value> {
         let invocation = self.invoke(steps.clone()).await;
         answers(&invocation, &steps)
     }
 
-    /// The only answer.
+    /// Runs one query and returns its result.
     pub(crate) async fn ask(&self, sql: &str) -> Value {
         let mut answers = self.succeed(json!([{ "ask": sql }])).await;
         answers.remove(0)
     }
 
-    /// Type and text of the error.
+    /// Runs the steps, which must fail, and returns the error's type and message.
     pub(crate) async fn fail(&self, steps: Value) -> (String, String) {
         let invocation = self.invoke(steps.clone()).await;
         match invocation.outcome {
@@ -248,12 +248,12 @@ impl Running {
         }
     }
 
-    /// Lets it stand still for a while.
+    /// Keeps the environment frozen for `pause`.
     pub(crate) async fn stand_still(&self, pause: Duration) {
         assert!(self.0.stands_still_for(pause).await, "it moves");
     }
 
-    /// The network is well again, and its port can be had.
+    /// Restores the network, and waits until its port accepts connections.
     pub(crate) async fn heal(&self) {
         self.0.apply(Fault::Heal);
         for network in self.0.networks() {
@@ -263,7 +263,7 @@ impl Running {
         }
     }
 
-    /// How many connections it has opened so far.
+    /// The number of connections opened so far.
     pub(crate) fn opened(&self) -> usize {
         let opened = self.0.networks().iter().map(|one| one.stats().opened);
         opened.sum()

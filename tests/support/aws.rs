@@ -13,12 +13,12 @@ use crate::wait::on_any_free_port;
 
 const PROGRAMS: Programs = Programs {
     names: &["moto_server"],
-    // Below the workspace's own folder for what is built, as `tests/run` installs it.
+    // In the workspace's target directory, where `tests/run` installs it.
     folders: &[concat!(env!("CARGO_MANIFEST_DIR"), "/../target/moto/bin")],
     install: "`python3 -m venv target/moto && target/moto/bin/pip install 'moto[server]==5.2.5'`",
 };
 
-/// The stand-in of this test process, started at its first use.
+/// The stand-in of this test process, started on first use.
 ///
 /// # Panics
 /// When moto is not installed, with the command that installs it, or does not start, with its log.
@@ -28,9 +28,9 @@ pub fn aws() -> &'static Aws {
     SHARED.get_or_init(|| on_any_free_port(free_port, Aws::start_on))
 }
 
-/// AWS's services on a loopback port, and a user whose requests they take.
+/// AWS's services on a loopback port, and a user with access to them.
 ///
-/// Every request of that user is checked as AWS does it: its signature, and whether the user may.
+/// Every request of that user is checked as on AWS: signature and permissions.
 #[derive(Debug)]
 pub struct Aws {
     _server: Server,
@@ -40,7 +40,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Where everything here is.
+    /// The region of all services.
     pub const REGION: &str = "eu-west-1";
 
     /// The services' URL.
@@ -49,7 +49,7 @@ impl Aws {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The user's access key: its id, and the secret one.
+    /// The user's access key: id and secret.
     #[must_use]
     pub fn access_key(&self) -> (&str, &str) {
         (&self.key_id, &self.key)
@@ -66,7 +66,7 @@ impl Aws {
             let form = format!("{form}&UserName=function&Version=2010-05-08");
             post(port, "/", "iam", &form)
         };
-        // From the fourth request on, everything is checked.
+        // Authorization is checked from the fourth request on.
         post(port, "/moto-api/reset-auth", "moto", "3");
         iam("Action=CreateUser");
         let key = iam("Action=CreateAccessKey");
@@ -84,11 +84,11 @@ impl Aws {
     }
 }
 
-/// Posts a form to a service, without a signature that holds.
+/// Posts a form to a service, with an invalid signature.
 fn post(port: u16, path: &str, service: &str, form: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("moto listens");
     let region = Aws::REGION;
-    // What comes as a form, moto's own interface does not see.
+    // moto's own interface does not accept forms.
     let kind = match service {
         "moto" => "text/plain",
         _ => "application/x-www-form-urlencoded",
@@ -106,7 +106,7 @@ fn post(port: u16, path: &str, service: &str, form: &str) -> String {
     answer
 }
 
-/// What is in the first element of this name.
+/// The content of the first element with this name.
 fn element(xml: &str, name: &str) -> String {
     let inside = xml
         .split_once(&format!("<{name}>"))

@@ -1,22 +1,22 @@
-//! Calls the test function once per event, without a platform: its local mode.
+//! Calls the test function once per event in its local mode, without a platform.
 
 use crate::function::{Function, FunctionBuilder};
 use serde_json::Value;
 use std::path::Path;
 
-/// What came of one run of a function in its local mode.
+/// The result of one run of a function in local mode.
 #[derive(Debug)]
 pub struct Called {
-    /// One answer per event; an error is an object with `errorType` and `errorMessage`.
+    /// One response per event; an error is an object with `errorType` and `errorMessage`.
     pub answers: Vec<Value>,
-    /// What was drawn and logged.
+    /// The timeline and log lines.
     pub log: String,
     /// The process's exit code.
     pub code: Option<i32>,
 }
 
 impl Called {
-    /// The only answer.
+    /// The only response.
     ///
     /// # Panics
     /// When there is not exactly one.
@@ -31,7 +31,7 @@ impl Called {
         }
     }
 
-    /// Type and message of the only answer, which is an error.
+    /// Type and message of the only response, which must be an error.
     ///
     /// # Panics
     /// When it is not.
@@ -48,7 +48,7 @@ impl Called {
     }
 }
 
-/// A local run of `binary`, to be given variables.
+/// A local run of `binary`.
 pub fn local(binary: &Path) -> FunctionBuilder {
     Function::without_platform(binary)
 }
@@ -56,7 +56,7 @@ pub fn local(binary: &Path) -> FunctionBuilder {
 /// Runs it with `events` as its arguments, to the end.
 ///
 /// # Panics
-/// When it prints something that is no JSON, or does not end.
+/// If it prints invalid JSON, or does not end.
 pub async fn call(function: FunctionBuilder, events: &[Value]) -> Called {
     let function = events
         .iter()
@@ -67,7 +67,7 @@ pub async fn call(function: FunctionBuilder, events: &[Value]) -> Called {
 /// Runs it to the end.
 ///
 /// # Panics
-/// When it prints something that is no JSON, or does not end.
+/// If it prints invalid JSON, or does not end.
 pub async fn finish(function: FunctionBuilder) -> Called {
     let mut function = function.start();
     let status = function.ended().await;
@@ -76,7 +76,7 @@ pub async fn finish(function: FunctionBuilder) -> Called {
         .lines()
         .map(|line| {
             serde_json::from_str(line)
-                .unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
+                .unwrap_or_else(|error| panic!("{line:?} is not valid JSON: {error}"))
         })
         .collect();
     Called {

@@ -1,4 +1,4 @@
-//! One database on a test server, and who is connected to it.
+//! A database on a test server, and its connections.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::wait::Patience;
 
-/// A database of its own for one test, on a server that others may use at the same time.
+/// A separate database for one test, on a server that other tests may use concurrently.
 ///
-/// It goes when its server goes.
+/// It is deleted with its server.
 #[derive(Clone, Debug)]
 pub struct Database {
     name: String,
@@ -35,7 +35,7 @@ impl Database {
         &self.name
     }
 
-    /// Its URL, with user and password, without TLS. It has a query already: more parameters follow with `&`.
+    /// Its URL with user and password, without TLS. The URL has a query: append parameters with `&`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -47,23 +47,23 @@ impl Database {
         &self.tls_url
     }
 
-    /// Who is connected to it now.
+    /// The current sessions in it.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn sessions(&self) -> Vec<Session> {
         self.observer.watch().await.sessions(Some(&self.name)).await
     }
 
-    /// How many are connected to it now.
+    /// The number of connections to it.
     ///
-    /// A connection that is still logging in, or that the server has not noticed to be closed, may be missing or counted:
-    /// a test that wants to see a number come true uses [`wait_until_connections`](Self::wait_until_connections).
+    /// A connection that is still logging in may be missing, and one that was just closed may be counted: use
+    /// [`wait_until_connections`](Self::wait_until_connections) to wait for a number.
     pub async fn connections(&self) -> usize {
         self.sessions().await.len()
     }
 
-    /// Waits until `n` are connected to it.
+    /// Waits until it has `n` connections.
     ///
     /// # Panics
     /// When that does not happen, with those that are connected.
@@ -72,7 +72,7 @@ impl Database {
         self.wait(&what, |sessions| sessions.len() == n).await;
     }
 
-    /// The texts of the queries that run in it now.
+    /// The texts of the running queries.
     pub async fn running_queries(&self) -> Vec<String> {
         running(self.sessions().await)
     }
@@ -88,10 +88,10 @@ impl Database {
         self.wait(&what, |sessions| count(sessions) == n).await;
     }
 
-    /// Ends all its connections from the server's side, as a failover or an administrator does; returns how many.
+    /// Terminates all its connections on the server, like a failover or an administrator; returns their number.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn terminate_connections(&self) -> usize {
         let mut watch = self.observer.watch().await;
         let sessions = watch.sessions(Some(&self.name)).await;
@@ -110,18 +110,18 @@ impl Database {
     }
 }
 
-/// One client's connection, as the server sees it.
+/// A client's session on the server.
 #[derive(Clone)]
 pub struct Session {
-    /// The server's number for it: PostgreSQL's process, MariaDB's connection.
+    /// The server's id: PostgreSQL's process id, MariaDB's connection id.
     pub id: i64,
     /// The user who logged in.
     pub user: String,
     /// The database it is in, empty if in none.
     pub database: String,
-    /// The server's word for what it does: `idle in transaction`, `Sleep` ...
+    /// The server's name of its state: `idle in transaction`, `Sleep` ...
     pub state: String,
-    /// The query that runs, or with PostgreSQL the one that ran last.
+    /// The running query, or with PostgreSQL the last one.
     pub query: String,
     /// Whether that query still runs.
     pub running: bool,
@@ -146,8 +146,8 @@ pub(crate) fn running(sessions: Vec<Session>) -> Vec<String> {
     running.map(|session| session.query).collect()
 }
 
-/// How to look at a server without being seen: by a user of its own, whom no count includes and for whom places are kept,
-/// without passwords and TLS, which cost time.
+/// How to observe a server: as a separate user that counts exclude and that has reserved connections, without password
+/// and TLS, which cost time.
 #[derive(Clone, Debug)]
 pub(crate) enum Observer {
     Postgres(PgConnectOptions),
@@ -168,7 +168,7 @@ pub(crate) async fn connect<O: ConnectOptions<Connection: Sized>>(options: &O) -
     loop {
         match options.connect().await {
             Ok(connection) => return connection,
-            // Observers that are about to leave may still hold the places kept for them.
+            // Closing observers may still hold the reserved connections.
             Err(error) if is_full(&error) => patience.pause(&error).await,
             Err(error) => panic!("the test server does not let its observer in: {error}"),
         }
@@ -182,7 +182,7 @@ fn is_full(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("53300" | "08004"))
 }
 
-/// One observing connection.
+/// An observer's connection.
 pub(crate) enum Watch {
     Postgres(PgConnection),
     MariaDb(MySqlConnection),
@@ -231,7 +231,7 @@ impl Watch {
         rows.into_iter().map(session).collect()
     }
 
-    /// Waits until the sessions are as they should be.
+    /// Waits until the sessions match.
     pub(crate) async fn until(
         &mut self,
         what: &str,
@@ -249,7 +249,7 @@ impl Watch {
     }
 
     async fn terminate(&mut self, id: i64) {
-        // A session that has gone by itself meanwhile is what was wanted: PostgreSQL says false, MariaDB an error.
+        // A session that has already ended is fine: PostgreSQL returns false, MariaDB an error.
         let done = match self {
             Self::Postgres(connection) => {
                 let query = sqlx::query("select pg_terminate_backend($1::int4)").bind(id);
@@ -275,7 +275,7 @@ impl Watch {
     }
 
     pub(crate) async fn close(self) {
-        // The server closes it too when the socket goes.
+        // The server also ends the session when the socket is closed.
         let _ = match self {
             Self::Postgres(connection) => connection.close().await,
             Self::MariaDb(connection) => connection.close().await,

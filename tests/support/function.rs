@@ -1,6 +1,6 @@
 //! A function as a child process.
 //!
-//! Its environment is the child's own: a test process cannot change its variables without `unsafe`, and has many tests.
+//! The variables are set for the child only: a test process cannot set its own without `unsafe`, and runs many tests.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::runtime_api::RuntimeApi;
 use crate::turn;
 use crate::wait::{PATIENCE, wait_for};
 
-/// What starts a [`Function`].
+/// Builds and starts a [`Function`].
 #[derive(Debug)]
 #[must_use = "a builder starts nothing until `start` is called"]
 pub struct FunctionBuilder {
@@ -32,7 +32,7 @@ pub struct Function {
 }
 
 impl Function {
-    /// A function served by `api`, with the variables that Lambda sets and with nothing else of this process's but `PATH`.
+    /// A function served by `api`, with the variables that Lambda sets. It inherits only `PATH` from this process.
     pub fn builder(api: &RuntimeApi, binary: &Path) -> FunctionBuilder {
         let builder = FunctionBuilder::bare(binary);
         let address = api.address().to_string();
@@ -55,7 +55,7 @@ impl Function {
         .fold(builder, |builder, (name, value)| builder.env(name, value))
     }
 
-    /// A program without a platform around it.
+    /// A program without a platform.
     pub fn without_platform(binary: &Path) -> FunctionBuilder {
         FunctionBuilder::bare(binary)
     }
@@ -69,13 +69,13 @@ impl Function {
         self.child.id().expect("the function still runs")
     }
 
-    /// What it has printed so far.
+    /// Its standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has logged so far.
+    /// Its standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.text()
@@ -106,7 +106,7 @@ impl Function {
     /// # Panics
     /// When it has ended.
     pub async fn signal(&self, signal: &str) {
-        // The shell's own `kill`: the program of that name is not installed everywhere.
+        // The shell's built-in `kill`: the program is not installed everywhere.
         let done = Command::new("/bin/sh")
             .args(["-c", "kill -s \"$1\" \"$2\"", "sh", signal])
             .arg(self.id().to_string())
@@ -118,7 +118,7 @@ impl Function {
         );
     }
 
-    /// Stops it, and lets `pause` go by: what a platform does to a function between two events.
+    /// Stops it for `pause`, as a platform does between two events.
     ///
     /// # Panics
     /// When it has ended.
@@ -127,7 +127,7 @@ impl Function {
         tokio::time::sleep(pause).await;
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Panics
     /// When it has ended.
@@ -135,7 +135,7 @@ impl Function {
         self.signal("CONT").await;
     }
 
-    /// Waits until it has ended by itself and everything that it wrote has been read.
+    /// Waits until it has exited and its output has been read.
     ///
     /// # Panics
     /// When it does not end, with what it wrote.
@@ -146,7 +146,7 @@ impl Function {
                 self.output()
             );
         };
-        // Its end closes both pipes, unless it left a child of its own.
+        // Both pipes close when it exits, unless it has left a child process.
         let both = async || self.stdout.is_complete() && self.stderr.is_complete();
         wait_for("the end of the function's output", both, |complete| {
             *complete
@@ -185,13 +185,13 @@ impl FunctionBuilder {
         self
     }
 
-    /// What it reads on standard input, which is empty otherwise.
+    /// Sets its standard input, which is empty by default.
     pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.input = text.into();
         self
     }
 
-    /// Lets it take up to `n` events at once, as on Lambda Managed Instances.
+    /// Lets it handle up to `n` events concurrently, as on Lambda Managed Instances.
     pub fn concurrency(self, n: usize) -> Self {
         self.env("AWS_LAMBDA_MAX_CONCURRENCY", n.to_string())
     }
@@ -207,7 +207,7 @@ impl FunctionBuilder {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command.as_std()));
         let mut stdin = child.stdin.take().expect("a piped input");
-        // A function that reads nothing may well end before it has got everything.
+        // A function that does not read may exit before everything is written.
         tokio::spawn(async move { drop(stdin.write_all(&self.input).await) });
         let stdout = child.stdout.take().expect("a piped output");
         let stderr = child.stderr.take().expect("a piped output");

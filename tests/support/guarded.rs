@@ -1,7 +1,7 @@
-//! Programs that never outlive this process, and the folder they work in.
+//! Programs that never outlive this process, and their working directory.
 //!
-//! A destructor is not enough: a test that is killed runs none. So each program is the child of a small shell script
-//! (`guard.sh`), which ends it when the pipe to this process breaks.
+//! A destructor does not run when a test is killed. So each program is the child of a small shell script (`guard.sh`),
+//! which ends the program when the pipe to this process breaks.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,21 +18,21 @@ use tempfile::TempDir;
 
 use crate::wait::INTERVAL;
 
-/// A server starts in about a second; it gets much longer on a machine that is busy with builds.
+/// A server starts in about a second, but may take much longer while the machine runs builds.
 const STARTUP: Duration = Duration::from_mins(1);
 
-/// How a program ends when this process does.
+/// The signal that ends a program when this process ends.
 #[derive(Clone, Copy)]
 pub(crate) enum EndWith {
-    /// PostgreSQL's immediate shutdown; it takes its children and its shared memory along.
+    /// PostgreSQL's immediate shutdown, which also ends its children and removes its shared memory.
     Quit,
-    /// No goodbye.
+    /// Kills the program.
     Kill,
-    /// A polite request, for programs that tidy up.
+    /// A request, for programs that clean up.
     Term,
 }
 
-/// A throw-away folder, and the unprivileged user who owns it if we are root: database servers refuse to run as root.
+/// A temporary directory, owned by an unprivileged user if we are root: database servers refuse to run as root.
 pub(crate) struct Workplace {
     folder: TempDir,
     user: Option<(u32, u32)>,
@@ -49,7 +49,7 @@ impl Workplace {
         workplace
     }
 
-    /// For a program that runs as root as well, and may lie where only root finds it.
+    /// For a program that runs as root, too, and may be installed where only root can read it.
     pub(crate) fn create_for_us(name: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix(&format!("db-handler-{name}-"))
@@ -58,7 +58,7 @@ impl Workplace {
         Self { folder, user: None }
     }
 
-    /// The same for a program that we may run ourselves, and perhaps only we: one in our own folders.
+    /// The same for a program in our own directories, which other users may not be able to run.
     pub(crate) fn create_for_ourselves(name: &str) -> Self {
         let mut workplace = Self::create(name);
         if workplace.user.take().is_some() {
@@ -71,7 +71,7 @@ impl Workplace {
         self.folder.path()
     }
 
-    /// Makes `file` the programs' own, readable by nobody else.
+    /// Makes the programs' user the only one who can read `file`.
     pub(crate) fn hand_over(&self, file: &Path) {
         let mode = if file.is_dir() { 0o700 } else { 0o600 };
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("our own file");
@@ -158,16 +158,16 @@ impl Workplace {
             .arg(self.path())
             .arg(program)
             .args(arguments)
-            // The caller's PGPORT, MYSQL_HOME, LANG and the like are not for these servers.
+            // The caller's PGPORT, MYSQL_HOME, LANG and the like must not reach these servers.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", self.path())
             .env("TMPDIR", self.path())
             .env("LC_ALL", "C")
             .current_dir(self.path())
-            // Ctrl-C and a runner that kills its process group hit the test; the guard then does the rest.
+            // Ctrl-C and a killed process group end the test; the guard then ends the program.
             .process_group(0)
-            // The guard must not hold the test's own output open: whoever reads that would wait for the server.
+            // The guard must not hold the test's output open: its reader would wait for the server.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -178,7 +178,7 @@ impl Workplace {
     }
 }
 
-/// A running server with its folder; both go when this is dropped, or when the process ends.
+/// A running server and its directory. Both are removed when this is dropped or the process ends.
 pub(crate) struct Server {
     // Dropped before the folder is.
     running: Guarded,
@@ -220,11 +220,11 @@ impl Guarded {
         }
     }
 
-    /// The end of the log, which the guard hands over when the program has ended.
+    /// The end of the log, which the guard prints when the program has ended.
     fn last_words(&mut self) -> String {
         let mut text = Vec::new();
         if let Some(mut output) = self.0.stdout.take() {
-            // What cannot be read is only missing in a message that is a failure already.
+            // Unreadable output is only missing from a failure message.
             let _ = output.read_to_end(&mut text);
         }
         String::from_utf8_lossy(&text).into_owned()
@@ -233,7 +233,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // Nobody wants its last words any more, and it must not wait for a reader.
+        // Its output is no longer needed, and it must not wait for a reader.
         drop(self.0.stdout.take());
         // The pipe breaks, and the guard ends the program.
         drop(self.0.stdin.take());
@@ -246,7 +246,7 @@ impl Drop for Guarded {
     }
 }
 
-/// A number that `id` prints.
+/// Runs `id` and parses its number.
 fn id(arguments: &[&str]) -> u32 {
     let output = Command::new("id")
         .args(arguments)

@@ -1,21 +1,21 @@
-//! What the tests stand on: live database servers, unfriendly ports, compiled examples and a small Lambda Runtime API.
+//! Test support: live database servers, refusing and silent ports, compiled examples and a small Lambda Runtime API.
 //!
 //! | need | use |
 //! | --- | --- |
 //! | a PostgreSQL with an empty database | [`postgres()`]`.fresh_database().await` |
 //! | a MariaDB with an empty database | [`mariadb()`]`.fresh_database().await` |
-//! | a MongoDB (or what stands in for one) with an empty database | [`mongodb()`]`.fresh_url()` |
-//! | a server with settings of its own | [`Postgres::builder`], [`MariaDb::builder`], [`MongoDb::start`] |
-//! | who is connected, what runs | [`Database::wait_until_connections`], [`Database::running_queries`] |
-//! | PgBouncer before that PostgreSQL | [`PgBouncer::start`] |
-//! | AWS's services, as far as moto plays them | [`aws()`] |
-//! | a port that refuses, or accepts and never answers | [`refused_port`], [`SilentListener`] |
+//! | a MongoDB (or its stand-in) with an empty database | [`mongodb()`]`.fresh_url()` |
+//! | a separate server with its own settings | [`Postgres::builder`], [`MariaDb::builder`], [`MongoDb::start`] |
+//! | connections and running queries | [`Database::wait_until_connections`], [`Database::running_queries`] |
+//! | PgBouncer in front of PostgreSQL | [`PgBouncer::start`] |
+//! | AWS's services, as simulated by moto | [`aws()`] |
+//! | a port that refuses, or accepts and never replies | [`refused_port`], [`SilentListener`] |
 //! | a compiled example or binary | [`example`], [`bin`] |
-//! | which tests may run beside this one | [`alone`], [`measures_time`], [`waits`] |
+//! | which tests may run concurrently with this one | [`alone`], [`measures_time`], [`waits`] |
 //! | the platform's side of a function | [`runtime_api::RuntimeApi`], [`function::Function`] |
 //!
-//! Nothing here is skipped when it is missing: the test fails and says what to install. Nothing sleeps and hopes: every
-//! wait ends with its event, or after [`PATIENCE`] with a panic that shows what was there instead.
+//! A missing program fails the test with the command that installs it. No helper relies on a fixed sleep: every wait
+//! ends with its event, or after [`PATIENCE`] with a panic that shows the last state.
 
 mod aws;
 mod binaries;

@@ -33,7 +33,7 @@ const PROGRAMS: Programs = Programs {
     install: "`apt-get install mariadb-server`, or on macOS `brew install mariadb`",
 };
 
-/// Throw-away data: small files, and nothing is worth a wait for the disk. The installation must know them too.
+/// Settings for temporary data: small files and no syncing. The installation needs them, too.
 const SETTINGS: &[(&str, &str)] = &[
     ("debug-no-sync", "ON"),
     ("innodb-buffer-pool-size", "8M"),
@@ -45,7 +45,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("skip-name-resolve", "ON"),
 ];
 
-/// The MariaDB server of this test process, started at its first use.
+/// The MariaDB server of this test process, started on first use.
 ///
 /// # Panics
 /// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
@@ -57,7 +57,7 @@ pub fn mariadb() -> &'static MariaDb {
 
 /// A MariaDB server on a loopback port, with passwords and TLS.
 ///
-/// It ends with its folder when it is dropped, or with the process whatever ends that.
+/// The server and its directory are removed when it is dropped or the process ends.
 #[derive(Debug)]
 pub struct MariaDb {
     server: DatabaseServer,
@@ -73,37 +73,37 @@ impl Deref for MariaDb {
 }
 
 impl MariaDb {
-    /// The user of the URLs. It may do everything in the databases of the tests, and nothing else.
+    /// The user of the URLs, with all privileges on the databases of the tests only.
     pub const USER: &str = "app";
 
-    /// The password of that user, easy to find where it must not be.
+    /// The password of that user, easy to find in output that must not contain it.
     pub const PASSWORD: &str = "s3cret-maria";
 
-    /// A server of its own, for a test that needs other settings or ends the server.
+    /// A separate server, for a test that needs other settings or stops the server.
     pub fn builder() -> MariaDbBuilder {
         MariaDbBuilder {
             settings: Vec::new(),
         }
     }
 
-    /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
+    /// The URL of the shared database `app`; see [`Database::url`].
     #[must_use]
     pub fn url(&self) -> String {
         self.database("app").url().to_owned()
     }
 
-    /// A connection with all privileges, which no count includes and which takes no place of `max-connections`.
+    /// A connection with all privileges that is not counted, not even in `max-connections`.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn admin(&self) -> MySqlConnection {
         connect(&self.admin).await
     }
 
-    /// An empty database, in which [`USER`](Self::USER) may do everything.
+    /// An empty database on which [`USER`](Self::USER) has all privileges.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn fresh_database(&self) -> Database {
         let database = self.database(&self.server.fresh_name());
         let sql = format!("create database {}", database.name());
@@ -119,7 +119,7 @@ impl MariaDb {
     }
 }
 
-/// Settings of a MariaDB server of its own.
+/// Settings of a separate MariaDB server.
 #[derive(Clone, Debug)]
 #[must_use = "a builder starts nothing until `start` is called"]
 pub struct MariaDbBuilder {
@@ -127,13 +127,13 @@ pub struct MariaDbBuilder {
 }
 
 impl MariaDbBuilder {
-    /// Sets one of the server's options, such as `max-connections`, whose least is 10. Observers do not count there.
+    /// Sets a server option, such as `max-connections`, whose minimum is 10. Observers are not counted.
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
     }
 
-    /// Starts the server, and returns when it takes connections.
+    /// Starts the server, and returns when it accepts connections.
     ///
     /// # Panics
     /// When MariaDB is not installed, with the command that installs it, or does not start, with its log.
@@ -155,7 +155,7 @@ impl MariaDbBuilder {
         common.extend(SETTINGS.iter().map(|(name, value)| option(name, value)));
 
         let mut arguments = common.clone();
-        // `force`: without a look at what the host's name resolves to, which may take long and means nothing here.
+        // `force` skips resolving the host's name, which may take long and is not needed.
         arguments.extend(
             [
                 "--force",
@@ -183,7 +183,7 @@ impl MariaDbBuilder {
         workplace.hand_over(&first_sql);
 
         let socket = folder.join("socket");
-        // Connections there are counted apart: a server that is full is no fuller for being looked at.
+        // Connections to this port are counted separately, so that observers work on a full server.
         let admin_port = free_port();
         let mut arguments = common;
         arguments.extend([
@@ -221,7 +221,7 @@ fn option(name: &str, value: impl std::fmt::Display) -> OsString {
     format!("--{name}={value}").into()
 }
 
-/// Whether the server speaks first, as it does as soon as it takes connections.
+/// Whether the server sends its greeting, which shows that it accepts connections.
 fn greets(socket: &Path) -> bool {
     let greeting = || {
         let mut stream = UnixStream::connect(socket)?;

@@ -1,4 +1,4 @@
-//! Live MongoDB servers: a real `mongod` where there is one, otherwise SecantusDB, which speaks its protocol.
+//! Live MongoDB servers: a real `mongod` if there is one, otherwise SecantusDB, which implements its protocol.
 
 mod relay;
 
@@ -22,13 +22,13 @@ use crate::wait::{Patience, block_on, on_any_free_port};
 
 pub use relay::MongoRelay;
 
-/// Starts SecantusDB with its one user, and lives until it is told to end.
+/// Runs SecantusDB with one user until it is terminated.
 const LAUNCH: &str = include_str!("secantusdb.py");
 
-/// What `tests/run` installs, and where: the folder's name ends with the version.
+/// The directory that `tests/run` installs into: its name ends with the version.
 const FOLDER: &str = "secantusdb-0.7.0b3";
 
-/// The MongoDB server of this test process, started at its first use.
+/// The MongoDB server of this test process, started on first use.
 ///
 /// # Panics
 /// When there is neither a `mongod` nor SecantusDB, with the command that installs it, or when it does not start.
@@ -40,7 +40,7 @@ pub fn mongodb() -> &'static MongoDb {
 
 /// A server on a loopback port, with SCRAM passwords.
 ///
-/// It ends with its folder when it is dropped, or with the process whatever ends that.
+/// The server and its directory are removed when it is dropped or the process ends.
 #[derive(Debug)]
 pub struct MongoDb {
     server: Server,
@@ -53,11 +53,11 @@ pub struct MongoDb {
 /// The server's own count of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// Open now, the observer's apart.
+    /// Open connections, without the observer's.
     pub current: i64,
-    /// Opened so far, the observer's included.
+    /// Connections opened so far, with the observer's.
     pub created: i64,
-    /// Messages received so far, the observer's included.
+    /// Messages received so far, with the observer's.
     pub requests: i64,
 }
 
@@ -67,13 +67,13 @@ enum Program {
 }
 
 impl MongoDb {
-    /// The user of the URLs. It may do everything.
+    /// The user of the URLs, with all privileges.
     pub const USER: &str = "app";
 
-    /// The password of that user, easy to find where it must not be.
+    /// The password of that user, easy to find in output that must not contain it.
     pub const PASSWORD: &str = "s3cret-mongo";
 
-    /// A server of its own, with TLS and nothing else, or without.
+    /// A separate server, with or without TLS.
     ///
     /// # Panics
     /// When there is neither a `mongod` nor SecantusDB, with the command that installs it, or when it does not start.
@@ -84,7 +84,7 @@ impl MongoDb {
     }
 
     fn start_on(port: u16, tls: bool) -> Result<Self, String> {
-        // Neither minds to be run by root, and SecantusDB may be installed where only root finds it.
+        // Both run as root, and SecantusDB may be installed where only root can read it.
         let workplace = Workplace::create_for_us("mongodb");
         let folder = workplace.path().to_path_buf();
         fs::create_dir(folder.join("data")).expect("room for the data");
@@ -115,7 +115,7 @@ impl MongoDb {
         Ok(server)
     }
 
-    /// `mongod` or `SecantusDB`: to be named wherever a figure comes from it.
+    /// `mongod` or `SecantusDB`, to be named with every measurement.
     #[must_use]
     pub fn product(&self) -> &'static str {
         self.product
@@ -127,7 +127,7 @@ impl MongoDb {
         self.port
     }
 
-    /// The server's certificate, which is its own root; `None` without TLS.
+    /// The server's self-signed certificate; `None` without TLS.
     #[must_use]
     pub fn certificate(&self) -> Option<&Path> {
         self.certificate.as_deref()
@@ -145,16 +145,16 @@ impl MongoDb {
         self.server.folder()
     }
 
-    /// The URL of `database`. It has a query already: more parameters follow with `&`.
+    /// The URL of `database`. It has a query: append parameters with `&`.
     ///
-    /// With `directConnection`, so that a proxy before the server is not passed by: the driver would go on to the address
-    /// that the server itself names.
+    /// It has `directConnection`: otherwise the driver would bypass a proxy and connect to the address that the server
+    /// reports.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         self.url_of(&format!("{}:{}@", Self::USER, Self::PASSWORD), database)
     }
 
-    /// The URL of a database that nobody has used yet.
+    /// The URL of a database that no test has used yet.
     #[must_use]
     pub fn fresh_url(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
@@ -171,15 +171,15 @@ impl MongoDb {
         )
     }
 
-    /// Looks at the server for as long as it is kept.
+    /// Starts observing the server.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn watch(&self) -> MongoWatch {
         MongoWatch::connect(&self.url("admin")).await
     }
 
-    /// On a `mongod` without users whoever comes from its own machine may make the first one.
+    /// On a `mongod` without users, a local client may create the first one.
     async fn create_user(&self) {
         let nobody = MongoWatch::connect(&self.url_of("", "admin")).await;
         let command = doc! { "createUser": Self::USER, "pwd": Self::PASSWORD, "roles": ["root"] };
@@ -188,14 +188,14 @@ impl MongoDb {
     }
 }
 
-/// A look at a server, through a client of its own: two connections, which no `current` counts.
+/// Observes a server through a separate client with two connections, which `current` excludes.
 #[derive(Debug)]
 pub struct MongoWatch {
     client: Client,
 }
 
 impl MongoWatch {
-    /// The observer's own connections: one that watches, one that asks.
+    /// The observer's own connections: one for monitoring, one for commands.
     const OWN: i64 = 2;
 
     async fn connect(url: &str) -> Self {
@@ -206,7 +206,7 @@ impl MongoWatch {
         options.max_pool_size = Some(1);
         options.server_selection_timeout = Some(Duration::from_secs(10));
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
-        // It must not be heard while it is silent.
+        // Heartbeats would be counted as messages.
         options.heartbeat_freq = Some(Duration::from_secs(600));
         let client = Client::with_options(options).expect("options of the tests' own");
         let watch = Self { client };
@@ -214,7 +214,7 @@ impl MongoWatch {
         watch
     }
 
-    /// The observer's client, with every privilege.
+    /// The observer's client, with all privileges.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -223,7 +223,7 @@ impl MongoWatch {
     /// Runs a command on the database `admin`.
     ///
     /// # Panics
-    /// When the server refuses it.
+    /// If the server rejects it.
     pub async fn run(&self, command: Document) -> Document {
         self.client
             .database("admin")
@@ -235,7 +235,7 @@ impl MongoWatch {
     /// The server's own count of connections.
     ///
     /// # Panics
-    /// When the server does not answer as a MongoDB does.
+    /// If the reply is not MongoDB's.
     pub async fn connections(&self) -> Connections {
         let status = self.run(doc! { "serverStatus": 1 }).await;
         let number = |section: &str, name: &str| {
@@ -256,7 +256,7 @@ impl MongoWatch {
         }
     }
 
-    /// Waits until `n` connections are open, the observer's apart.
+    /// Waits until `n` connections are open, without the observer's.
     ///
     /// # Panics
     /// When that does not happen.
@@ -272,11 +272,10 @@ impl MongoWatch {
         }
     }
 
-    /// Which clients with an application's name are connected, each by what it says of itself, and once for each of its
-    /// connections.
+    /// The metadata of connected clients that have an application name, once per connection.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn clients(&self) -> Vec<Document> {
         let answer = self.run(doc! { "currentOp": 1, "$all": true }).await;
         let operations = answer.get_array("inprog").expect("a list");
@@ -293,7 +292,7 @@ impl MongoWatch {
             .collect()
     }
 
-    /// Ends the look.
+    /// Stops observing.
     pub async fn close(self) {
         self.client.shutdown().immediate(true).await;
     }
@@ -325,7 +324,7 @@ impl Program {
     }
 }
 
-/// `target`, or what stands for it: a test binary lies in `target/<profile>/deps`.
+/// The target directory: a test binary is in `target/<profile>/deps`.
 fn target_folder() -> PathBuf {
     let test = env::current_exe().expect("the path of this test binary");
     let profile = test
@@ -350,7 +349,7 @@ fn mongod_arguments(folder: &Path, port: u16, tls: Option<&Certificate>) -> Vec<
         "enableTestCommands=1".into(),
     ]);
     if let Some(tls) = tls {
-        // `mongod` wants both in one file.
+        // `mongod` requires both in one file.
         let both = folder.join("server.pem");
         let text = [&tls.certificate, &tls.key]
             .map(|file| fs::read_to_string(file).expect("the certificate just made"));

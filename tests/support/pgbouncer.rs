@@ -10,16 +10,16 @@ use crate::postgres::Postgres;
 use crate::programs::Programs;
 use crate::wait::on_any_free_port;
 
-/// Which PgBouncer.
+/// Version and mode of PgBouncer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooler {
-    /// The one of Debian 12, 1.18, which knows nothing of prepared statements.
+    /// Debian 12's 1.18, without support for prepared statements.
     Plain,
-    /// The one of Debian 13, 1.24, with `max_prepared_statements`.
+    /// Debian 13's 1.24, with `max_prepared_statements`.
     Tracking,
-    /// The one of Debian 12, which pools sessions, for clients that know nothing of it.
+    /// Debian 12's in session mode, for clients that do not expect a pooler.
     Session,
-    /// The one of Debian 12, which pools statements, and allows no transaction.
+    /// Debian 12's in statement mode, which does not allow transactions.
     Statements,
 }
 
@@ -33,10 +33,10 @@ const TRACKING: &str = concat!(
     "/../target/pgbouncer-13/bin/pgbouncer"
 );
 
-/// A PgBouncer on a loopback port. It ends when it is dropped.
+/// A PgBouncer on a loopback port. It is stopped when dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
-    /// Empty only while it is down.
+    /// `None` only during a restart.
     process: Option<Server>,
     port: u16,
     start: Start,
@@ -51,7 +51,7 @@ struct Start {
 }
 
 impl PgBouncer {
-    /// Starts one with `servers` connections to the server, for up to `clients` of its own.
+    /// Starts one with `servers` server connections and up to `clients` client connections.
     ///
     /// # Panics
     /// When it is not installed, with the command that installs it, or does not start, with its log.
@@ -72,7 +72,7 @@ impl PgBouncer {
         })
     }
 
-    /// Ends it and starts another one in its place: every connection is lost.
+    /// Restarts it on the same port: every connection is lost.
     ///
     /// # Panics
     /// When it does not start.

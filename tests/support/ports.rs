@@ -1,11 +1,11 @@
-//! Ports on which something special happens, or nothing.
+//! Free, refusing and silent ports.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 /// A loopback port that was free a moment ago.
 ///
-/// Another process may take it before you do: whoever starts a server on it tries again with another one.
+/// Another process may take it first: a server that cannot bind it must retry with another port.
 ///
 /// # Panics
 /// When no loopback port is free.
@@ -14,7 +14,7 @@ pub fn free_port() -> u16 {
     loopback_listener().1.port()
 }
 
-/// A loopback port that refuses every connection, for as long as the test process lives.
+/// A loopback port that refuses every connection until the test process ends.
 ///
 /// # Panics
 /// When no loopback port is free.
@@ -24,12 +24,12 @@ pub fn refused_port() -> u16 {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket.bind(any_port).expect("a free loopback port");
     let port = socket.local_addr().expect("the bound port").port();
-    // Bound but not listening: connections are refused, and nobody else gets the port while we keep the socket.
+    // Bound but not listening: connections are refused, and no other process can take the port.
     std::mem::forget(socket);
     port
 }
 
-/// A server that accepts connections and never says a word: see [`SilentListener`].
+/// A server that accepts connections and never replies: see [`SilentListener`].
 ///
 /// # Panics
 /// When no loopback port is free.
@@ -46,9 +46,9 @@ pub fn silent_listener() -> SilentListener {
     }
 }
 
-/// A listener that accepts connections and never answers, until it is dropped.
+/// A listener that accepts connections and never replies, until it is dropped.
 ///
-/// The kernel completes the handshakes on its own: there is no thread or task behind it that could be late.
+/// The kernel completes the handshakes: no thread or task can delay them.
 #[derive(Debug)]
 pub struct SilentListener {
     listener: TcpListener,
@@ -57,7 +57,7 @@ pub struct SilentListener {
 }
 
 impl SilentListener {
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -69,7 +69,7 @@ impl SilentListener {
         self.address.port()
     }
 
-    /// How many connections there have been so far.
+    /// The number of connections so far.
     ///
     /// # Panics
     /// When the listener fails, which a loopback listener does not.

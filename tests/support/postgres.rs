@@ -28,7 +28,7 @@ const PROGRAMS: Programs = Programs {
     install: "`apt-get install postgresql`, or on macOS `brew install postgresql@17`",
 };
 
-/// Throw-away data: nothing is worth a wait for the disk, and no helper process should be seen working.
+/// Settings for temporary data: no syncing, and no background work.
 const SETTINGS: &[(&str, &str)] = &[
     ("autovacuum", "off"),
     ("fsync", "off"),
@@ -39,11 +39,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_level", "minimal"),
 ];
 
-/// What the server keeps of [`Postgres::PASSWORD`], for 4 rounds of hashing. The usual 4,096 are a thousand polls of each login,
+/// The server's hash of [`Postgres::PASSWORD`] with 4 iterations. The usual 4,096 take a thousand polls per login,
 /// which is seconds on a busy machine.
 const PASSWORD_VERIFIER: &str = "SCRAM-SHA-256$4:ZGItaGFuZGxlci10ZXN0cw==$iQPnhG+s9nYazEYWf5D6Ld4yeDKGP6TIpmFbBcz6kLE=:PO2085s0+LboMsP1W5EFTvK2ZT8qqwOzRxAAuCIEqrc=";
 
-/// The PostgreSQL server of this test process, started at its first use.
+/// The PostgreSQL server of this test process, started on first use.
 ///
 /// # Panics
 /// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
@@ -55,7 +55,7 @@ pub fn postgres() -> &'static Postgres {
 
 /// A PostgreSQL server on a loopback port, with SCRAM passwords and TLS.
 ///
-/// It ends with its folder when it is dropped, or with the process whatever ends that.
+/// The server and its directory are removed when it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Postgres {
     server: DatabaseServer,
@@ -71,29 +71,29 @@ impl Deref for Postgres {
 }
 
 impl Postgres {
-    /// The user of the URLs. It is no superuser.
+    /// The user of the URLs, which is not a superuser.
     pub const USER: &str = "app";
 
-    /// The password of that user, easy to find where it must not be.
+    /// The password of that user, easy to find in output that must not contain it.
     pub const PASSWORD: &str = "s3cret-pg";
 
-    /// A server of its own, for a test that needs other settings or ends the server.
+    /// A separate server, for a test that needs other settings or stops the server.
     pub fn builder() -> PostgresBuilder {
         PostgresBuilder {
             settings: Vec::new(),
         }
     }
 
-    /// The URL of the database `app`, which all users of this server share; see [`Database::url`].
+    /// The URL of the shared database `app`; see [`Database::url`].
     #[must_use]
     pub fn url(&self) -> String {
         self.database("app").url().to_owned()
     }
 
-    /// A connection as superuser, which no count includes.
+    /// A superuser connection that is not counted.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn admin(&self) -> PgConnection {
         connect(&self.admin).await
     }
@@ -101,7 +101,7 @@ impl Postgres {
     /// An empty database, owned by [`USER`](Self::USER).
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn fresh_database(&self) -> Database {
         let database = self.database(&self.server.fresh_name());
         self.create(&database).await;
@@ -122,7 +122,7 @@ impl Postgres {
     }
 }
 
-/// Settings of a PostgreSQL server of its own.
+/// Settings of a separate PostgreSQL server.
 #[derive(Clone, Debug)]
 #[must_use = "a builder starts nothing until `start` is called"]
 pub struct PostgresBuilder {
@@ -132,13 +132,13 @@ pub struct PostgresBuilder {
 impl PostgresBuilder {
     /// Sets one of `postgresql.conf`'s settings, such as `max_connections`.
     ///
-    /// Of `max_connections`, `superuser_reserved_connections` (3) are for the observers: what is left is for [`Postgres::USER`].
+    /// `superuser_reserved_connections` (3) of `max_connections` are for observers, the rest for [`Postgres::USER`].
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
     }
 
-    /// Starts the server, and returns when it takes connections.
+    /// Starts the server, and returns when it accepts connections.
     ///
     /// # Panics
     /// When PostgreSQL is not installed, with the command that installs it, or does not start, with its log.
@@ -154,7 +154,7 @@ impl PostgresBuilder {
         let folder = workplace.path().to_path_buf();
         let data = folder.join("data");
 
-        // `initdb` insists on a password for the superuser once there are passwords; nobody ever uses it.
+        // `initdb` requires a superuser password if password authentication is enabled; it is never used.
         let password = folder.join("password");
         fs::write(&password, "the observer comes by the socket").expect("room for a password");
         workplace.hand_over(&password);
@@ -202,7 +202,7 @@ impl PostgresBuilder {
         for (name, value) in settings {
             arguments.extend(["-c".into(), format!("{name}={value}").into()]);
         }
-        // The last line of this file is what `pg_ctl start` waits for too.
+        // `pg_ctl start` also waits for the last line of this file.
         let state = data.join("postmaster.pid");
         let is_ready =
             || fs::read_to_string(&state).is_ok_and(|text| text.trim_end().ends_with("ready"));

@@ -1,10 +1,10 @@
-//! Finding the servers' programs.
+//! Finds the servers' programs.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Programs that belong together, where they may be beside `PATH`, and how to get them.
+/// Programs of one product, their directories besides `PATH`, and how to install them.
 pub(crate) struct Programs {
     pub(crate) names: &'static [&'static str],
     /// A `*` stands for a version.
@@ -15,7 +15,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// The paths of the programs, in the order of their names.
     ///
-    /// One folder that has all of them comes before a mix of folders, which could be a mix of versions.
+    /// A folder that has all of them is preferred to a mix of folders, which could be a mix of versions.
     pub(crate) fn find<const N: usize>(&self) -> [PathBuf; N] {
         let path = env::var_os("PATH").unwrap_or_default();
         let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -72,7 +72,7 @@ mod tests {
     #[should_panic(
         expected = "found neither in PATH nor in /nowhere; install it: `apt-get install something`"
     )]
-    fn a_missing_program_says_what_to_install() {
+    fn missing_program_names_install_command() {
         let missing = Programs {
             names: &["sh", "no-such-program"],
             folders: &["/nowhere"],
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_version_comes_first() {
+    fn highest_version_comes_first() {
         let folder = tempfile::tempdir().expect("room for a temporary folder");
         for name in ["db@9", "db@10", "db@beta", "other@11"] {
             fs::create_dir(folder.path().join(name)).expect("room for a folder");

@@ -1,6 +1,6 @@
-//! A small AWS Lambda Runtime API: hands out events, takes answers, and keeps a record of who called what when.
+//! A small AWS Lambda Runtime API: delivers events, accepts responses, and records every call with its time.
 //!
-//! It has no sandbox: nothing is frozen or killed at its deadline. That is for the crate `db-handler-sandbox`.
+//! It does not freeze functions or kill them at the deadline; the crate `db-handler-sandbox` does.
 
 mod calls;
 
@@ -20,10 +20,10 @@ use tokio::sync::Notify;
 use crate::turn;
 use crate::wait::PATIENCE;
 
-/// What the function asked for or said.
+/// A call of the function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// `GET next`: it is ready for an event.
+    /// `GET next`: the function is ready for an event.
     Next,
     /// `POST response` for the event with this id: its head has arrived.
     Response(String),
@@ -31,43 +31,43 @@ pub enum Call {
     ResponseEnd(String),
     /// `POST error` for the event with this id.
     Error(String),
-    /// `POST init/error`: it could not start.
+    /// `POST init/error`: the function could not start.
     InitError,
-    /// An extension has registered; `lambda_runtime` does so in order to be told about the shutdown.
+    /// An extension has registered; `lambda_runtime` does so to be notified of the shutdown.
     Extension,
 }
 
-/// A call, when it came, and what the observer saw at that moment.
+/// A call, its time, and the observer's result at that time.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// What was called.
+    /// The call.
     pub call: Call,
-    /// When.
+    /// Its time.
     pub at: Instant,
-    /// What the observer of [`RuntimeApi::observed`] returned; 0 without one.
+    /// The result of the observer of [`RuntimeApi::observed`]; 0 without one.
     pub observed: usize,
 }
 
-/// What the function answered.
+/// The function's response to an event.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The id of the event.
     pub id: String,
-    /// Whether it came as an error.
+    /// Whether it is an error.
     pub is_error: bool,
-    /// The header `Lambda-Runtime-Function-Error-Type`, or the trailer of that name if a stream broke off.
+    /// The header `Lambda-Runtime-Function-Error-Type`, or the trailer of that name if a stream failed.
     pub error_type: Option<String>,
     /// All headers of the request.
     pub headers: HeaderMap,
-    /// The body; of a streamed one all chunks together.
+    /// The body, with all chunks of a stream.
     pub body: Bytes,
-    /// Whether the body came to its end; `false` if the connection was closed in the middle of it.
+    /// Whether the body is complete; `false` if the connection was closed before its end.
     pub is_complete: bool,
-    /// The pieces of the body as they came.
+    /// The chunks of the body with their times.
     pub chunks: Vec<(Instant, Bytes)>,
-    /// When the event was handed out.
+    /// When the event was delivered.
     pub started: Instant,
-    /// When the last byte of the answer had come.
+    /// When the last byte of the response arrived.
     pub finished: Instant,
 }
 
@@ -88,7 +88,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// How long the caller waited for it.
+    /// The time that the caller waited.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.finished - self.started
@@ -137,26 +137,26 @@ impl RuntimeApi {
     /// Starts it.
     ///
     /// # Panics
-    /// When there is no free loopback port.
+    /// If no loopback port is free.
     pub async fn start() -> Self {
         turn::beside();
         Self::serve(None, true).await
     }
 
-    /// Starts one that knows no extensions, as some emulators do not.
+    /// Starts one without the Extensions API, like some emulators.
     ///
     /// # Panics
-    /// When there is no free loopback port.
+    /// If no loopback port is free.
     pub async fn without_extensions() -> Self {
         turn::beside();
         Self::serve(None, false).await
     }
 
-    /// Starts it with an observer, which looks at something, such as the number of connections to the database, at every
-    /// call of the function. The function's call is not answered before the observer has returned.
+    /// Starts it with an observer, which reads a number, such as the connections to a database, at every call of the
+    /// function. The call gets its reply after the observer has returned.
     ///
     /// # Panics
-    /// When there is no free loopback port.
+    /// If no loopback port is free.
     pub async fn observed<F, Fut>(observer: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -165,13 +165,13 @@ impl RuntimeApi {
         Self::serve(Some(Box::new(move || Box::pin(observer()))), true).await
     }
 
-    /// What the function finds in `AWS_LAMBDA_RUNTIME_API`.
+    /// The value of `AWS_LAMBDA_RUNTIME_API`.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Queues an event, to be answered within `limit` of being handed out; returns its request id.
+    /// Queues an event with a deadline of `limit` after its delivery; returns its request id.
     #[expect(
         clippy::must_use_candidate,
         reason = "the effect is the point; not every test looks at the answer"
@@ -195,7 +195,7 @@ impl RuntimeApi {
         id
     }
 
-    /// Queues an event and waits for its answer.
+    /// Queues an event and waits for its response.
     ///
     /// # Panics
     /// When none comes: see [`answer`](Self::answer).
@@ -204,7 +204,7 @@ impl RuntimeApi {
         self.answer(&id).await
     }
 
-    /// Waits for the answer to the event with this id.
+    /// Waits for the response to the event with this id.
     ///
     /// # Panics
     /// When none comes, with the calls that came.
@@ -214,7 +214,7 @@ impl RuntimeApi {
             .await
     }
 
-    /// Waits until the function says that it could not start.
+    /// Waits until the function reports an init error.
     ///
     /// # Panics
     /// When it does not, with the calls that came.
@@ -223,7 +223,7 @@ impl RuntimeApi {
             .await
     }
 
-    /// Waits until the function has nothing left to do: no event is queued, all are answered, and it asks for the next one.
+    /// Waits until the function is idle: no event is queued, all have a response, and it polls for the next one.
     ///
     /// # Panics
     /// When that does not happen, with the calls that came.
@@ -235,14 +235,14 @@ impl RuntimeApi {
         self.wait("the function to be idle", idle).await;
     }
 
-    /// All calls so far, in the order in which they came.
+    /// All calls so far, in order.
     #[must_use]
     pub fn calls(&self) -> Vec<Recorded> {
         self.shared.lock().calls.clone()
     }
 
-    /// The first `GET next` after the answer to the event with this id was complete: between the two lies what the function
-    /// does behind its caller's back.
+    /// The first `GET next` after the complete response to the event with this id. The function's cleanup runs between
+    /// the two.
     ///
     /// # Panics
     /// When it does not come, with the calls that came.
@@ -293,7 +293,7 @@ impl RuntimeApi {
 
 impl Drop for RuntimeApi {
     fn drop(&mut self) {
-        // With the task go all connections.
+        // All connections end with the task.
         self.server.abort();
     }
 }
@@ -309,13 +309,13 @@ impl fmt::Debug for RuntimeApi {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that panicked elsewhere leaves the record as it was: it is still worth reading.
+        // After a panic in another thread the record is still valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
-            // Before the look: a change after it is not missed.
+            // Registered before reading the state, so that no change is missed.
             let changed = self.changed.notified();
             if let Some(found) = look(&mut self.lock()) {
                 return found;

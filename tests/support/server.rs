@@ -1,4 +1,4 @@
-//! What live servers have in common, whichever database they serve.
+//! Common parts of all live database servers.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::database::{Database, Observer, Session, running};
 use crate::guarded::Server;
 
-/// A database server on a loopback port: what [`Postgres`](crate::Postgres) and [`MariaDb`](crate::MariaDb) dereference to.
+/// A database server on a loopback port. [`Postgres`](crate::Postgres) and [`MariaDb`](crate::MariaDb) dereference to
+/// it.
 ///
-/// It ends with its folder when it is dropped, or with the process whatever ends that.
+/// The server and its directory are removed when it is dropped or the process ends.
 #[derive(Debug)]
 pub struct DatabaseServer {
     product: &'static str,
@@ -43,7 +44,7 @@ impl DatabaseServer {
         self.port
     }
 
-    /// The server's certificate, which is its own root.
+    /// The server's self-signed certificate.
     #[must_use]
     pub fn certificate(&self) -> &Path {
         &self.certificate
@@ -61,20 +62,20 @@ impl DatabaseServer {
         self.server.folder()
     }
 
-    /// Who is connected to the server now, observers apart.
+    /// The current sessions on the server, without observers.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not reply.
     pub async fn sessions(&self) -> Vec<Session> {
         self.observer.watch().await.sessions(None).await
     }
 
-    /// How many are connected to the server now, observers apart.
+    /// The number of connections to the server, without observers.
     pub async fn connections(&self) -> usize {
         self.sessions().await.len()
     }
 
-    /// Waits until `n` are connected to the server, observers apart.
+    /// Waits until the server has `n` connections, without observers.
     ///
     /// # Panics
     /// When that does not happen, with those that are connected.
@@ -84,18 +85,18 @@ impl DatabaseServer {
         watch.until(&what, None, |seen| seen.len() == n).await;
     }
 
-    /// The texts of the queries that run on the server now.
+    /// The texts of the running queries on the server.
     pub async fn running_queries(&self) -> Vec<String> {
         running(self.sessions().await)
     }
 
-    /// A name that no database here has yet.
+    /// An unused database name.
     pub(crate) fn fresh_name(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed) + 1;
         format!("test_{number}")
     }
 
-    /// The database `name` at `url`, to which these parameters are added for its two URLs.
+    /// The database `name` at `url`, with these parameters for its two URLs.
     pub(crate) fn database(&self, name: &str, url: &str, plain: &str, tls: &str) -> Database {
         Database::new(
             name.to_owned(),
@@ -105,7 +106,7 @@ impl DatabaseServer {
         )
     }
 
-    /// Runs a statement as the observer, who may do everything.
+    /// Runs a statement as the observer, which has all privileges.
     pub(crate) async fn execute(&self, sql: String) {
         let mut observer = self.observer.watch().await;
         observer.execute(sql).await;

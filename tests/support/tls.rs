@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A self-signed certificate for the loopback address, which is its own root.
+/// A self-signed certificate for the loopback address.
 pub(crate) struct Certificate {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
 
 impl Certificate {
-    /// Written into `folder`.
+    /// Creates it in `folder`.
     pub(crate) fn create_in(folder: &Path) -> Self {
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).expect("a self-signed certificate");

@@ -1,20 +1,20 @@
-//! Which tests run beside which: all of them side by side, but for those that measure time or keep the machine busy.
+//! Schedules tests: they run concurrently, except those that measure time or keep the machine busy.
 //!
-//! The kinds come one after the other. Those that wait for most of their time run beside any of them but the last.
+//! One kind runs after the other. Tests that mostly wait run together with any kind except the last.
 
 use std::cell::RefCell;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// So many tests of a kind run at once, whatever number of threads the harness has: with more threads than that, those that wait
-/// for another kind's turn keep none of these waiting. Those that measure time wait for most of it, too.
+/// Maximum number of concurrent tests per kind, for any number of harness threads. With more threads than that, tests
+/// that wait for the turn of another kind delay none of these. Tests that measure time mostly wait, too.
 const AT_ONCE: Counts = Counts {
     waiting: 8,
     beside: 4,
     measuring: 3,
     alone: 1,
 };
-/// The same with the variable `FEW_AT_ONCE`: for a run that may take its time, and must not fail because the machine is busy.
+/// The same with the variable `FEW_AT_ONCE`: for a slower run that must not fail on a busy machine.
 const FEW_AT_ONCE: Counts = Counts {
     waiting: 3,
     beside: 2,
@@ -37,11 +37,11 @@ static TURNS: Mutex<Turns> = Mutex::new(Turns {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The turn of the test on this thread. It ends with the thread, and so with the test.
+    /// The turn of the test on this thread. It ends with the thread, which ends with the test.
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
-/// Those that come first in this list go first: kind after kind, so that the machine does not run empty each time.
+/// Kinds run in this order, one after the other, so that the machine stays busy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Waiting,
@@ -115,7 +115,7 @@ impl Turn {
             .unwrap_or_else(PoisonError::into_inner);
         *turns.queued.of(kind) -= 1;
         *turns.running.of(kind) += 1;
-        // Another one of this kind may have waited for nothing but this one.
+        // Another test of this kind may now be able to start.
         CHANGED.notify_all();
         Self(kind)
     }
@@ -132,33 +132,33 @@ fn turns() -> MutexGuard<'static, Turns> {
     TURNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The calling test keeps both processors busy: no other one runs until it is over.
+/// Declares that the calling test keeps both processors busy: no other test runs until it ends.
 ///
 /// # Panics
-/// When it has begun to use servers or functions: this comes first in a test.
+/// If the test has already used servers or functions: call this first.
 pub fn alone() {
     first(Kind::Alone);
 }
 
-/// The calling test waits for most of its time, and its bounds leave room for a busy machine: it runs beside others that need
-/// the machine.
+/// Declares that the calling test mostly waits, and that its bounds tolerate a busy machine: it runs together with
+/// tests that keep the machine busy.
 ///
 /// # Panics
-/// When it has begun to use servers or functions: this comes first in a test.
+/// If the test has already used servers or functions: call this first.
 pub fn waits() {
     first(Kind::Waiting);
 }
 
-/// The calling test compares what something took with a bound: until it is over, no other one runs beside it.
+/// Declares that the calling test measures time: no test that keeps the machine busy runs until it ends.
 ///
 /// # Panics
-/// When it has begun to use servers or functions: this comes first in a test.
+/// If the test has already used servers or functions: call this first.
 pub fn measures_time() {
     first(Kind::Measuring);
 }
 
-/// The calling test runs beside others, unless it has said something else. Whatever starts a server or a function calls this;
-/// who shares something of their own between tests calls it before they wait for that.
+/// Lets the calling test run together with others, unless it has declared something else. Every helper that starts a
+/// server or a function calls this. A test that shares such a resource must call this before it waits for the resource.
 pub fn beside() {
     take(Kind::Beside);
 }
@@ -171,7 +171,7 @@ fn first(kind: Kind) {
     );
 }
 
-/// The first one of a test decides: that one is returned.
+/// Takes a turn of this kind, unless the test already has one; returns the kind of its turn.
 fn take(kind: Kind) -> Option<Kind> {
     TURN.with_borrow_mut(|mine| {
         if mine.is_none() && is_a_tests_thread() {
@@ -181,8 +181,8 @@ fn take(kind: Kind) -> Option<Kind> {
     })
 }
 
-/// The harness names a test's thread after the test. On the thread `main` it runs one test at a time; the threads that a test
-/// starts share its turn.
+/// Whether this is a test's own thread, which the harness names after the test. On the thread `main` it runs one test
+/// at a time. Threads that a test starts share its turn.
 fn is_a_tests_thread() -> bool {
     thread::current()
         .name()
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tests_of_one_kind_run_at_once_beside_those_that_wait() {
+    fn only_one_kind_runs_together_with_waiting_tests() {
         assert_eq!(roomy([0; 4], [0; 4]), [true; 4]);
         assert_eq!(roomy([1, 0, 0, 0], [0; 4]), [true, true, true, false]);
         assert_eq!(roomy([0, 1, 0, 0], [0; 4]), [true, true, false, false]);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_a_kind_run_than_may() {
+    fn number_of_tests_per_kind_is_limited() {
         let many = [0, LIMITS.beside, 0, 0];
         assert_eq!(roomy(many, [0; 4]), [true, false, false, false]);
         let many = [0, 0, LIMITS.measuring, 0];
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_comes_after_the_other() {
+    fn kinds_run_in_order() {
         assert_eq!(roomy([0; 4], [0, 1, 1, 1]), [true, true, false, false]);
         assert_eq!(roomy([0; 4], [0, 0, 1, 1]), [true, true, true, false]);
         assert_eq!(roomy([0; 4], [1, 0, 0, 1]), [true, true, true, false]);
     }
 
     #[test]
-    fn the_first_word_counts() {
+    fn first_declaration_wins() {
         beside();
         let said_late = std::panic::catch_unwind(measures_time);
         assert!(said_late.is_err());

@@ -1,19 +1,19 @@
-//! Waiting for an event, with a bound.
+//! Bounded waits for events.
 
 use std::fmt::Debug;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen: far above what a loaded machine needs, far below a CI's time limit.
+/// The time limit of every wait: much longer than a busy machine needs, much shorter than CI's time limit.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the state is looked at.
+/// The polling interval.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Looks again and again until `is_there` likes what `look` sees, and returns that.
+/// Calls `look` repeatedly until `is_there` accepts its result, and returns the result.
 ///
 /// # Panics
-/// After [`PATIENCE`], with `what` was waited for and what was seen last.
+/// After [`PATIENCE`], with `what` and the last result.
 pub async fn wait_for<T: Debug>(
     what: &str,
     mut look: impl AsyncFnMut() -> T,
@@ -29,7 +29,7 @@ pub async fn wait_for<T: Debug>(
     }
 }
 
-/// The bound of a loop that waits. Such a loop can be spawned; a future with an asynchronous closure in it mostly cannot.
+/// The bound of a polling loop. Unlike most futures that contain an async closure, such a loop can be spawned.
 pub(crate) struct Patience<'a> {
     what: &'a str,
     end: Instant,
@@ -43,7 +43,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits a little before the next look, or panics when it is too late for one.
+    /// Waits for one interval, or panics after the time limit.
     pub(crate) async fn pause(&self, seen: &impl Debug) {
         let in_time = Instant::now() < self.end;
         assert!(
@@ -55,7 +55,7 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// Starts a server on a free port; on another one if somebody else was faster on the first.
+/// Starts a server on a free port; tries another port if the first has been taken meanwhile.
 pub(crate) fn on_any_free_port<T>(
     free_port: fn() -> u16,
     start_on: impl Fn(u16) -> Result<T, String>,
@@ -71,7 +71,7 @@ pub(crate) fn on_any_free_port<T>(
     }
 }
 
-/// Runs a future to its end from code that is not asynchronous, which may itself be running inside a runtime.
+/// Runs a future from synchronous code, which may itself run inside a runtime.
 pub(crate) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,7 +79,7 @@ pub(crate) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
             .build();
         runtime.expect("a runtime").block_on(future)
     };
-    // A runtime does not start inside another one: a thread of its own has none.
+    // A runtime cannot start inside another one, so this uses a separate thread.
     thread::scope(|scope| scope.spawn(run).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,33 +1,33 @@
-//! What the compiler says to a handler that is written wrong. Those that are written right (`ui/pass`) are tests of the
-//! packages in `users/`, in edition 2021 and in edition 2024: here, trybuild would build every driver a second time for them.
+//! Compiler messages for invalid handlers. Valid handlers (`ui/pass`) are compiled by the packages in `users/`, in
+//! editions 2021 and 2024: here, trybuild would build every driver a second time.
 //!
-//! The texts are the pinned compiler's: `TRYBUILD=overwrite cargo test --all-features --test ui` renews them.
+//! The messages are the pinned compiler's: `TRYBUILD=overwrite cargo test --all-features --test ui` regenerates them.
 
 use std::{env, fs, path::Path, process::Command};
 
-/// For the process that runs trybuild.
+/// Variables for the process that runs trybuild.
 const VARIABLES: [(&str, &str); 3] = [
-    // Its own options for rustc. It gives them to cargo in another way, and one more when the dependencies are built: cargo
-    // would build them all a second time. This variable comes before what it gives.
+    // trybuild's own options for rustc. It passes them to cargo in another way, and adds one for dependencies, so that
+    // cargo would build them all a second time. This variable takes precedence.
     (
         "CARGO_ENCODED_RUSTFLAGS",
         "--cfg\u{1f}trybuild\u{1f}--verbose\u{1f}-A\u{1f}dead_code\u{1f}--diagnostic-width=140",
     ),
-    // SQLite is somewhere, and need not be compiled: nothing here is linked.
+    // SQLite need not be compiled: nothing is linked here.
     ("LIBSQLITE3_SYS_USE_PKG_CONFIG", "1"),
     ("SQLITE3_LIB_DIR", "/nowhere"),
 ];
 
 #[test]
-fn every_mistake_is_named_where_it_stands() {
+fn mistakes_are_reported_at_their_location() {
     let is_set = |(name, value): &(&str, &str)| env::var(name).is_ok_and(|set| set == *value);
     if VARIABLES.iter().all(is_set) {
         trybuild::TestCases::new().compile_fail("fail/*.rs");
         return;
     }
-    // A test cannot change its own variables without `unsafe`.
+    // A test cannot set its own variables without `unsafe`.
     let again = Command::new(env::current_exe().expect("this test"))
-        .args(["--exact", "every_mistake_is_named_where_it_stands"])
+        .args(["--exact", "mistakes_are_reported_at_their_location"])
         .args(["--nocapture", "--test-threads=1"])
         .envs(VARIABLES)
         .output()
@@ -38,7 +38,7 @@ fn every_mistake_is_named_where_it_stands() {
 }
 
 #[test]
-fn every_kind_of_handler_is_compiled_in_both_editions() {
+fn handlers_compile_in_both_editions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pass");
     let all = fs::read_to_string(folder.join("main.rs")).expect("the list of the handlers");
     for file in fs::read_dir(folder).expect("the handlers") {

@@ -1,9 +1,9 @@
-//! What is reported, and in which order. How it looks is tested by `tests/ui`.
+//! The errors and their order. `tests/ui` tests how they look.
 
 use crate::keys::{Key, Place};
 use crate::tests::{errors, errors_of};
 
-/// Every key of the table with the arguments that give it.
+/// Every key of the table, with the tokens around it.
 fn every_key() -> Vec<(&'static Key, String, &'static str)> {
     let mut keys = Vec::new();
     for key in Place::Attribute.keys() {
@@ -27,7 +27,7 @@ fn assert_one_error(args: &str, expected: &str) {
 fn every_key_given_twice_is_a_duplicate() {
     for (key, open, close) in every_key() {
         let example = key.example;
-        // `min` needs a pool that is kept, `budget` all of its keys.
+        // `min` needs a pool that is reused, `budget` all of its keys.
         let rest = match (key.name, open.as_str()) {
             ("close", _) => "",
             (_, "") => ", close = \"never\"",
@@ -126,8 +126,8 @@ fn all_mistakes_are_reported_in_source_order() {
         "a handler must be `async`",
         "a handler returns a `Result`",
         "`env` names no variable",
-        "`crate` is no key of a parameter",
-        "resources are lent for the invocation",
+        "`crate` is not a key of a parameter",
+        "resources are injected for one invocation",
         "a resource is always there or never",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
@@ -144,7 +144,7 @@ fn a_budget_names_every_change_that_would_make_it_fit() {
         "budget does not fit: `max` 2 x 60 instances = 120 connections, but it must stay under 0.8 x 100 = 80: \
          lower `max` to 1, or `instances` to 39, or raise `connections` to 151"
     );
-    // Not even one connection for each instance fits, and `max = 0` is no advice.
+    // Not even one connection per instance fits, and `max = 0` is not valid.
     assert_eq!(
         budget("budget(instances = 60, connections = 50, share = 0.75)"),
         "budget does not fit: `max` 2 x 60 instances = 120 connections, but it must stay under 0.75 x 50 = 37.5: \

@@ -1,11 +1,11 @@
-//! One snapshot for every key, and for every kind of signature.
+//! One snapshot per key and per kind of signature.
 
 use expect_test::expect;
 
 use crate::tests::{expand, tokens};
 use crate::transform;
 
-/// The configuration in the expansion for `args`, without what does not depend on it.
+/// The configuration in the expansion for `args`, without the rest.
 fn site(args: &str) -> String {
     let output = expand(
         args,
@@ -210,7 +210,7 @@ fn key_background() {
                 "handler",
                 &[
                     ::db_handler::__private::Config::new()
-                        .background(::db_handler::__private::Tasks::Abort),
+                        .background(::db_handler::__private::BackgroundPolicy::Abort),
                 ],
             );
     "#]]

@@ -1,4 +1,4 @@
-//! What an editor sends while somebody types: nothing panics, and the function never gets lost.
+//! The input while an editor's user types: nothing panics, and the function is always in the output.
 
 use crate::tests::{expand, tokens};
 use crate::transform;
@@ -38,7 +38,7 @@ fn unfinished_arguments_keep_the_function() {
         "env = =",
     ];
     for args in unfinished {
-        // What the lexer refuses never reaches a macro.
+        // Input that the lexer rejects never reaches a macro.
         let Ok(args) = args.parse() else { continue };
         let output = transform(args, &tokens(HANDLER)).to_string();
         assert!(output.contains("async fn handler"), "{output}");

@@ -1,18 +1,18 @@
 //! The compile-time check behind `budget(instances, connections, share)`.
 //!
-//! The attribute checks literals itself. Constants it cannot read, so it hands them to
-//! [`check_budget`], which runs in a constant and therefore fails the build, too, with the sum
-//! written out: a constant may panic only with a text that is already there, hence the small
-//! [`Text`] buffer.
+//! The attribute checks literals itself. Constants are opaque to it, so it passes them to [`check_budget`].
+//! That runs in a constant and also fails the build, with the calculation in the message. A panic in a constant
+//! needs a message that is already formatted; the small [`Text`] buffer formats it.
 
 use super::Close;
 
 const MILLION: u64 = 1_000_000;
 
-/// Fails the build when `max x instances` does not stay under `share x connections`.
+/// Fails the build unless `max x instances` is below `share x connections`.
 ///
 /// # Panics
-/// When it does not, or when `instances` or `connections` is 0 or `share` is not within (0, 1].
+/// If the product is not below that limit, if `instances` or `connections` is 0, or if `share` is not within
+/// (0, 1].
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -45,7 +45,7 @@ pub const fn check_budget(max: u32, instances: u32, connections: u32, share: f64
         .number(connections as u64)
         .str(" = ")
         .millionths(limit_millionths);
-    // The largest whole number that is still below the limit.
+    // The largest integer below the limit.
     let room = (limit_millionths - 1) / MILLION;
     let mut text = text.str(":");
     if room / instances as u64 > 0 {
@@ -68,7 +68,7 @@ pub const fn check_budget(max: u32, instances: u32, connections: u32, share: f64
 /// Fails the build when `min` and `max`, or `min` and `close`, contradict each other.
 ///
 /// # Panics
-/// When they do.
+/// If they do.
 pub const fn check_min(min: u32, max: u32, close: Close) {
     assert!(min <= max, "`min` is greater than `max`");
     assert!(
@@ -77,11 +77,10 @@ pub const fn check_min(min: u32, max: u32, close: Close) {
     );
 }
 
-/// The same where the attribute does not say when to close: `close` is the default of the
-/// parameter's type.
+/// Like [`check_min`], for an attribute without `close`: `close` is the default of the parameter's type.
 ///
 /// # Panics
-/// When they do.
+/// If they do.
 pub const fn check_min_by_default(min: u32, max: u32, close: Close) {
     assert!(
         min == 0 || !matches!(close, Close::Always),
@@ -90,7 +89,7 @@ pub const fn check_min_by_default(min: u32, max: u32, close: Close) {
     check_min(min, max, close);
 }
 
-/// A text put together in a constant.
+/// A string buffer for constants.
 struct Text {
     bytes: [u8; 256],
     len: usize,
@@ -134,13 +133,13 @@ impl Text {
         self
     }
 
-    /// The last decimal digit of `number`.
+    /// Appends the last decimal digit of `number`.
     #[allow(clippy::cast_possible_truncation, reason = "a digit is below 10")]
     const fn digit(self, number: u64) -> Self {
         self.byte(b'0' + (number % 10) as u8)
     }
 
-    /// `800_000` is "0.8", `80_000_000` is "80".
+    /// Appends a decimal number: `800_000` is "0.8", `80_000_000` is "80".
     const fn millionths(mut self, millionths: u64) -> Self {
         self = self.number(millionths / MILLION);
         let mut rest = millionths % MILLION;

@@ -1,151 +1,148 @@
-//! Every figure that holds where nothing else is written, and every range and bound.
+//! Defaults, ranges and bounds.
 
 use std::time::Duration;
 
-/// Connections of one instance, unless `pool(max = ..)` says otherwise (the Sequelize guide's figure).
+/// Default of `pool(max = ..)`: maximum number of connections per environment (the Sequelize guide's figure).
 pub const DEFAULT_MAX: u32 = 2;
-/// How long an acquire waits, unless `pool(acquire_ms = ..)` says otherwise (the Sequelize guide's figure).
+/// Default of `pool(acquire_ms = ..)`: how long acquiring may take (the Sequelize guide's figure).
 pub const DEFAULT_ACQUIRE: Duration = Duration::from_millis(3_000);
-/// How long a *kept* connection may have idled before it is dropped unasked. NAT gateways and load
-/// balancers on AWS forget an idle flow after 350 s: this stays below.
+/// Default of `pool(idle_ms = ..)` for reused connections: how long one may idle before it is discarded without
+/// a check. NAT gateways and load balancers on AWS drop an idle flow after 350 s; this is below.
 pub const DEFAULT_KEPT_IDLE: Duration = Duration::from_secs(300);
-/// The share of the server's connections that `budget(..)` may use (the Sequelize guide's figure).
+/// Default of `budget(share = ..)`: the share of the server's connections to use (the Sequelize guide's
+/// figure).
 pub const DEFAULT_BUDGET_SHARE: f64 = 0.8;
 
-/// A kept connection idle for no longer than this is used as it is, unless `check(trust_ms = ..)` says
-/// otherwise.
+/// Default of `check(trust_ms = ..)`: a connection that idled for at most this long is reused without a check.
 pub const TRUST: Duration = Duration::from_millis(1_000);
-/// How long a kept connection may take to answer the ping that it gets after more than [`TRUST`],
-/// unless `check(ping_ms = ..)` says otherwise.
+/// Default of `check(ping_ms = ..)`: timeout of the ping of a connection that idled for more than [`TRUST`].
 pub const PING: Duration = Duration::from_millis(250);
-/// The handler is stopped this long before the platform's deadline, and the *finally* takes no longer,
-/// unless `deadline(reserve_ms = ..)` says otherwise.
+/// Default of `deadline(reserve_ms = ..)`: the handler is cancelled this long before the platform's deadline,
+/// and the cleanup takes at most this long.
 pub const RESERVE: Duration = Duration::from_millis(250);
-/// Kept free of the reserve for posting the answer itself, but never more than half of the reserve.
-pub const ANSWER_MARGIN: Duration = Duration::from_millis(50);
-/// How long background tasks are waited for where no deadline is known, and `background = "wait"`.
+/// Part of the reserve that is left for posting the response; at most half of the reserve.
+pub const RESPONSE_MARGIN: Duration = Duration::from_millis(50);
+/// How long `background = "wait"` waits for background tasks if the deadline is unknown.
 pub const BACKGROUND: Duration = Duration::from_secs(60);
-/// How long [`shutdown`](crate::shutdown) may take. AWS Lambda leaves 300 ms between SIGTERM and SIGKILL
-/// where there is an external extension, 500 ms otherwise.
+/// Timeout of [`shutdown`](crate::shutdown). AWS Lambda leaves 300 ms between SIGTERM and SIGKILL if an
+/// external extension is registered, 500 ms otherwise.
 pub const SHUTDOWN: Duration = Duration::from_millis(250);
-/// How long a pool may be busy with opening its connection before the runtime asks the server itself
-/// why, if the server has refused the pool meanwhile: sqlx retries that silently until
-/// `acquire_ms` is over.
-pub const ASK_WHY_AFTER: Duration = Duration::from_millis(250);
-/// The first wait of someone whom a full server turned away is drawn between nothing and this; the bound
-/// doubles with every further time.
+/// How long a pool may take to connect before the runtime connects to the server itself to find the cause, if
+/// the server refused the pool in that time. sqlx retries a refused connection silently until `acquire_ms` is
+/// over.
+pub const CONNECT_DIAGNOSIS_DELAY: Duration = Duration::from_millis(250);
+/// Upper bound of the first retry delay (full jitter) when the server is at its connection limit. The bound
+/// doubles with every retry.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
-/// The largest bound of such a wait.
-pub const RETRY_LONGEST: Duration = Duration::from_millis(400);
-/// How often `close = "pressure"` asks a server how full it is, at most, give or take a half of it.
+/// Maximum of that upper bound.
+pub const RETRY_MAX: Duration = Duration::from_millis(400);
+/// Minimum interval between two load queries of `close = "pressure"`, plus or minus up to a half of it.
 pub const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the server may take to say so.
+/// Timeout of such a load query.
 pub const PRESSURE_ASK: Duration = Duration::from_millis(250);
-/// How long a kept connection may take to answer before another one is opened beside it: longer than
-/// a round trip within a region, so that a healthy connection costs the server no second one.
+/// How long a reused connection may take to reply before another one is opened beside it. Longer than a round
+/// trip within a region, so that a healthy connection does not cause a second one.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(20);
-/// The most that is added to [`HEDGE_AFTER`], by chance: instances that thaw together do not all open at
-/// the same moment.
+/// Maximum jitter on top of [`HEDGE_AFTER`]: environments that thaw together do not all connect at the same
+/// moment.
 pub const HEDGE_SPREAD: Duration = Duration::from_millis(40);
-/// How many times the measured round trip a reply may take, where that is longer than its bound.
+/// Timeout of a reply in multiples of the measured round trip, if that is longer than the reply's own bound.
 pub const REPLY_ROUND_TRIPS: u32 = 3;
-/// How many times the measured round trip a reused connection may take to reply before another one is
-/// opened beside it, where that is longer than [`HEDGE_AFTER`].
+/// Like [`HEDGE_AFTER`], in multiples of the measured round trip. The longer of the two applies.
 pub const HEDGE_ROUND_TRIPS: u32 = 2;
-/// How many times the measured round trip the whole cleanup may take, where that is longer than the
-/// reserve: a rollback, a reset and two pings of sqlx's pool, or a new connection that cancels a query.
-/// Never beyond the deadline.
+/// Timeout of the whole cleanup in multiples of the measured round trip, if that is longer than the reserve: a
+/// rollback, a reset and two pings of sqlx's pool, or a new connection that cancels a query. Never beyond the
+/// deadline.
 pub const CLEANUP_ROUND_TRIPS: u32 = 16;
-/// The longest round trip that a bound follows: a satellite's.
-pub const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(600);
-/// How long what a handler left behind may take to come to an end by itself (a rollback takes a round
-/// trip) before it is stopped on the server.
-pub const QUIET: Duration = Duration::from_millis(50);
-/// The same for sqlx's pool, which returns a connection in a task of its own after a ping of its own: a
-/// small function (128 MB are a fourteenth of a processor) gets to that later.
-pub const POOL_QUIET: Duration = Duration::from_millis(100);
-/// How far apart the connections of sqlx's pool come to be: it tells of each of them no more than its age.
+/// Maximum round trip from which timeouts are derived: that of a satellite network.
+pub const MAX_ROUND_TRIP: Duration = Duration::from_millis(600);
+/// How long statements that the handler left unfinished may take to end (a rollback takes a round trip) before
+/// they are cancelled on the server.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
+/// Like [`DRAIN_TIMEOUT`], for sqlx's pool. The pool returns a connection in a task of its own, after a ping.
+/// In a small function (128 MB are a fourteenth of a processor) that task runs later.
+pub const POOL_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+/// Minimum interval between the openings of two connections of sqlx's pool. The pool exposes only a
+/// connection's age; the interval makes the ages distinct.
 #[cfg(feature = "_sql")]
 pub const BIRTHS_APART: Duration = Duration::from_micros(200);
-/// How long the cleanup may take where something is to be cancelled, if the deadline leaves the time. A connection is
-/// opened for that: in a function of 128 MB (a fourteenth of a processor) its TLS and its password alone take a few
+/// Timeout of a cleanup that cancels a query, if the deadline leaves the time. Cancelling opens a connection:
+/// in a function of 128 MB (a fourteenth of a processor) its TLS handshake and its password alone take a few
 /// hundred milliseconds.
 #[cfg(feature = "_sql")]
 pub const CANCEL_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// How many connections are opened, at most, to reach the server on which a query is to be stopped: behind a
-/// balanced address that may be any one of several.
+/// Maximum number of connections that are opened to reach the server that runs a query to be cancelled. Behind
+/// a balanced address, each may lead to another server.
 #[cfg(feature = "_sql")]
 pub const CANCEL_CONNECTIONS: u32 = 8;
-/// How often PostgreSQL (14 and later) looks, while a query runs, whether its client's socket is still open.
+/// How often PostgreSQL (14 and later) checks, while a query runs, whether its client's socket is still open.
 #[cfg(feature = "postgres")]
 pub const CLIENT_CHECK: Duration = Duration::from_secs(2);
-/// For how long nothing may come from a client before PostgreSQL asks its machine whether it is still there.
-/// To this comes, for a connection that is kept, the time for which it may idle: a frozen sandbox does not
-/// reply either, and has not vanished. [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_COUNT`] say what follows; all
-/// three together stay below a minute.
+/// How long a client may be silent before PostgreSQL probes it with TCP keepalive. For a reused connection, its
+/// maximum idle time is added: a frozen environment does not reply either, although it still exists.
+/// [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_COUNT`] define the probes. All three together stay below a minute.
 #[cfg(feature = "postgres")]
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
-/// After how long without a reply PostgreSQL asks the client's machine again.
+/// Interval between two keepalive probes of PostgreSQL.
 #[cfg(feature = "postgres")]
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// After how many questions without a reply the client has vanished.
+/// Number of keepalive probes without a reply after which PostgreSQL closes the connection.
 #[cfg(feature = "postgres")]
 pub const KEEPALIVE_COUNT: u32 = 4;
-/// How long a session of MySQL's may idle before the server ends it, and gives back its locks: longer than
-/// the 15 minutes for which a Lambda function may run. To this comes the time for which a kept connection
-/// may idle.
+/// How long a MySQL session may idle before the server ends it and releases its locks. Longer than the 15
+/// minutes for which a Lambda function may run. For a reused connection, its maximum idle time is added.
 #[cfg(feature = "mysql")]
 pub const WAIT_TIMEOUT: Duration = Duration::from_mins(20);
-/// How long, at the end of a handler that has succeeded, its transaction waits for a statement that the handler
-/// has dropped. A rollback to a savepoint takes a round trip; what takes longer than this still runs, and keeps
-/// the transaction from being committed.
+/// How long the transaction of a successful handler waits for a statement that the handler dropped. A rollback
+/// to a savepoint takes a round trip. A statement that takes longer than this still runs, and the transaction
+/// is not committed.
 #[cfg(feature = "_sql")]
 pub const DROPPED_STATEMENT: Duration = Duration::from_millis(250);
-/// How long, after an invocation, PostgreSQL is asked for plans of prepared statements. What is not done by then is
-/// prepared again instead.
+/// How long the cleanup may spend on having PostgreSQL plan prepared statements. A statement without a plan is
+/// prepared again.
 #[cfg(feature = "postgres")]
 pub const PLANNING: Duration = Duration::from_millis(50);
-/// How long a local process may take, after Ctrl-C, SIGTERM or SIGHUP, to cancel what runs on its servers and to close.
+/// How long a local process may take, after Ctrl-C, SIGTERM or SIGHUP, to cancel its queries and to close.
 #[cfg(feature = "local")]
 pub const LOCAL_STOP: Duration = Duration::from_millis(2_000);
-/// How long a query that was given up behind a PgBouncer is left before it is stopped once more: its
-/// transaction may have been between two statements.
+/// Delay before an orphaned query behind PgBouncer is cancelled a second time: its transaction may have been
+/// between two statements at the first time.
 #[cfg(feature = "postgres")]
 pub const STOP_AGAIN: Duration = Duration::from_millis(10);
-/// How often a transaction behind a pooler is begun anew because the database has got a new type since its
-/// connection asked for them.
+/// How often a transaction behind a pooler is restarted because the database has a new type since its
+/// connection loaded the types.
 #[cfg(feature = "postgres")]
 pub const TYPE_LOOKS: u32 = 3;
-/// How many instructions of SQLite's virtual machine run before it looks whether it was interrupted:
-/// well below a millisecond, and no measurable cost.
-pub const STEPS_BETWEEN_LOOKS: i32 = 1_000;
-/// How long the init phase may spend on reporting its own failure to the platform.
+/// Number of SQLite virtual machine instructions between two checks for an interrupt: well below a millisecond,
+/// at no measurable cost.
+pub const SQLITE_PROGRESS_STEPS: i32 = 1_000;
+/// Timeout of reporting an init error to the platform.
 pub const INIT_REPORT: Duration = Duration::from_millis(1_000);
 
-/// How long a streamed body may take to be dropped once its transfer has been broken off: the task that pumps it
-/// has to see it.
+/// How long a streamed body may take to be dropped after its transfer was aborted: the task that pumps it has
+/// to notice.
 pub const BODY_DROP: Duration = Duration::from_millis(50);
-/// How long AWS Lambda may take to register the extension by which it tells this process about its shutdown.
+/// Timeout of registering the extension through which AWS Lambda announces the shutdown.
 pub const EXTENSION: Duration = Duration::from_millis(1_000);
 
-/// How long a connection of MongoDB's driver may take to come back to its pool once its operation has
-/// been dropped: a task of the driver's has to see it.
+/// How long a connection of MongoDB's driver may take to return to its pool after its operation was dropped: a
+/// task of the driver has to notice.
 pub const MONGODB_RETURN: Duration = Duration::from_millis(10);
-/// What Tencent SCF's time limit may have lost before the event is here: it is counted from when the
-/// event is handed out, and is told as a duration.
+/// How much of Tencent SCF's time limit may have passed before the event arrives. SCF sends the limit as a
+/// duration, and counts it from the moment at which it sends the event.
 pub const SCF_DISPATCH: Duration = Duration::from_millis(20);
-/// How often in a row asking Tencent SCF for the next event may fail before the process gives up.
+/// Number of consecutive failed polls of Tencent SCF after which the process ends.
 pub const SCF_POLLS: u32 = 3;
-/// How long to wait before asking again.
+/// Delay before another poll.
 pub const SCF_POLL_PAUSE: Duration = Duration::from_millis(100);
-/// How long Tencent SCF may take for everything but the next event.
+/// Timeout of a call to Tencent SCF, except the poll for the next event.
 pub const SCF_CALL: Duration = Duration::from_millis(3_000);
 
-/// The longest wait that can be configured: 15 minutes, the longest that a Lambda function may run.
-pub const LONGEST_ACQUIRE_MS: u64 = 900_000;
-/// The longest idle time and lifetime that can be configured: one day.
-pub const LONGEST_AGE_MS: u64 = 86_400_000;
-/// The longest ping and the longest reserve that can be configured: one minute.
-pub const LONGEST_CHECK_MS: u64 = 60_000;
-/// The most connections that one instance may be given.
-pub const LARGEST_MAX: u32 = 65_535;
+/// Maximum of `pool(acquire_ms = ..)`: 15 minutes, the longest that a Lambda function may run.
+pub const MAX_ACQUIRE_MS: u64 = 900_000;
+/// Maximum of `pool(idle_ms = ..)`, `pool(lifetime_ms = ..)` and `check(trust_ms = ..)`: one day.
+pub const MAX_AGE_MS: u64 = 86_400_000;
+/// Maximum of `check(ping_ms = ..)` and `deadline(reserve_ms = ..)`: one minute.
+pub const MAX_CHECK_MS: u64 = 60_000;
+/// Maximum of `pool(max = ..)`.
+pub const MAX_POOL_SIZE: u32 = 65_535;

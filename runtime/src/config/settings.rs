@@ -1,7 +1,7 @@
-//! What holds for one resource of one handler.
+//! The settings of one resource of one handler.
 
 use super::{
-    Close, Config, Connect, Proxy, Tasks,
+    BackgroundPolicy, Close, Config, Connect, Proxy,
     limits::{
         DEFAULT_ACQUIRE, DEFAULT_BUDGET_SHARE, DEFAULT_KEPT_IDLE, DEFAULT_MAX, PING, RESERVE, TRUST,
     },
@@ -9,48 +9,48 @@ use super::{
 use crate::credentials::Source;
 use std::time::Duration;
 
-/// What a kind of resource does when the attribute says nothing.
+/// The defaults of a resource type, used where the attribute sets nothing.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Defaults {
     /// The environment variable that holds the URL; `None` for a resource that needs no URL.
     pub env: Option<&'static str>,
-    /// When the connections go.
+    /// When connections are closed.
     pub close: Close,
-    /// How long it may idle when it is kept.
+    /// How long it may idle before it is closed.
     pub idle: Duration,
 }
 
 impl Defaults {
-    /// The defaults of the SQL databases: `DATABASE_URL`, closed after every invocation.
+    /// Defaults of the SQL databases: `DATABASE_URL`, closed after every invocation.
     pub const SQL: Self = Self {
         env: Some("DATABASE_URL"),
         close: Close::Always,
         idle: DEFAULT_KEPT_IDLE,
     };
 
-    /// For a resource that needs no URL and is kept until it fails: a client of one's own, a cache.
+    /// Defaults for a resource without a URL that is reused until it fails: a client of your own, a cache.
     pub const KEPT: Self = Self {
         env: None,
         close: Close::Never,
         idle: Duration::MAX,
     };
 
-    /// The same with another environment variable for the URL, or none.
+    /// Returns these defaults with another environment variable for the URL, or none.
     #[must_use]
     pub const fn with_env(mut self, env: Option<&'static str>) -> Self {
         self.env = env;
         self
     }
 
-    /// The same, closed at another time.
+    /// Returns these defaults with another `close`.
     #[must_use]
     pub const fn with_close(mut self, close: Close) -> Self {
         self.close = close;
         self
     }
 
-    /// The same, kept for another time.
+    /// Returns these defaults with another `idle`.
     #[must_use]
     pub const fn with_idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
@@ -58,54 +58,54 @@ impl Defaults {
     }
 }
 
-/// What holds for one resource of one handler: the written [`Config`] over the [`Defaults`].
+/// The effective settings of one resource of one handler: its [`Config`], with [`Defaults`] for what is not
+/// set.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Settings {
     /// The environment variable that holds the URL, if the resource has one.
     pub env: Option<&'static str>,
-    /// The most connections of one instance.
+    /// Maximum number of connections per environment.
     pub max: u32,
-    /// The connections that are opened at once and kept.
+    /// Number of connections that are opened at once and reused.
     pub min: u32,
-    /// How long what is kept, or was opened ahead of the first event, may idle before it is dropped
-    /// unasked.
+    /// How long a reused or preopened connection may idle before it is discarded without a check.
     pub idle: Duration,
-    /// How long an acquire may wait.
+    /// How long acquiring may take.
     pub acquire: Duration,
-    /// How old a connection may become.
+    /// Maximum lifetime of a connection.
     pub lifetime: Option<Duration>,
-    /// When the connections go.
+    /// When connections are closed.
     pub close: Close,
-    /// When the first connection is made.
+    /// When the first connection is opened.
     pub connect: Connect,
-    /// Where user and password come from, if not from the URL.
+    /// The provider of user and password, if they are not in the URL.
     pub credentials: Option<Source>,
-    /// How many instances there may be at once, if the budget says so.
+    /// How many environments may run at once, if `budget` sets it.
     pub instances: Option<u32>,
-    /// The share of the server's connections beyond which `close = "pressure"` keeps none.
+    /// The share of the server's connections above which `close = "pressure"` closes connections.
     pub share: f64,
-    /// What the connections go through, if not straight to the server.
+    /// The proxy in front of the server, if there is one.
     pub proxy: Option<Proxy>,
-    /// A kept connection idle for no longer than this is used as it is.
+    /// A connection that idled for at most this long is reused without a check.
     pub trust: Duration,
-    /// How long a kept connection may take to answer a ping.
+    /// Timeout of the ping of a reused connection.
     pub ping: Duration,
-    /// The handler is stopped this long before the deadline, and the *finally* takes no longer.
+    /// The handler is cancelled this long before the deadline, and the cleanup takes at most this long.
     pub reserve: Duration,
-    /// What becomes of background tasks when the handler returns.
-    pub background: Tasks,
+    /// What happens to background tasks when the handler returns.
+    pub background: BackgroundPolicy,
 }
 
 impl Settings {
-    /// Whether anything may be open between two invocations, or before the first one.
+    /// Returns whether anything may be open between two invocations, or before the first one.
     pub(crate) const fn keeps(&self) -> bool {
         !matches!(self.close, Close::Always) || matches!(self.connect, Connect::Eager)
     }
 }
 
 impl Config {
-    /// How long before the deadline the handler is stopped, and how long the *finally* may take.
+    /// Returns how long before the deadline the handler is cancelled, and how long the cleanup may take.
     pub(crate) const fn reserve(&self) -> Duration {
         milliseconds(self.reserve_ms, RESERVE)
     }
@@ -119,7 +119,7 @@ const fn milliseconds(written: Option<u64>, default: Duration) -> Duration {
 }
 
 impl Settings {
-    /// Fills the gaps of `config` with `defaults`.
+    /// Creates settings from `config`, with `defaults` for what is not set.
     ///
     /// ```
     /// use db_handler::config::{Close, Config, Defaults, Settings};
@@ -136,7 +136,8 @@ impl Settings {
             None => defaults.close,
         };
         let idle = match config.idle_ms {
-            // 0 is the guide's word for "not kept": it says nothing about what is.
+            // In the Sequelize guide, 0 means that connections are not reused. It sets no idle time for those
+            // that are.
             None | Some(0) => defaults.idle,
             Some(idle_ms) => Duration::from_millis(idle_ms),
         };
@@ -176,7 +177,7 @@ impl Settings {
             reserve: config.reserve(),
             background: match config.background {
                 Some(tasks) => tasks,
-                None => Tasks::Wait,
+                None => BackgroundPolicy::Wait,
             },
         }
     }
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(settings.trust, Duration::from_millis(1_000));
         assert_eq!(settings.ping, Duration::from_millis(250));
         assert_eq!(settings.reserve, Duration::from_millis(250));
-        assert_eq!(settings.background, Tasks::Wait);
+        assert_eq!(settings.background, BackgroundPolicy::Wait);
     }
 
     #[test]
@@ -207,12 +208,12 @@ mod tests {
             .trust_ms(0)
             .ping_ms(1)
             .reserve_ms(60_000)
-            .background(Tasks::Abort);
+            .background(BackgroundPolicy::Abort);
         let settings = Settings::new(&written, &Defaults::SQL);
         assert_eq!(settings.trust, Duration::ZERO);
         assert_eq!(settings.ping, Duration::from_millis(1));
         assert_eq!(settings.reserve, Duration::from_secs(60));
-        assert_eq!(settings.background, Tasks::Abort);
+        assert_eq!(settings.background, BackgroundPolicy::Abort);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A secret in several environment variables.
+//! Secrets in environment variables.
 
 use super::{Provider, Secret, Target, unavailable};
 use crate::error::Error;
@@ -7,13 +7,12 @@ use std::{
     num::NonZero,
 };
 
-/// Environment variables with a common prefix: `PREFIX_PASSWORD`, and where they are set
-/// `PREFIX_USER` (or `PREFIX_USERNAME`), `PREFIX_HOST`, `PREFIX_PORT` and `PREFIX_DATABASE` (or
-/// `PREFIX_NAME`).
+/// Environment variables with a common prefix: `PREFIX_PASSWORD`, and optionally `PREFIX_USER` (or
+/// `PREFIX_USERNAME`), `PREFIX_HOST`, `PREFIX_PORT` and `PREFIX_DATABASE` (or `PREFIX_NAME`).
 ///
-/// The first ones are the names of Tencent's SDK for databases, too (there the prefix is `DB_{REF}`). They are
-/// read whenever a connection is opened; where there is no password, [`run`](crate::run) says so before the first
-/// event.
+/// The first of these names are also those of Tencent's SDK for databases (with the prefix `DB_{REF}`). The
+/// variables are read whenever a connection is opened. If the password is missing, [`run`](crate::run) reports
+/// it before the first event.
 ///
 /// ```
 /// use db_handler::credentials::Environment;
@@ -27,7 +26,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Variables that begin with `prefix` and an underscore, which may be written as a part of the prefix:
+    /// Reads variables that begin with `prefix` and an underscore. The underscore may be part of `prefix`:
     /// `"DB"` and `"DB_"` are the same.
     #[must_use]
     pub const fn prefix(prefix: &'static str) -> Self {
@@ -67,7 +66,7 @@ impl Environment {
         if let Some(port) = value("PORT")? {
             let port: NonZero<u16> = port.parse().map_err(|_| {
                 unavailable(format_args!(
-                    "the environment variable {} is no number between 1 and 65535",
+                    "the environment variable {} must be an integer from 1 to 65535",
                     self.variable("PORT")
                 ))
             })?;

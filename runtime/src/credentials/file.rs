@@ -1,13 +1,13 @@
-//! A secret in a file, as orchestrators mount them.
+//! Secrets in files, as orchestrators mount them.
 
 use super::{Provider, Secret, Target, secret::not_in_a_password, unavailable};
 use crate::{error::Error, util::regular_file};
 use std::{io, path::Path};
 
-/// A file that holds a secret. It is read whenever a connection is opened, so that whoever rotates the
-/// secret only has to replace the file.
+/// A file that holds a secret. It is read whenever a connection is opened: to rotate the secret, replace the
+/// file.
 ///
-/// Links are followed. A FIFO, a device or a directory is an error.
+/// Symbolic links are followed. A FIFO, a device or a directory is an error.
 ///
 /// ```
 /// use db_handler::credentials::SecretFile;
@@ -29,7 +29,7 @@ enum Format {
 }
 
 impl SecretFile {
-    /// A file with the password and nothing else; line breaks at its end do not count.
+    /// Reads a file that contains only the password. Line breaks at its end are ignored.
     #[must_use]
     pub const fn password(path: &'static str) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl SecretFile {
         }
     }
 
-    /// A file in the format of [`Secret::from_rds_json`].
+    /// Reads a file in the format of [`Secret::from_rds_json`].
     #[must_use]
     pub const fn json(path: &'static str) -> Self {
         Self {
@@ -51,10 +51,10 @@ impl SecretFile {
 impl Provider for SecretFile {
     async fn fetch(&self, _: &Target) -> Result<Secret, Error> {
         let path = self.path;
-        // A file may lie in a network's file system: nothing else has to wait for it.
+        // The file may be on a network file system: reading it must not block other tasks.
         let read = tokio::task::spawn_blocking(move || regular_file::read(Path::new(path)))
             .await
-            .map_err(|_| io::Error::other("reading it was given up"))
+            .map_err(|_| io::Error::other("reading it timed out"))
             .flatten()
             .and_then(|bytes| {
                 String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
@@ -80,12 +80,12 @@ impl Provider for SecretFile {
     }
 }
 
-/// Without the byte order mark that some editors write.
+/// Removes the byte order mark that some editors write.
 pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// What `error` says after "credentials: ".
+/// Returns the message of `error` without "credentials: ".
 fn detail(error: &Error) -> &str {
     let message = error.message();
     message.strip_prefix("credentials: ").unwrap_or(message)

@@ -1,4 +1,4 @@
-//! Tokens that RDS and Aurora take for a password, signed without asking anybody.
+//! IAM authentication tokens of RDS and Aurora, signed locally.
 
 use super::{Provider, Secret, Target, unavailable};
 use crate::error::Error;
@@ -15,24 +15,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How long an IAM token of RDS lives: the figure of AWS's documentation.
+/// Lifetime of an RDS IAM token, from AWS's documentation.
 const IAM_TOKEN_LIFE: Duration = Duration::from_mins(15);
-/// How long an IAM token is used, so that one that is just being sent does not expire on its way.
+/// How long an IAM token is used: shorter than its lifetime, so that it does not expire on its way to the
+/// server.
 const IAM_TOKEN_FRESH: Duration = Duration::from_mins(10);
 
 /// Logs in with an IAM token instead of a password: a presigned request of the service `rds-db`.
 ///
-/// A token is signed locally, with the credentials of the function's role, and is used for 10 of the 15
-/// minutes that it lives. Host, port and user are those of the URL
-/// (`postgres://app@db.xyz.eu-west-1.rds.amazonaws.com/shop`). The user needs the role `rds_iam`
-/// (PostgreSQL) or the plugin `AWSAuthenticationPlugin` (MySQL), the function's role the permission
-/// `rds-db:connect`.
+/// A token is signed locally, with the credentials of the function's role, and is used for 10 of the 15 minutes
+/// of its lifetime. Host, port and user are those of the URL
+/// (`postgres://app@db.xyz.eu-west-1.rds.amazonaws.com/shop`). The user needs the role `rds_iam` (PostgreSQL)
+/// or the plugin `AWSAuthenticationPlugin` (MySQL). The function's role needs the permission `rds-db:connect`.
 ///
-/// The token is worth as much as a password, and is sent only over TLS, to a server whose certificate **and
-/// name are verified**: `sslmode=require` in the URL (MySQL: `ssl-mode=REQUIRED`) means `verify-full`
-/// (`VERIFY_IDENTITY`) here, as no `sslmode` does, and what allows plain text is an error. RDS is signed by
-/// authorities of its own: add `sslrootcert=/var/task/global-bundle.pem` to the URL (`ssl-ca` for MySQL), or compile
-/// the bundle in with [`root_certificate`](Self::root_certificate).
+/// A token is as sensitive as a password. It is sent only over TLS, to a server whose certificate **and name
+/// are verified**: `sslmode=require` in the URL (MySQL: `ssl-mode=REQUIRED`) means `verify-full`
+/// (`VERIFY_IDENTITY`) here, and so does a missing `sslmode`; a mode that allows plain text is an error. RDS
+/// certificates are signed by AWS's own authorities: add `sslrootcert=/var/task/global-bundle.pem` to the URL
+/// (`ssl-ca` for MySQL), or compile the bundle in with [`root_certificate`](Self::root_certificate).
 ///
 /// ```
 /// use db_handler::credentials::RdsIam;
@@ -43,10 +43,10 @@ const IAM_TOKEN_FRESH: Duration = Duration::from_mins(10);
 ///
 /// # The region and the credentials
 ///
-/// The region is what [`region`](Self::region) says, else the one in the host's name, else `AWS_REGION`
-/// or `AWS_DEFAULT_REGION`. The credentials are those in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
-/// `AWS_SESSION_TOKEN`, where Lambda puts them, or come from what [`credentials`](Self::credentials) was
-/// given. Without the one or the other there is an error that names what is missing.
+/// The region is that of [`region`](Self::region), else the one in the host's name, else that in `AWS_REGION`
+/// or `AWS_DEFAULT_REGION`. The credentials are those of [`credentials`](Self::credentials), else those in
+/// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, which Lambda sets. If the region or
+/// the credentials are missing, the error names what is missing.
 pub struct RdsIam {
     region: Option<&'static str>,
     root_certificate: Option<&'static [u8]>,
@@ -55,7 +55,7 @@ pub struct RdsIam {
 }
 
 impl RdsIam {
-    /// With region and credentials from the environment.
+    /// Creates a provider with region and credentials from the environment.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -66,32 +66,32 @@ impl RdsIam {
         }
     }
 
-    /// The database's region.
+    /// Sets the database's region.
     #[must_use]
     pub const fn region(mut self, region: &'static str) -> Self {
         self.region = Some(region);
         self
     }
 
-    /// The certificates, in PEM, that the server's may be signed by, beside the public ones:
-    /// `include_bytes!("global-bundle.pem")`, from AWS's page "Certificate bundles".
+    /// Sets certificates, in PEM, that may sign the server's certificate, in addition to the public
+    /// authorities: `include_bytes!("global-bundle.pem")`, from AWS's page "Certificate bundles".
     #[must_use]
     pub const fn root_certificate(mut self, pem: &'static [u8]) -> Self {
         self.root_certificate = Some(pem);
         self
     }
 
-    /// Sends the token to any server that the URL leads to, as the URL says: with `sslmode=disable` in
-    /// plain text. For tests with a server that has no certificate; anybody between here and the server can
-    /// log in with the token for 15 minutes.
+    /// Sends the token to any server, with the URL's own `sslmode`: with `sslmode=disable` in plain text. For
+    /// tests with a server that has no certificate. An attacker on the network can log in with the token for 15
+    /// minutes.
     #[must_use]
     pub const fn danger_accept_any_server(mut self) -> Self {
         self.any_server = true;
         self
     }
 
-    /// Who signs, if not the credentials in the environment: a provider of the AWS SDK's, such as
-    /// aws-config's chain. A `LazyLock` has room for one.
+    /// Sets the credentials that sign: a provider of the AWS SDK, such as aws-config's chain, instead of the
+    /// environment. Store the result in a `LazyLock`.
     #[must_use]
     pub fn credentials(mut self, credentials: impl ProvideCredentials + 'static) -> Self {
         self.credentials = Some(SharedCredentialsProvider::new(credentials));
@@ -154,7 +154,7 @@ impl Provider for RdsIam {
             )));
         }
         let end = now + IAM_TOKEN_LIFE;
-        // What was signed with credentials that have expired is taken no more.
+        // AWS rejects a token once the credentials that signed it have expired.
         let end = signer.expiry().map_or(end, |expiry| expiry.min(end));
         let token = token(&format!("{host}:{port}"), user, &region, signer, now)?;
         let mut secret = Secret::new(token)
@@ -176,7 +176,7 @@ impl fmt::Debug for RdsIam {
     }
 }
 
-/// A presigned `GET https://host:port/?Action=connect&DBUser=user`, without its scheme.
+/// Signs `GET https://host:port/?Action=connect&DBUser=user`, and returns it without its scheme.
 fn token(
     place: &str,
     user: &str,
@@ -243,14 +243,15 @@ fn set(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
-/// `eu-west-1` in `db.xyz.eu-west-1.rds.amazonaws.com`, also with `.cn` behind it.
+/// Returns the region in a host's name: `eu-west-1` in `db.xyz.eu-west-1.rds.amazonaws.com`, also followed by
+/// `.cn`.
 fn region_in(host: &str) -> Option<&str> {
     let host = host.strip_suffix(".cn").unwrap_or(host);
     let (_, region) = host.strip_suffix(".rds.amazonaws.com")?.rsplit_once('.')?;
     Some(region)
 }
 
-/// By the rules of SigV4: everything but RFC 3986's unreserved characters.
+/// Percent-encodes by the rules of SigV4: everything but RFC 3986's unreserved characters.
 fn percent_encoded(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -285,7 +286,7 @@ mod tests {
     async fn refused(provider: RdsIam, target: Target) -> String {
         let error = provider.fetch(&target).await.expect_err("not complete");
         let text = format!("{error:?}");
-        assert_eq!(error.error_type(), "CredentialsUnavailable");
+        assert_eq!(error.error_type(), "Credentials");
         assert!(
             !text.contains("EXAMPLEKEY") && !text.contains("session+token"),
             "{text}"
@@ -293,7 +294,7 @@ mod tests {
         text
     }
 
-    /// The value was worked out by another implementation, botocore's `generate_db_auth_token`.
+    /// The expected value comes from another implementation, botocore's `generate_db_auth_token`.
     #[test]
     fn the_token_is_the_one_that_botocore_signs() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
@@ -309,7 +310,7 @@ mod tests {
         let expected = include_str!("rds_iam_token.txt").trim_end();
         let (expected_place, expected_query) = expected.split_once('?').expect("a query");
         assert_eq!(place, expected_place);
-        // The order is not part of what is signed.
+        // The order is not signed.
         let sorted = |query: &str| {
             let mut pairs: Vec<String> = query.split('&').map(ToOwned::to_owned).collect();
             pairs.sort();

@@ -1,4 +1,4 @@
-//! The JSON that AWS writes for a secret of RDS, Aurora or Redshift.
+//! The JSON format of AWS for secrets of RDS, Aurora and Redshift.
 
 use super::{
     file::without_mark,
@@ -9,8 +9,8 @@ use crate::error::Error;
 use serde_json::{Map, Value};
 
 impl Secret {
-    /// Reads the JSON that AWS Secrets Manager holds for a database: `username` and `password`, and
-    /// where they are there `host`, `port`, `dbname` and `engine`. Everything else is passed over.
+    /// Parses the JSON that AWS Secrets Manager stores for a database: `username` and `password`, and
+    /// optionally `host`, `port`, `dbname` and `engine`. Other fields are ignored.
     ///
     /// ```
     /// use db_handler::credentials::Secret;
@@ -23,21 +23,21 @@ impl Secret {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Credentials`](crate::ErrorKind::Credentials), which names the field that is missing or
-    /// malformed and never shows a value.
+    /// [`ErrorKind::Credentials`](crate::ErrorKind::Credentials), with the field that is missing or malformed,
+    /// but never its value.
     pub fn from_rds_json(json: &str) -> Result<Self, Error> {
         let json = without_mark(json);
-        // serde's own text may quote what it found.
+        // serde's message may quote the value.
         let value: Value = serde_json::from_str(json).map_err(|error| {
             unavailable(format_args!(
-                "the secret is no JSON (line {}, column {}): expected an object with the fields `username` and `password`",
+                "the secret is not valid JSON (line {}, column {}): expected an object with the fields `username` and `password`",
                 error.line(),
                 error.column()
             ))
         })?;
         let Value::Object(fields) = value else {
             return Err(unavailable(
-                "the secret is no JSON object with the fields `username` and `password`",
+                "the secret is not a JSON object with the fields `username` and `password`",
             ));
         };
         let needed = |name| text(&fields, name)?.ok_or_else(|| missing(name));
@@ -62,12 +62,12 @@ fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Error
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(unavailable(format_args!(
-            "the secret's field `{name}` is no text"
+            "the secret's field `{name}` must be a string"
         ))),
     }
 }
 
-/// A number, or a text of one: both have been written.
+/// Reads the port from a number or a string: AWS has written both.
 fn port(fields: &Map<String, Value>) -> Result<Option<u16>, Error> {
     let number = match fields.get("port") {
         None | Some(Value::Null) => return Ok(None),
@@ -78,7 +78,7 @@ fn port(fields: &Map<String, Value>) -> Result<Option<u16>, Error> {
     number
         .filter(|port| *port > 0)
         .map(Some)
-        .ok_or_else(|| unavailable("the secret's field `port` is no number between 1 and 65535"))
+        .ok_or_else(|| unavailable("the secret's field `port` must be an integer from 1 to 65535"))
 }
 
 fn engine(name: &str) -> Engine {
@@ -144,37 +144,37 @@ mod tests {
             (r#"{"username":"app","password":""}"#, "`password`"),
             (
                 r#"{"username":"app","password":["hunter2"]}"#,
-                "`password` is no text",
+                "`password` must be a string",
             ),
             (
                 r#"{"username":"app","password":"hunter2","port":"hunter2"}"#,
-                "`port` is no number",
+                "`port` must be an integer",
             ),
             (
                 r#"{"username":"app","password":"hunter2","port":70000}"#,
-                "`port` is no number",
+                "`port` must be an integer",
             ),
             (
                 r#"{"username":"app","password":"hunter2","port":0}"#,
-                "`port` is no number",
+                "`port` must be an integer",
             ),
             (
                 r#"{"username":"app","password":"hunter2","host":5}"#,
-                "`host` is no text",
+                "`host` must be a string",
             ),
             (
                 r#"{"username":"app","password":"hunter2""#,
-                "is no JSON (line 1",
+                "is not valid JSON (line 1",
             ),
-            ("hunter2", "is no JSON (line 1, column 1)"),
-            (r#""hunter2""#, "is no JSON object"),
-            ("", "is no JSON"),
+            ("hunter2", "is not valid JSON (line 1, column 1)"),
+            (r#""hunter2""#, "is not a JSON object"),
+            ("", "is not valid JSON"),
         ] {
             let error = Secret::from_rds_json(json).expect_err(json);
             let text = format!("{error:?}");
             assert!(text.contains(named), "{json}: {text}");
             assert!(!text.contains("hunter"), "{json}: {text}");
-            assert_eq!(error.error_type(), "CredentialsUnavailable");
+            assert_eq!(error.error_type(), "Credentials");
         }
     }
 }

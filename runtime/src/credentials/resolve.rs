@@ -1,5 +1,5 @@
-//! The secret for a connection that is about to be opened: remembered while it is fresh, fetched by
-//! one caller at a time.
+//! Resolves the secret of a connection that is about to be opened: cached while it is fresh, fetched by one
+//! caller at a time.
 
 use super::{Secret, Source, Target, not_in_a_password, secret::Engine, unavailable};
 use crate::{
@@ -16,11 +16,11 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// How long a secret that the server has just rejected is given to change: server and provider are not rotated at
+/// Delay before a rejected secret that has not changed is fetched again: server and provider are not rotated at
 /// the same moment.
 const ROTATION: Duration = Duration::from_millis(500);
 
-/// When a secret has to be there, and how long that was from the beginning.
+/// The timeout of resolving a secret: its end and its length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bound {
     pub(crate) until: Instant,
@@ -33,7 +33,7 @@ impl Bound {
     }
 }
 
-/// A secret, and which one it is.
+/// A secret, with its age and number.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     pub(crate) secret: Arc<Secret>,
@@ -42,12 +42,12 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    /// Whether it is a token instead of a password.
+    /// Returns whether it is a token instead of a password.
     pub(crate) fn is_token(&self) -> bool {
         self.secret.is_token
     }
 
-    /// Whether it may be used without asking again.
+    /// Returns whether it may be used without fetching it again.
     pub(crate) fn is_fresh(&self, now: Stamp) -> bool {
         let has_expired = self
             .secret
@@ -57,17 +57,17 @@ impl Resolved {
     }
 }
 
-/// The latest secret of one provider for one target. It outlives the resources: a pool that is closed
-/// after every invocation is no reason to ask again.
+/// The latest secret of one provider for one target. It outlives the resources: closing a pool after every
+/// invocation must not cause another fetch.
 #[derive(Default)]
 struct Latest {
-    /// Held by the one who fetches.
+    /// Locked while fetching.
     known: AsyncMutex<Option<Resolved>>,
 }
 
 type Key = (TypeId, usize, Target);
 
-/// As many as there are parameters with `credentials`.
+/// One entry per provider and target; the number of parameters with `credentials` bounds it.
 static LATEST: Mutex<Vec<(Key, Arc<Latest>)>> = Mutex::new(Vec::new());
 
 fn latest(source: Source, target: &Target) -> Arc<Latest> {
@@ -82,10 +82,10 @@ fn latest(source: Source, target: &Target) -> Arc<Latest> {
     new
 }
 
-/// The secret for `target`: the last one while it is fresh, or else a new one.
+/// Returns the secret for `target`: the last one while it is fresh, otherwise a new one.
 ///
 /// # Errors
-/// When the provider has none, or takes longer than the acquire may.
+/// If the provider has none, or takes longer than the acquire may.
 pub(crate) async fn resolve(
     bound: Bound,
     source: Source,
@@ -95,10 +95,10 @@ pub(crate) async fn resolve(
     bounded(bound, source, resolving).await
 }
 
-/// A secret that is newer than `failed`, with which the server did not let us in.
+/// Returns a secret that is newer than `failed`, which the server rejected.
 ///
-/// Where it turns out to be the same, it is asked for once more after [`ROTATION`]: the server and the
-/// provider are not changed in the same moment.
+/// If it is the same, it is fetched once more after [`ROTATION`]: server and provider are not rotated at the
+/// same moment.
 ///
 /// # Errors
 /// Those of [`resolve`].
@@ -114,7 +114,7 @@ pub(crate) async fn refresh(
             return Ok(newer);
         }
         sleep(ROTATION).await;
-        // What is the same has been fetched before this moment, by somebody who was early, too.
+        // A known secret that is still the same was fetched before this moment, by another caller.
         known_or_fetched(source, target, |known| {
             !known.secret.is_same(&failed.secret)
         })
@@ -123,7 +123,8 @@ pub(crate) async fn refresh(
     .await
 }
 
-/// What somebody else has asked for meanwhile, if that `will_do`, or else a new one.
+/// Returns the known secret if it `will_do`, for example one that another caller has fetched meanwhile;
+/// otherwise fetches a new one.
 async fn known_or_fetched(
     source: Source,
     target: &Target,
@@ -142,7 +143,7 @@ async fn fetch(
     target: &Target,
     known: &mut Option<Resolved>,
 ) -> Result<Resolved, Error> {
-    // Stamped before: what takes long to arrive is older when it does.
+    // Stamped before the request, so that a slow reply does not make the secret look younger.
     let fetched = Stamp::now();
     let secret = source.fetch(target).await?;
     check(&secret, target)?;
@@ -183,7 +184,7 @@ fn check(secret: &Secret, target: &Target) -> Result<(), Error> {
             Engine::Other => "none that has credentials",
         };
         return Err(unavailable(format_args!(
-            "the secret's field `engine` names another database than the handler's parameter, which is for {wanted}"
+            "the secret's field `engine` is not that of the handler's parameter: expected {wanted}"
         )));
     }
     if secret.host.is_none() && target.host.is_none() {
@@ -207,8 +208,8 @@ async fn bounded(
         ))
     };
     match timeout_at(bound.until, work).await {
-        // A provider that blocks its thread is not interrupted: what comes next would be blamed for the
-        // time that it took.
+        // A provider that blocks its thread is not interrupted by the timeout: without this check, the next
+        // step would be blamed for the delay.
         Ok(Ok(_)) if bound.remaining().is_zero() => Err(too_slow()),
         Ok(done) => done,
         Err(_) => Err(too_slow()),
@@ -224,7 +225,7 @@ mod tests {
         time::Duration,
     };
 
-    /// Hands out `secret-1`, `secret-2` .., a new one after every `same` times.
+    /// Returns `secret-1`, `secret-2` .., a new one after every `same` calls.
     struct Numbered {
         asked: AtomicU32,
         same: u32,
@@ -288,7 +289,7 @@ mod tests {
             number: 1,
         };
         assert!(resolved.is_fresh(fetched.with_wall_later(Duration::from_secs(599))));
-        // The monotonic clock stood still with the sandbox.
+        // The monotonic clock stopped while the environment was frozen.
         assert!(!resolved.is_fresh(fetched.with_wall_later(Duration::from_secs(601))));
     }
 
@@ -348,7 +349,7 @@ mod tests {
         }
         let source = Source::new(&rotating);
         let failed = resolve(bound(), source, &target()).await.expect("old");
-        // Others open connections, too, before the half that is missing.
+        // Other connections are opened, too, before the missing half of the rotation.
         assert_eq!(password(source).await, "old");
         let target = target();
         let refreshing = refresh(bound(), source, &target, &failed);

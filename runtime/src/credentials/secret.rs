@@ -1,4 +1,4 @@
-//! What a provider hands over.
+//! The secret that a provider returns.
 
 #![cfg_attr(
     not(any(feature = "postgres", feature = "mysql")),
@@ -7,9 +7,9 @@
 
 use std::{fmt, sync::Arc, time::Duration, time::SystemTime};
 
-/// A password, and what else a provider knows about the way to the database.
+/// A password, and optionally user, host, port and database.
 ///
-/// Its `Debug` shows the names of what is set, and nothing else.
+/// `Debug` shows only the names of the fields that are set.
 ///
 /// ```
 /// use db_handler::credentials::Secret;
@@ -25,27 +25,27 @@ pub struct Secret {
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
     pub(crate) database: Option<String>,
-    /// What the secret says that the database is: `postgres`, `mysql` ..
+    /// The secret's field `engine`: `postgres`, `mysql` ..
     pub(super) engine: Option<Engine>,
     pub(crate) root_certificate: Option<Arc<[u8]>>,
     pub(crate) is_token: bool,
-    /// Even a token may be sent to a server that has proved nothing.
+    /// Allows sending a token to a server that is not verified.
     pub(crate) goes_to_any_server: bool,
     pub(super) fresh_for: Duration,
     pub(super) expires_at: Option<SystemTime>,
 }
 
-/// A family of databases.
+/// A database engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Engine {
     Postgres,
     MySql,
-    /// One that nothing here speaks to.
+    /// An engine without a driver in this crate.
     Other,
 }
 
 impl Secret {
-    /// Of the password alone; the URL says the rest.
+    /// Creates a secret with a password only. The URL has the rest.
     pub fn new(password: impl Into<String>) -> Self {
         Self {
             password: password.into().into(),
@@ -62,51 +62,53 @@ impl Secret {
         }
     }
 
-    /// Who logs in.
+    /// Sets the user.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Where the server is.
+    /// Sets the server's host.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
     }
 
-    /// The server's port.
+    /// Sets the server's port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// The database's name.
+    /// Sets the database's name.
     pub fn database(mut self, database: impl Into<String>) -> Self {
         self.database = Some(database.into());
         self
     }
 
-    /// The certificates, in PEM, that the server's may be signed by, beside the public ones. They are looked at
-    /// where the server is verified: `sslmode=verify-full`, MySQL's `ssl-mode=VERIFY_IDENTITY`.
+    /// Sets certificates, in PEM, that may sign the server's certificate, in addition to the public
+    /// authorities. Used only if the server is verified: `sslmode=verify-full`, MySQL's
+    /// `ssl-mode=VERIFY_IDENTITY`.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into().into());
         self
     }
 
-    /// How long it may be used without asking again, by the larger step of the monotonic and the wall
-    /// clock. 0, the default, asks whenever a connection is opened.
+    /// Sets how long the secret may be used before it is fetched again, by the larger difference of the
+    /// monotonic and the wall clock. With 0, the default, it is fetched whenever a connection is opened.
     pub fn fresh_for(mut self, duration: Duration) -> Self {
         self.fresh_for = duration;
         self
     }
 
-    /// When the server stops taking it. A secret that has expired when it is handed over is an error.
+    /// Sets when the server stops accepting the secret. A provider that returns an expired secret causes an
+    /// error.
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// The texts beside the password that the server is told, or found by, each with its name.
+    /// Returns the strings besides the password that are sent to the server or locate it, each with its name.
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             ("user", &self.user),
@@ -121,7 +123,7 @@ impl Secret {
         &self.password
     }
 
-    /// Whether the server would see a difference.
+    /// Returns whether both are the same to the server.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.password == other.password
             && self.user == other.user
@@ -131,7 +133,8 @@ impl Secret {
     }
 }
 
-/// What is in `text`, a password or the name of something, that a server cannot be told, or that nobody has meant.
+/// Returns the kind of the first control character in `text`, a password or a name. A server rejects it, or it
+/// is a mistake.
 pub(crate) fn not_in_a_password(text: &str) -> Option<&'static str> {
     let control = text.chars().find(|character| character.is_control())?;
     Some(match control {

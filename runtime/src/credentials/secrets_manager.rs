@@ -1,4 +1,4 @@
-//! AWS Secrets Manager, asked through the AWS SDK.
+//! AWS Secrets Manager, through the AWS SDK.
 
 use super::{Provider, Secret, Target, unavailable};
 use crate::error::Error;
@@ -21,12 +21,11 @@ use tokio::sync::OnceCell;
 /// How long a secret of AWS Secrets Manager is used (the figure of AWS's own caching clients).
 const SECRET_FRESH: Duration = Duration::from_hours(1);
 
-/// A secret in AWS Secrets Manager, in the JSON that AWS writes for RDS: see
-/// [`Secret::from_rds_json`].
+/// A secret in AWS Secrets Manager, in the JSON that AWS writes for RDS: see [`Secret::from_rds_json`].
 ///
-/// It is used for an hour (see [`fresh_for`](Self::fresh_for)), and fetched afresh when the server does
-/// not let us in with it: a rotation is noticed when it happens. The function's role needs the
-/// permission `secretsmanager:GetSecretValue`.
+/// The secret is used for an hour (see [`fresh_for`](Self::fresh_for)), and fetched again when the server
+/// rejects it: a rotation is noticed immediately. The function's role needs the permission
+/// `secretsmanager:GetSecretValue`.
 ///
 /// ```
 /// use db_handler::credentials::SecretsManager;
@@ -35,19 +34,19 @@ const SECRET_FRESH: Duration = Duration::from_hours(1);
 /// # let _ = &DB_SECRET;
 /// ```
 ///
-/// Region and credentials come from the AWS SDK's default chain (`AWS_REGION` and what Lambda puts into
-/// the environment); [`client`](Self::client) takes a client of your own.
+/// Region and credentials come from the AWS SDK's default chain (`AWS_REGION` and the variables that Lambda
+/// sets). [`client`](Self::client) sets a client of your own.
 pub struct SecretsManager {
     id: Id,
     fresh_for: Duration,
     client: OnceCell<Client>,
 }
 
-/// Name or ARN of a secret.
+/// The name or ARN of a secret.
 #[derive(Debug)]
 enum Id {
     Written(&'static str),
-    /// In the environment variable of this name.
+    /// Stored in the environment variable of this name.
     Variable(&'static str),
 }
 
@@ -69,14 +68,14 @@ impl Id {
 }
 
 impl SecretsManager {
-    /// The secret of this name or ARN, in its current version.
+    /// Reads the current version of the secret with this name or ARN.
     #[must_use]
     pub const fn secret(id: &'static str) -> Self {
         Self::of(Id::Written(id))
     }
 
-    /// The secret whose name or ARN is in the environment variable `variable`, in its current version.
-    /// Where that is not set, [`run`](crate::run) says so before the first event.
+    /// Reads the current version of the secret whose name or ARN is in the environment variable `variable`. If
+    /// the variable is not set, [`run`](crate::run) reports it before the first event.
     ///
     /// ```
     /// use db_handler::credentials::SecretsManager;
@@ -97,14 +96,15 @@ impl SecretsManager {
         }
     }
 
-    /// How long it is used before it is asked for again; 0 asks whenever a connection is opened.
+    /// Sets how long the secret is used before it is fetched again. With 0, it is fetched whenever a connection
+    /// is opened.
     #[must_use]
     pub const fn fresh_for(mut self, duration: Duration) -> Self {
         self.fresh_for = duration;
         self
     }
 
-    /// Asks with this client. A `LazyLock` has room for it.
+    /// Sets the client. Store the result in a `LazyLock`.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.client = OnceCell::new_with(Some(client));
@@ -119,9 +119,9 @@ impl SecretsManager {
             ));
         }
         let id = self.id.read()?;
-        let answer = client.get_secret_value().secret_id(&*id).send().await;
-        let answer = answer.map_err(|error| Self::refused(&id, error))?;
-        answer.secret_string.ok_or_else(|| {
+        let response = client.get_secret_value().secret_id(&*id).send().await;
+        let response = response.map_err(|error| Self::refused(&id, error))?;
+        response.secret_string.ok_or_else(|| {
             unavailable(format_args!(
                 "the secret {id} in AWS Secrets Manager is binary, and has no text"
             ))
@@ -140,7 +140,7 @@ impl SecretsManager {
         let refused = unavailable(format_args!(
             "AWS Secrets Manager does not hand over {id}: {said}"
         ));
-        // Without the answer itself, which may have the secret in it.
+        // Without the response itself, which may contain the secret.
         match error.into_source() {
             Ok(source) => refused.caused_by(source),
             Err(_) => refused,
@@ -148,20 +148,21 @@ impl SecretsManager {
     }
 }
 
-/// How many characters of a refusal are told.
+/// Maximum number of characters of an error response that a message quotes.
 const TOLD: usize = 500;
 
-/// What somebody between us and the service has answered instead of a secret.
+/// Returns the body of an error response that does not come from the service, such as a proxy's.
 fn refusal(error: &SdkError<GetSecretValueError>) -> Option<String> {
-    let answer = error.raw_response()?;
-    if answer.status().is_success() {
+    let response = error.raw_response()?;
+    if response.status().is_success() {
         return None;
     }
-    let text = str::from_utf8(answer.body().bytes()?).ok()?;
+    let text = str::from_utf8(response.body().bytes()?).ok()?;
     Some(text.chars().take(TOLD).collect())
 }
 
-/// `error` and its causes. Their `Debug` shows the answer that could not be read: it is not used.
+/// Joins the texts of `error` and its causes. `Debug` is not used, because it shows the response that could not
+/// be parsed.
 fn in_words(error: &dyn StdError) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
@@ -193,12 +194,12 @@ impl fmt::Debug for SecretsManager {
 }
 
 async fn default_client() -> Client {
-    // The TLS library that sqlx uses: the SDK's own choice would be a second one.
+    // The TLS library that sqlx uses: the SDK's default would be a second one.
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Tls::Rustls(CryptoMode::Ring))
         .build_https();
     let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
-    // Asking the instance's metadata for a region takes seconds where there is none.
+    // The instance metadata request for a region takes seconds where there is no metadata service.
     if let Some(region) = region(|variable| env::var(variable).ok()) {
         config = config.region(Region::new(region));
     }

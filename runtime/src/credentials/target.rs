@@ -1,8 +1,8 @@
-//! What is known about the way to the database before its secret is.
+//! The destination of a connection, as known before its secret.
 
 use super::secret::Engine;
 
-/// Where a connection is to lead, as far as the URL says so.
+/// The destination of a connection, as far as the URL defines it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Target {
@@ -15,31 +15,31 @@ pub struct Target {
 }
 
 impl Target {
-    /// The environment variable of the URL.
+    /// Returns the environment variable of the URL.
     #[must_use]
     pub fn variable(&self) -> &'static str {
         self.variable
     }
 
-    /// The host that the URL names.
+    /// Returns the host in the URL.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
 
-    /// The port that the URL names, or its scheme's.
+    /// Returns the port in the URL, or its scheme's default.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The user that the URL names.
+    /// Returns the user in the URL.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The database that the URL names.
+    /// Returns the database in the URL.
     #[must_use]
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
@@ -48,7 +48,7 @@ impl Target {
 
 #[cfg(test)]
 impl Target {
-    /// `app` at the default port of `host`.
+    /// Returns user `app` at the default port of `host`.
     pub(super) fn of_tests(host: &str) -> Self {
         Self {
             variable: "DATABASE_URL",

@@ -1,21 +1,20 @@
 //! MongoDB: `&mongodb::Client` and `&mongodb::Database`.
 //!
-//! The driver is made to be opened once and kept, and so it is: unlike a SQL database it is closed
-//! after every invocation only if the attribute says `close = "always"`. What a frozen sandbox does to
-//! it is looked after here:
+//! The driver's client is made to be opened once and reused. Unlike a SQL database, it is closed after every invocation
+//! only with `close = "always"`. This module adapts it to frozen environments:
 //!
-//! * After a pause a client is asked for one `ping`, within a bound, before it is lent; one that does
-//!   not answer is replaced. The driver alone would wait on a dead socket for ever.
-//! * Every wait for a server has `acquire_ms` as its bound, where the driver's default is 30 s. The wait
-//!   for a free connection of the pool has none in the driver: the deadline ends it, with an error that
-//!   says that all are in use.
-//! * The servers are watched by polling, which needs one connection for each server, and not by two
-//!   streams that a freeze would cut.
-//! * Operations that were given up are stopped on the server before the client is closed.
-//! * A client that lost a connection is not kept.
+//! * After a pause, a client is pinged before it is injected, with a timeout. A client that does not reply is replaced.
+//!   The driver alone would wait on a dead socket forever.
+//! * Server selection and connecting are bounded by `acquire_ms`; the driver's default is 30 s. The driver has no
+//!   timeout for a free connection of the pool: the deadline ends that wait, with an error that says that all
+//!   connections are in use.
+//! * Servers are monitored by polling, which needs one connection per server, instead of two streams that a freeze
+//!   would break.
+//! * Dropped operations are stopped on the server before the client is closed.
+//! * A client that lost a connection is not reused.
 //!
-//! A handler that takes both a `&Client` and a `&Database` has two clients: each parameter has a slot
-//! of its own. Take the `&Client`, and ask it for the database.
+//! A handler that takes both a `&Client` and a `&Database` has two clients: each parameter has its own slot. Take the
+//! `&Client`, and get the database from it.
 
 mod blame;
 mod error;
@@ -28,7 +27,7 @@ use crate::{
     config::{Close, DEFAULT_KEPT_IDLE, Defaults, Settings},
     error::Error,
     resource::{
-        Acquire, Fitness, Handle, InjectRef, Resource, SharedHandle, Symptom,
+        AcquireContext, Handle, Health, InjectRef, Resource, SharedHandle, Symptom,
         TransactionPoolingSafe, Usage,
     },
 };
@@ -38,45 +37,45 @@ use tokio::time::timeout;
 
 pub(crate) use error::{kind, symptom};
 
-/// A client that is opened, reset and closed with the invocations: the resource behind
-/// `&mongodb::Client` (`T` is `Client`) and `&mongodb::Database` (`T` is `Database`).
-pub struct Connected<T> {
-    lent: T,
+/// A client that is opened, reset and closed by invocations: the resource behind `&mongodb::Client` (`T` is `Client`)
+/// and `&mongodb::Database` (`T` is `Database`).
+pub struct MongoResource<T> {
+    injected: T,
     client: Client,
     options: ClientOptions,
     settings: Settings,
-    acquire: Acquire,
+    acquire: AcquireContext,
     state: Arc<State>,
 }
 
-/// What is lent of a client. Sealed: implemented for `mongodb::Client` and `mongodb::Database`.
-pub trait Lent: sealed::Sealed + Clone + Send + Sync + 'static {
-    /// What it is called in errors and in the local mode's drawing.
+/// A type that is injected from a client. Sealed: implemented for `mongodb::Client` and `mongodb::Database`.
+pub trait MongoHandle: sealed::Sealed + Clone + Send + Sync + 'static {
+    /// The name in errors and in the timeline of local mode.
     const NAME: &'static str;
 
-    /// Takes it from the client, which was opened with a URL.
+    /// Gets the value from the client, which was opened with a URL.
     ///
     /// # Errors
-    /// When the URL does not say what is needed.
-    fn of(client: &Client, acquire: &Acquire) -> Result<Self, Error>;
+    /// If the URL lacks a required part.
+    fn of(client: &Client, acquire: &AcquireContext) -> Result<Self, Error>;
 }
 
 impl sealed::Sealed for Client {}
 
-impl Lent for Client {
+impl MongoHandle for Client {
     const NAME: &'static str = "MongoDB client";
 
-    fn of(client: &Client, _: &Acquire) -> Result<Self, Error> {
+    fn of(client: &Client, _: &AcquireContext) -> Result<Self, Error> {
         Ok(client.clone())
     }
 }
 
 impl sealed::Sealed for Database {}
 
-impl Lent for Database {
+impl MongoHandle for Database {
     const NAME: &'static str = "MongoDB database";
 
-    fn of(client: &Client, acquire: &Acquire) -> Result<Self, Error> {
+    fn of(client: &Client, acquire: &AcquireContext) -> Result<Self, Error> {
         client
             .default_database()
             .ok_or_else(|| options::no_database(acquire))
@@ -84,37 +83,37 @@ impl Lent for Database {
 }
 
 impl InjectRef for Client {
-    type Handle = SharedHandle<Connected<Self>>;
+    type Handle = SharedHandle<MongoResource<Self>>;
 
     fn borrow(handle: &Self::Handle) -> &Self {
-        &handle.resource().lent
+        &handle.resource().injected
     }
 }
 
 impl InjectRef for Database {
-    type Handle = SharedHandle<Connected<Self>>;
+    type Handle = SharedHandle<MongoResource<Self>>;
 
     fn borrow(handle: &Self::Handle) -> &Self {
-        &handle.resource().lent
+        &handle.resource().injected
     }
 }
 
-impl<T: Lent> Connected<T> {
-    /// One round trip to the server, over the connection that the next operation will use.
+impl<T: MongoHandle> MongoResource<T> {
+    /// Sends one `ping`, over the connection that the next operation will use.
     async fn ping(&self) -> Result<(), ::mongodb::error::Error> {
         let ping = doc! { "ping": 1 };
         self.client.database("admin").run_command(ping).await?;
         Ok(())
     }
 
-    /// Closes the client without waiting for anybody's cursors and sessions.
+    /// Closes the client without waiting for open cursors and sessions.
     async fn shut_down(&self) {
         self.client.clone().shutdown().immediate(true).await;
     }
 
-    /// The same for a client whose connections may be dead. The driver says goodbye to its sessions on
-    /// the way, over whatever connection it has: each attempt that is given up costs it a dead one.
-    async fn shut_down_hard(&self) {
+    /// Closes a client whose connections may be dead. The driver ends its sessions on the way, over any of its
+    /// connections: each attempt that times out uses up a dead one.
+    async fn force_shutdown(&self) {
         for _ in 0..=self.state.usage().open {
             if timeout(self.settings.ping, self.shut_down()).await.is_ok() {
                 return;
@@ -123,16 +122,16 @@ impl<T: Lent> Connected<T> {
     }
 }
 
-impl<T: Lent> Resource for Connected<T> {
+impl<T: MongoHandle> Resource for MongoResource<T> {
     const NAME: &'static str = T::NAME;
     const DEFAULTS: Defaults = Defaults::KEPT
         .with_env(Some("MONGODB_URI"))
         .with_idle(DEFAULT_KEPT_IDLE);
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+    async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
         let settings = *acquire.settings();
-        // The driver takes its patience once and for all: only what is closed with this invocation may
-        // have it cut short by this invocation's deadline.
+        // The driver's timeouts are fixed when the client is opened. Only a client that this invocation closes may have
+        // them shortened to this invocation's deadline.
         let acquire = match settings.close {
             Close::Always => *acquire,
             _ => acquire.unclamped(),
@@ -142,7 +141,7 @@ impl<T: Lent> Resource for Connected<T> {
         let client = Client::with_options(options.clone())
             .map_err(|error| options::not_taken(&acquire, &error))?;
         Ok(Self {
-            lent: T::of(&client, &acquire)?,
+            injected: T::of(&client, &acquire)?,
             client,
             options,
             settings,
@@ -151,9 +150,9 @@ impl<T: Lent> Resource for Connected<T> {
         })
     }
 
-    async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
+    async fn connect(&self, acquire: &AcquireContext) -> Result<(), Error> {
         let connecting = async {
-            // The driver's pools take connections ahead only when their server has been heard of.
+            // The driver's pools connect ahead only after their server has replied.
             self.ping().await?;
             if self.settings.min > 0 {
                 self.client.warm_connection_pool().await;
@@ -167,32 +166,32 @@ impl<T: Lent> Resource for Connected<T> {
         })
     }
 
-    async fn reset(&self, idle: Duration) -> Fitness {
-        if self.state.is_spoilt() {
-            return Fitness::Unfit;
+    async fn check(&self, idle: Duration) -> Health {
+        if self.state.is_broken() {
+            return Health::Broken;
         }
-        // Without a connection there is none that could be dead.
+        // Without an open connection there is no dead one.
         if idle <= self.settings.trust || self.state.usage().open == 0 {
-            return Fitness::Fit;
+            return Health::Healthy;
         }
         if let Ok(Ok(())) = timeout(self.settings.ping, self.ping()).await {
-            return Fitness::Fit;
+            return Health::Healthy;
         }
-        self.state.spoil();
-        Fitness::Unfit
+        self.state.mark_broken();
+        Health::Broken
     }
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         match symptom {
             Symptom::TimedOut => {}
-            // The pool was given up because of another connection, for which there is a reason.
+            // The pool was cleared because another connection failed, and the cause of that failure is known.
             Symptom::Disconnected => {
                 let (address, failure) = self.state.failure()?;
                 let (acquire, options) = (&self.acquire, &self.options);
                 return Some(error::unreachable(acquire, options, &address, failure));
             }
-            // The connection of one that is let in is not lost.
-            Symptom::Denied if self.state.is_spoilt() => {
+            // Once the server has accepted the login, the connection is not lost.
+            Symptom::Denied if self.state.is_broken() => {
                 return Some(error::denied(&self.acquire, &self.options));
             }
             _ => return None,
@@ -215,26 +214,26 @@ impl<T: Lent> Resource for Connected<T> {
         })
     }
 
-    fn abandon(&self) {
-        self.state.abandon();
+    fn stop(&self) {
+        self.state.stop();
     }
 
-    async fn settle(&self) -> Fitness {
+    async fn recycle(&self, _: bool) -> Health {
         let patience = self.settings.reserve / 2;
         let all_back = timeout(patience, self.state.quiet()).await.is_ok();
         if self.state.left_something_running() {
-            self.stop_what_runs().await;
+            self.cancel_running_ops().await;
         }
-        if all_back && !self.state.is_spoilt() {
-            Fitness::Fit
+        if all_back && !self.state.is_broken() {
+            Health::Healthy
         } else {
-            Fitness::Unfit
+            Health::Broken
         }
     }
 
     async fn close(&self) {
-        if self.state.is_spoilt() {
-            self.shut_down_hard().await;
+        if self.state.is_broken() {
+            self.force_shutdown().await;
         } else {
             self.shut_down().await;
         }
@@ -245,9 +244,9 @@ impl<T: Lent> Resource for Connected<T> {
     }
 }
 
-impl<T: Lent> fmt::Debug for Connected<T> {
+impl<T: MongoHandle> fmt::Debug for MongoResource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connected")
+        f.debug_struct("MongoResource")
             .field("target", &options::target(&self.options))
             .field("usage", &self.usage())
             .finish_non_exhaustive()
@@ -255,7 +254,7 @@ impl<T: Lent> fmt::Debug for Connected<T> {
 }
 
 mod sealed {
-    /// Keeps [`Lent`](super::Lent) for what is known here.
+    /// Seals [`MongoHandle`](super::MongoHandle).
     pub trait Sealed {}
 }
 

@@ -1,4 +1,4 @@
-//! The databases that sqlx speaks to: pools and single connections.
+//! The databases of sqlx: pools and single connections.
 
 mod commit;
 mod connect;

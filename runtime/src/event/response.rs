@@ -1,4 +1,4 @@
-//! What a handler returns.
+//! A handler's return type: results, and their errors.
 
 use crate::{
     drivers,
@@ -14,20 +14,20 @@ use std::{any::Any, error::Error as StdError};
     label = "not a `Result`",
     note = "write `-> Result<{Self}, db_handler::Error>`"
 )]
-pub trait Answer: Sized {
-    /// The answer when the handler could not run, or was stopped.
+pub trait HandlerResult: Sized {
+    /// Creates the response of a handler that could not run, or was cancelled.
     fn failed(error: Error) -> Self;
 
-    /// Whether this is an error.
+    /// Returns whether this is an error.
     fn is_failure(&self) -> bool;
 
-    /// Replaces a driver's vague error by the cause, where `explain` knows it and the error type
-    /// shows what it holds.
+    /// Replaces a driver's vague error with its cause, if `explain` knows the cause and the error type exposes
+    /// the driver's error.
     #[must_use]
     fn explained(self, explain: &dyn Fn(Symptom) -> Option<Error>) -> Self;
 }
 
-impl<T, E: HandlerError> Answer for Result<T, E> {
+impl<T, E: HandlerError> HandlerResult for Result<T, E> {
     fn failed(error: Error) -> Self {
         Err(E::report(error))
     }
@@ -59,7 +59,7 @@ impl<T, E: HandlerError> Answer for Result<T, E> {
     note = "return `Result<_, db_handler::Error>`, or implement `From<db_handler::Error>` for `{Self}`"
 )]
 pub trait HandlerError: 'static {
-    /// Turns the lifecycle's error into the handler's own.
+    /// Converts the lifecycle's error to the handler's own.
     fn report(error: Error) -> Self;
 }
 
@@ -70,7 +70,7 @@ impl<E: From<Error> + 'static> HandlerError for E {
     }
 }
 
-/// The error in a box, if `error` is one: `lambda_runtime::Error` or `anyhow::Error`.
+/// Returns the error in a box, if `error` is one: `lambda_runtime::Error` or `anyhow::Error`.
 pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
     if let Some(boxed) = error.downcast_ref::<Box<dyn StdError + Send + Sync>>() {
         return Some(&**boxed);
@@ -82,8 +82,8 @@ pub(crate) fn boxed(error: &dyn Any) -> Option<&(dyn StdError + 'static)> {
     None
 }
 
-/// What the platform is told of a handler's error. One in a box has a readable type and its whole chain of
-/// causes, where `lambda_runtime` alone would name the box's type and show the outermost text.
+/// Converts a handler's error to what is reported to the platform. A boxed error gets a readable type and its
+/// whole chain of causes; `lambda_runtime` alone would report the box's type and the outermost text.
 pub(crate) fn diagnose<E: Into<Diagnostic> + 'static>(error: E) -> Diagnostic {
     if let Some(boxed) = boxed(&error) {
         return describe(boxed);
@@ -93,7 +93,7 @@ pub(crate) fn diagnose<E: Into<Diagnostic> + 'static>(error: E) -> Diagnostic {
         return describe(ours);
     }
     let diagnostic: Diagnostic = error.into();
-    // The name of a reference is what `lambda_runtime` makes of a type that it knows nothing of.
+    // `lambda_runtime` uses the name of a reference type for an error that it does not know.
     if diagnostic.error_type.starts_with('&') {
         return Diagnostic {
             error_type: ErrorKind::Handler.error_type().to_owned(),
@@ -103,7 +103,7 @@ pub(crate) fn diagnose<E: Into<Diagnostic> + 'static>(error: E) -> Diagnostic {
     diagnostic
 }
 
-/// The kind of the first error in the chain that is known here, and the texts of the chain.
+/// Reports the kind of the first known error in the chain, and the texts of the chain.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Diagnostic {
     let kind = causes(error).find_map(known_kind);
     Diagnostic {
@@ -112,7 +112,7 @@ pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Diagnostic {
     }
 }
 
-/// What kind of failure `error` is, if that says more than that the handler has failed.
+/// Returns the kind of `error`, if it is more specific than [`ErrorKind::Handler`].
 fn known_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     let kind = match error.downcast_ref::<Error>() {
         Some(ours) => ours.kind(),
@@ -121,10 +121,10 @@ fn known_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     (kind != ErrorKind::Handler).then_some(kind)
 }
 
-/// The text of `error` and those of its causes. Many errors repeat their cause in their own text: then once.
+/// Joins the texts of `error` and of its causes. A cause that its error's text already contains is left out.
 ///
-/// It ends with an error of ours that is not just a wrapper: its text is complete, and what is below may be as
-/// long as a driver's view of a whole cluster.
+/// Ends with the first [`Error`] that is more than a wrapper: its text is complete, and its causes may be as
+/// long as a driver's topology description of a whole cluster.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut said = String::new();
@@ -151,9 +151,9 @@ fn causes<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// What `error` says about the connections: that they are of no more use ([`Symptom::Outdated`]), nothing at all
-/// ([`Symptom::Unknown`]), or that they are not the reason. It may have come from a task of its own, where nobody
-/// knew whose connections those were.
+/// Returns what `error` shows about the connections: [`Symptom::Outdated`], [`Symptom::Unknown`] if it shows
+/// nothing, or `None` if they are not the cause. The error may come from a task of its own, in which its
+/// connections' owner is unknown.
 fn what_it_shows(error: &dyn Any) -> Option<Symptom> {
     let ours = error.downcast_ref::<Error>();
     let mut next = boxed(error).or(ours.map(|ours| ours as &(dyn StdError + 'static)));
@@ -167,12 +167,12 @@ fn what_it_shows(error: &dyn Any) -> Option<Symptom> {
         by_the_commit |= is_of_a_commit(cause);
         next = cause.source();
     }
-    // A driver's error that was made a text of shows as little as a type that only its owner can look into, and a
-    // commit that PostgreSQL refuses does not say which statement had failed before.
+    // A driver's error that was turned into text shows as little as a type that only the handler knows. A
+    // commit that PostgreSQL refuses does not show which statement failed before it.
     (by_the_commit || !by_the_driver).then_some(Symptom::Unknown)
 }
 
-/// Whether `error` is that of a transaction which was not committed.
+/// Returns whether `error` is that of a transaction that was not committed.
 fn is_of_a_commit(error: &(dyn StdError + 'static)) -> bool {
     let ours = error.downcast_ref::<Error>();
     ours.is_some_and(|ours| ours.kind() == ErrorKind::CommitFailed)
@@ -206,22 +206,26 @@ mod tests {
 
     #[test]
     fn boxed_error_has_its_chain_and_a_readable_type() {
-        let told = diagnose(context("cannot save", io::Error::other("disk full")));
-        assert_eq!(told.error_type, "HandlerFailed");
-        assert_eq!(told.error_message, "cannot save: disk full");
+        let diagnostic = diagnose(context("cannot save", io::Error::other("disk full")));
+        assert_eq!(diagnostic.error_type, "Handler");
+        assert_eq!(diagnostic.error_message, "cannot save: disk full");
     }
 
     #[test]
     fn the_kind_of_the_cause_is_the_type() {
-        let cause = Error::new(ErrorKind::Refused, "nobody listens").caused_by("a long story");
-        let told = diagnose(context("cannot save", cause.clone()));
-        assert_eq!(told.error_type, "ConnectionRefused");
-        assert_eq!(told.error_message, "cannot save: handler: nobody listens");
-        // The same in an error of ours that stands for any other.
-        let told = diagnose(Error::other(context("cannot save", cause)));
-        assert_eq!(told.error_type, "ConnectionRefused");
+        let cause =
+            Error::new(ErrorKind::ConnectionRefused, "nobody listens").caused_by("a long story");
+        let diagnostic = diagnose(context("cannot save", cause.clone()));
+        assert_eq!(diagnostic.error_type, "ConnectionRefused");
         assert_eq!(
-            told.error_message,
+            diagnostic.error_message,
+            "cannot save: handler: nobody listens"
+        );
+        // The same in an [`Error`] that wraps any other.
+        let diagnostic = diagnose(Error::other(context("cannot save", cause)));
+        assert_eq!(diagnostic.error_type, "ConnectionRefused");
+        assert_eq!(
+            diagnostic.error_message,
             "handler: cannot save: handler: nobody listens"
         );
     }
@@ -229,15 +233,18 @@ mod tests {
     #[cfg(feature = "anyhow")]
     #[test]
     fn context_of_anyhow_does_not_hide_the_cause() {
-        let error = anyhow::Error::new(Error::new(ErrorKind::AllInUse, "2 of 2 in use"));
-        let told = diagnose(error.context("cannot save"));
-        assert_eq!(told.error_type, "AllConnectionsInUse");
-        assert_eq!(told.error_message, "cannot save: handler: 2 of 2 in use");
+        let error = anyhow::Error::new(Error::new(ErrorKind::PoolExhausted, "2 of 2 in use"));
+        let diagnostic = diagnose(error.context("cannot save"));
+        assert_eq!(diagnostic.error_type, "PoolExhausted");
+        assert_eq!(
+            diagnostic.error_message,
+            "cannot save: handler: 2 of 2 in use"
+        );
     }
 
     #[test]
     fn texts_have_a_readable_type() {
-        assert_eq!(diagnose("no luck".to_owned()).error_type, "HandlerFailed");
+        assert_eq!(diagnose("no luck".to_owned()).error_type, "Handler");
         assert_eq!(diagnose("no luck").error_message, "no luck");
     }
 }

@@ -1,14 +1,14 @@
-//! Phases 1 and 2: a lease on a generation that can serve, opened or reset.
+//! Phases 1 and 2: leases a usable generation, opened or reset.
 
 use super::{
     site::Site,
-    slot::{Lease, Offer, Outdated, Released, Slot},
+    slot::{Lease, Offer, Released, Retired, Slot},
     timeline::{Phase, Timeline},
 };
 use crate::{
     config::Connect,
     error::{Error, ErrorKind, Stage},
-    resource::{self, Acquire, Fitness, Resource},
+    resource::{self, AcquireContext, Health, Resource},
     util::{
         catch_panic::{self, catch_panic},
         clock::Stamp,
@@ -17,21 +17,21 @@ use crate::{
 use std::{env, fmt, future::Future, sync::Arc};
 use tokio::time::{Instant, timeout_at};
 
-/// Leases what `slot` offers and can still serve, or opens anew. What it found too old or dead goes
-/// to `outdated`, to be closed after the answer.
+/// Leases the generation of `slot` if it is still usable, otherwise opens a new one. Generations that are too
+/// old or dead go to `retired`, to be closed after the response.
 pub(super) async fn lease<R: Resource>(
     slot: &Arc<Slot<R>>,
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     timeline: Option<&Timeline>,
-    outdated: &mut Vec<Outdated<R>>,
+    retired: &mut Vec<Retired<R>>,
 ) -> Result<Lease<R>, Error> {
-    if let Some(lease) = kept(slot, acquire, timeline, outdated).await {
+    if let Some(lease) = kept(slot, acquire, timeline, retired).await {
         return Ok(lease);
     }
     let waiting = || format!("waiting for another invocation to open {}", R::NAME);
-    let _flight = bounded(acquire, waiting, async { Ok(slot.flight().await) }).await?;
-    // Somebody else may have opened it meanwhile.
-    if let Some(lease) = kept(slot, acquire, timeline, outdated).await {
+    let _opening = bounded(acquire, waiting, async { Ok(slot.opening_lock().await) }).await?;
+    // Another invocation may have opened it meanwhile.
+    if let Some(lease) = kept(slot, acquire, timeline, retired).await {
         return Ok(lease);
     }
     let from = Instant::now();
@@ -49,32 +49,32 @@ pub(super) async fn lease<R: Resource>(
     Ok(slot.install(resource))
 }
 
-/// A lease on what was kept, if it is still fit.
+/// Leases the idle or shared generation of `slot`, if it is still healthy.
 async fn kept<R: Resource>(
     slot: &Arc<Slot<R>>,
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     timeline: Option<&Timeline>,
-    outdated: &mut Vec<Outdated<R>>,
+    retired: &mut Vec<Retired<R>>,
 ) -> Option<Lease<R>> {
     let from = Instant::now();
     let (lease, idle) = match slot.offer(acquire.settings(), Stamp::now()) {
         Offer::Kept { lease, idle } => (lease, idle),
-        Offer::Empty { outdated: old } => {
+        Offer::Empty { retired: old } => {
             if old.is_some() {
                 note_reset(timeline, from, || {
                     format!("{} too old or idle for too long: replaced", R::NAME)
                 });
             }
-            outdated.extend(old);
+            retired.extend(old);
             return None;
         }
     };
-    let resetting = catch_panic(R::NAME, "reset", || lease.resource().reset(idle));
-    let fitness = timeout_at(acquire.until(), resetting).await;
-    if let Ok(Err(panicked)) = &fitness {
+    let resetting = catch_panic(R::NAME, "check", || lease.resource().check(idle));
+    let health = timeout_at(acquire.until(), resetting).await;
+    if let Ok(Err(panicked)) = &health {
         catch_panic::report(panicked, acquire.handler());
     }
-    if let Ok(Ok(Fitness::Fit)) = fitness {
+    if let Ok(Ok(Health::Healthy)) = health {
         note_reset(timeline, from, || {
             format!(
                 "{} kept, idle for {} ms ({})",
@@ -88,7 +88,7 @@ async fn kept<R: Resource>(
     note_reset(timeline, from, || format!("{} dead: replaced", R::NAME));
     lease.retire();
     if let Released::Close(old) = lease.release(true) {
-        outdated.push(old);
+        retired.push(old);
     }
     None
 }
@@ -99,14 +99,14 @@ fn note_reset(timeline: Option<&Timeline>, from: Instant, what: impl FnOnce() ->
     }
 }
 
-/// Gets a resource ready before the first event. Only what cannot heal by itself is an error: a
-/// server that is down now may be up when the event comes.
+/// Prepares a resource before the first event. Only a permanent problem is an error: a server that is down now
+/// may be up when the event arrives.
 pub(super) async fn prepare<R: Resource>(
     site: &'static Site,
     parameter: usize,
 ) -> Result<(), Error> {
     let settings = site.settings::<R>(parameter);
-    // With credentials, the URL may be left to them.
+    // With credentials, the URL is optional.
     if settings.env.is_some() && settings.credentials.is_none() {
         resource::url(settings.env)
             .map_err(|error| error.at(Stage::Init).in_handler(site.name()))?;
@@ -120,7 +120,7 @@ pub(super) async fn prepare<R: Resource>(
         return Ok(());
     }
     let slot = site.slot::<R>(parameter);
-    let acquire = Acquire::new(site.name(), settings, None);
+    let acquire = AcquireContext::new(site.name(), settings, None);
     match open::<R>(&acquire, true).await {
         Ok(resource) => slot.preload(resource),
         Err(error) => {
@@ -131,13 +131,13 @@ pub(super) async fn prepare<R: Resource>(
     Ok(())
 }
 
-async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error> {
+async fn open<R: Resource>(acquire: &AcquireContext, connect: bool) -> Result<R, Error> {
     let target = Target::of::<R>(acquire);
     bounded(acquire, || format!("opening {target}"), async {
         let opening = async {
             let resource = catch_panic(R::NAME, "open", || R::open(acquire)).await??;
             if connect {
-                // Boxed: what a driver needs to connect is large, and few invocations connect here.
+                // Boxed: a driver's connect future is large, and few invocations connect here.
                 Box::pin(catch_panic(R::NAME, "connect", || {
                     resource.connect(acquire)
                 }))
@@ -146,7 +146,7 @@ async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error>
             Ok(resource)
         };
         opening.await.map_err(|error: Error| match error.kind() {
-            // Somebody else's error, which does not say what it is about.
+            // The error of a foreign type, which does not name the resource.
             ErrorKind::Handler => {
                 let message = format!("cannot open {target}: {}", error.message());
                 Error::new(ErrorKind::Handler, message).caused_by(error)
@@ -157,14 +157,14 @@ async fn open<R: Resource>(acquire: &Acquire, connect: bool) -> Result<R, Error>
     .await
 }
 
-/// What is opened, as an error may name it.
+/// The opened resource, as errors name it.
 struct Target {
     name: &'static str,
     address: Option<String>,
 }
 
 impl Target {
-    fn of<R: Resource>(acquire: &Acquire) -> Self {
+    fn of<R: Resource>(acquire: &AcquireContext) -> Self {
         let url = acquire.settings().env.and_then(|name| env::var(name).ok());
         Self {
             name: R::NAME,
@@ -183,7 +183,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Host and port of a URL, where they are certain to be no part of a password.
+/// Returns host and port of a URL, if they cannot be part of a password.
 fn address(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -192,20 +192,20 @@ fn address(url: &str) -> Option<String> {
     }
     match authority.rsplit_once('@') {
         Some((_, address)) => Some(address.to_owned()),
-        // Without an `@`, what stands behind the colon may be the password of somebody who forgot the host.
+        // Without an `@`, the text after the colon may be a password in a URL whose host is missing.
         None => authority.split(':').next().map(str::to_owned),
     }
     .filter(|address| !address.is_empty())
 }
 
 async fn bounded<T>(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     what: impl FnOnce() -> String,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     match timeout_at(acquire.until(), work).await {
         Ok(done) => done,
-        Err(_) => Err(acquire.timed_out(&what())),
+        Err(_) => Err(acquire.timeout_error(&what())),
     }
     .map_err(|error| error.at(Stage::Acquire).in_handler(acquire.handler()))
 }

@@ -1,5 +1,4 @@
-//! Tasks that a handler starts and does not wait for: tracked, so that none is alive when the sandbox
-//! freezes.
+//! Background tasks: tracked, so that none is running when the environment is frozen.
 
 use crate::{
     error::{Error, ErrorKind, Stage},
@@ -25,24 +24,23 @@ use tokio::{
 };
 use tracing::Instrument;
 
-/// Tasks that belong to an invocation, without keeping its caller waiting: an audit record, a cache to
-/// be filled, a message to be sent.
+/// Spawns tasks that belong to an invocation but do not delay its response: writing an audit record, filling a
+/// cache, sending a message.
 ///
-/// A handler takes it by reference, as it takes a pool. What it [spawns](Self::spawn) is part of the
-/// invocation: with [`run`](crate::run) the answer goes out first, and then, before anything is closed
-/// and before the next event is asked for, the tasks are waited for or stopped, as the attribute's
-/// `background = "wait"` or `"abort"` says. A task of `tokio::spawn` would be frozen half-way, and resume
-/// in a later invocation with a connection that is no longer there.
+/// A handler takes it by reference, like a pool. A task that it [spawns](Self::spawn) is part of the
+/// invocation: with [`run`](crate::run) the response is posted first. Then, before any resource is closed and
+/// before the next event is fetched, the tasks are awaited or cancelled, as the attribute's
+/// `background = "wait"` or `"abort"` says. A task of `tokio::spawn` would be frozen, and would resume in a
+/// later invocation with a connection that no longer exists.
 ///
-/// * `"wait"` lasts until the moment at which the handler itself would be stopped
-///   (`deadline(reserve_ms = ..)`), or for [`BACKGROUND`](crate::config::BACKGROUND) where no deadline is
-///   known. What is still running then is stopped, and reported.
-/// * After a panic, at the deadline, and when the handler's future is dropped, tasks are stopped in any
-///   case.
-/// * A task is stopped at its next `.await`. One that has none cannot be stopped: it is reported.
+/// * `"wait"` waits until the moment at which the handler itself would be cancelled
+///   (`deadline(reserve_ms = ..)`), or for [`BACKGROUND`](crate::config::BACKGROUND) if the deadline is
+///   unknown. Tasks that are still running then are cancelled and logged.
+/// * After a panic, at the deadline, and when the handler's future is dropped, tasks are always cancelled.
+/// * A task is cancelled at its next `.await`. A task that never yields cannot be cancelled: it is logged.
 ///
-/// A clone can be given to a task, which may spawn further ones. It cannot outlive the invocation: what
-/// is spawned afterwards is refused.
+/// A clone can be moved into a task, which may spawn further tasks. It cannot outlive the invocation: spawning
+/// afterwards is an error.
 ///
 /// ```
 /// use db_handler::{Background, Error, LambdaEvent, db_handler};
@@ -66,16 +64,16 @@ pub struct Background(Arc<Tracker>);
 struct Tracker {
     handler: &'static str,
     tasks: Mutex<Tasks>,
-    /// The last task has ended.
+    /// Notified when the last task has ended.
     quiet: Notify,
 }
 
 #[derive(Default)]
 struct Tasks {
-    /// What is spawned now is refused.
+    /// The invocation has ended: no task can be spawned.
     over: bool,
     started: u64,
-    /// `None` for a task that is just about to be started.
+    /// `None` for a task that is being started.
     running: HashMap<u64, Option<AbortHandle>>,
 }
 
@@ -88,14 +86,14 @@ impl Background {
         }))
     }
 
-    /// Starts `future` on the running tokio runtime, as a part of this invocation.
+    /// Spawns `future` on the current tokio runtime, as a part of this invocation.
     ///
-    /// What comes back can be awaited, and may be dropped: the task goes on. A panic in it is reported,
-    /// with the handler's name, and fails nobody but who awaits it.
+    /// The returned [`BackgroundTask`] can be awaited or dropped; dropping it does not cancel the task. A panic
+    /// is logged with the handler's name, and returned to the awaiting caller. It does not affect other tasks.
     ///
-    /// Once the invocation is over, or without a tokio runtime, `future` is dropped unpolled, which is
-    /// reported and told to whoever awaits it.
-    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    /// After the end of the invocation, or without a tokio runtime, `future` is dropped without being polled.
+    /// The error is logged, and returned to the awaiting caller.
+    pub fn spawn<F>(&self, future: F) -> BackgroundTask<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -103,40 +101,40 @@ impl Background {
         let tracker = Arc::clone(&self.0);
         let work = async move {
             let outcome = AssertUnwindSafe(future).catch_unwind().await;
-            // Nobody may be waiting for it.
+            // The `BackgroundTask` may have been dropped.
             let _ = done.send(outcome.map_err(|panic| tracker.panicked(&*panic)));
         };
         if let Err(error) = self.0.start(Box::pin(work.in_current_span())) {
             tracing::error!(%error, "a background task was refused");
-            return Task(Outcome::Refused(error));
+            return BackgroundTask(TaskState::Refused(error));
         }
-        Task(Outcome::Pending {
+        BackgroundTask(TaskState::Pending {
             outcome,
             handler: self.0.handler,
         })
     }
 
-    /// How many tasks are running.
+    /// Returns the number of running tasks.
     #[must_use]
     pub fn running(&self) -> usize {
         lock(&self.0.tasks).running.len()
     }
 
-    /// Waits until nothing runs any more; what the tasks themselves spawn meanwhile counts. Dropped
-    /// before that, it stops them.
+    /// Waits until no task is running, including tasks that are spawned meanwhile. Dropping this future cancels
+    /// the tasks.
     pub(crate) async fn wait(&self, until: Instant) {
         let unless_quiet = AbortOnDrop(self);
         let _ = timeout_at(until, self.0.quiet()).await;
         std::mem::forget(unless_quiet);
     }
 
-    /// Refuses what is spawned from now on, and stops what runs: how many tasks that were.
+    /// Rejects new tasks, and cancels the running ones. Returns how many were running.
     pub(crate) fn abort(&self) -> usize {
         let mut tasks = lock(&self.0.tasks);
         tasks.over = true;
         let running: Vec<_> = tasks.running.values().flatten().cloned().collect();
         let count = tasks.running.len();
-        // A task may be dropped in here, and ends with a look at the list.
+        // Aborting may drop a task right here, and dropping it locks the list.
         drop(tasks);
         for task in running {
             task.abort();
@@ -179,7 +177,7 @@ impl Tracker {
             tasks.running.insert(number, None);
             number
         };
-        // Without the lock: a runtime that is shutting down drops the task at once.
+        // Without the lock: a runtime that is shutting down drops the task immediately.
         let started = runtime.spawn(Tracked {
             work,
             _running: Running {
@@ -223,7 +221,7 @@ impl Tracker {
     }
 }
 
-/// A task's future, which is gone before it counts as ended.
+/// A task's future. Its fields are dropped in order, so the future is dropped before the task counts as ended.
 struct Tracked {
     work: BoxFuture<'static, ()>,
     _running: Running,
@@ -252,13 +250,13 @@ impl Drop for Running {
     }
 }
 
-/// A task that was [spawned](Background::spawn). Dropping it lets the task go on.
+/// A [spawned](Background::spawn) task. Dropping it does not cancel the task.
 ///
-/// It resolves to what the task returned, or to an [`Error`] of the kind [`ErrorKind::Background`] when
-/// it panicked, was stopped with its invocation, or was never started.
-pub struct Task<T>(Outcome<T>);
+/// Resolves to the task's output, or to an [`Error`] of the kind [`ErrorKind::Background`] if the task
+/// panicked, was cancelled with its invocation, or was not started.
+pub struct BackgroundTask<T>(TaskState<T>);
 
-enum Outcome<T> {
+enum TaskState<T> {
     Pending {
         outcome: oneshot::Receiver<Result<T, Error>>,
         handler: &'static str,
@@ -266,9 +264,9 @@ enum Outcome<T> {
     Refused(Error),
 }
 
-impl<T> Unpin for Task<T> {}
+impl<T> Unpin for BackgroundTask<T> {}
 
-impl<T> Future for Task<T> {
+impl<T> Future for BackgroundTask<T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -280,15 +278,15 @@ impl<T> Future for Task<T> {
             .in_handler(handler)
         };
         Poll::Ready(match &mut self.0 {
-            Outcome::Pending { outcome, handler } => {
+            TaskState::Pending { outcome, handler } => {
                 ready!(outcome.poll_unpin(cx)).unwrap_or_else(|_| Err(stopped(handler)))
             }
-            Outcome::Refused(error) => Err(error.clone()),
+            TaskState::Refused(error) => Err(error.clone()),
         })
     }
 }
 
-impl<T> fmt::Debug for Task<T> {
+impl<T> fmt::Debug for BackgroundTask<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task").finish_non_exhaustive()
     }

@@ -1,15 +1,15 @@
-//! Phase 4: settle, then keep or close, bounded in every step.
+//! Phase 4: drains, then reuses or closes. Every step is bounded in time.
 
 use super::{
     background::Background,
     site::Site,
-    slot::{Lease, Outdated, Released},
+    slot::{Lease, Released, Retired},
     timeline::{Phase, Timeline},
 };
 use crate::{
-    config::{ANSWER_MARGIN, BACKGROUND, Close, Settings, Tasks},
+    config::{BACKGROUND, BackgroundPolicy, Close, RESPONSE_MARGIN, Settings},
     error::{Error, ErrorKind},
-    resource::{Disposition, Fitness, Handle, Resource, running::in_cleanup},
+    resource::{Disposition, Handle, Health, Resource, running::in_cleanup},
     util::{
         catch_panic::{self, log_panic},
         lock::lock,
@@ -30,17 +30,17 @@ use tokio::{
 
 /// How the handler ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ExitStatus {
     Succeeded,
     Failed,
     Panicked,
     DeadlinePassed,
-    /// Its future was dropped: by a caller's own timeout, or with its runtime.
+    /// Its future was dropped, for example by a caller's own timeout or with its runtime.
     Dropped,
 }
 
-impl Ending {
-    /// Of an invocation that came to its end with an error of ours.
+impl ExitStatus {
+    /// Returns the status of an invocation that ended with `error` of this crate.
     pub(super) fn after(error: &Error) -> Self {
         if error.kind() == ErrorKind::Panicked {
             Self::Panicked
@@ -49,34 +49,34 @@ impl Ending {
         }
     }
 
-    /// After an abnormal end nothing is used again: it may be half-way through a statement.
+    /// Returns whether resources must not be reused: a statement may be unfinished.
     fn is_abnormal(self) -> bool {
         matches!(self, Self::Panicked | Self::DeadlinePassed | Self::Dropped)
     }
 }
 
-/// Gives a resource back what was acquired from it through a handle.
+/// Releases what was acquired from a resource through a handle.
 pub(crate) type Release<H> =
     Box<dyn for<'a> FnOnce(&'a H, Disposition) -> BoxFuture<'a, ()> + Send>;
 
-/// What is left to do for one invocation of one handler.
-pub(crate) struct Finally {
+/// The cleanup of one invocation of one handler.
+pub(crate) struct Cleanup {
     site: &'static Site,
     deadline: Option<Instant>,
-    /// When the handler is stopped, and with it its background tasks.
+    /// When the handler and its background tasks are cancelled.
     stop_at: Option<Instant>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// `None` as long as the handler runs.
-    ending: Option<Ending>,
-    /// `None` as long as nobody has asked for it.
+    /// `None` while the handler runs.
+    exit: Option<ExitStatus>,
+    /// `None` if the handler has no `&Background` parameter.
     background: Option<Background>,
-    held: Vec<Box<dyn Held>>,
+    held: Vec<Box<dyn ErasedLease>>,
 }
 
-impl Finally {
+impl Cleanup {
     pub(super) fn new(
         site: &'static Site,
         deadline: Option<Instant>,
@@ -87,18 +87,18 @@ impl Finally {
             deadline,
             stop_at,
             state: Mutex::new(State {
-                ending: None,
+                exit: None,
                 background: None,
                 held: Vec::new(),
             }),
         }
     }
 
-    pub(super) fn hold(&self, held: impl Held + 'static) {
+    pub(super) fn hold(&self, held: impl ErasedLease + 'static) {
         self.lock().held.push(Box::new(held));
     }
 
-    /// The tasks of the invocation.
+    /// Returns the background tasks of the invocation.
     pub(super) fn background(&self) -> Background {
         let mut state = self.lock();
         let tasks = state
@@ -107,30 +107,30 @@ impl Finally {
         tasks.clone()
     }
 
-    pub(super) fn ended(&self, ending: Ending) {
+    pub(super) fn ended(&self, exit: ExitStatus) {
         let mut state = self.lock();
-        state.ending = Some(ending);
+        state.exit = Some(exit);
         let mut awaited = false;
         if let Some(background) = &state.background {
-            if self.waits_for_tasks(ending) {
+            if self.waits_for_tasks(exit) {
                 awaited = background.running() > 0;
             } else {
                 background.abort();
             }
         }
         for held in &state.held {
-            held.ended(ending, awaited);
+            held.ended(exit, awaited);
         }
     }
 
-    fn abandon(&self) {
+    fn stop(&self) {
         for held in &self.lock().held {
-            held.abandon();
+            held.stop();
         }
     }
 
-    fn waits_for_tasks(&self, ending: Ending) -> bool {
-        self.site.background() == Tasks::Wait && !ending.is_abnormal()
+    fn waits_for_tasks(&self, exit: ExitStatus) -> bool {
+        self.site.background() == BackgroundPolicy::Wait && !exit.is_abnormal()
     }
 
     pub(crate) fn stop_at(&self) -> Option<Instant> {
@@ -138,11 +138,11 @@ impl Finally {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.lock().ending.is_some()
+        self.lock().exit.is_some()
     }
 
-    /// For a future that was dropped, where nobody waits for what follows: a task of its own cancels what runs
-    /// and closes, within the same bounds. Without a tokio runtime everything is dropped.
+    /// Runs the cleanup after a dropped future. A task of its own cancels running queries and closes, within
+    /// the same bounds. Without a tokio runtime, everything is dropped.
     pub(super) fn run_detached(self: Arc<Self>) {
         if let Ok(runtime) = runtime::Handle::try_current() {
             runtime.spawn(async move { self.run(None).await });
@@ -152,52 +152,52 @@ impl Finally {
         }
     }
 
-    /// Settles, keeps and closes.
+    /// Drains, then reuses or closes the resources.
     pub(crate) async fn run(&self, timeline: Option<&Timeline>) {
         if !self.has_ended() {
-            // It was dropped with its platform's call, or forgotten: nothing it holds comes back.
-            self.abandon();
-            self.ended(Ending::Dropped);
+            // The invocation's future was dropped or forgotten: no connection that it holds is reused.
+            self.stop();
+            self.ended(ExitStatus::Dropped);
         }
-        let (ending, background, held) = {
+        let (exit, background, held) = {
             let mut state = self.lock();
-            let ending = state.ending.unwrap_or(Ending::Dropped);
+            let exit = state.exit.unwrap_or(ExitStatus::Dropped);
             let background = state.background.take();
-            (ending, background, std::mem::take(&mut state.held))
+            (exit, background, std::mem::take(&mut state.held))
         };
-        // The tasks may be using what is put back, settled and closed below.
+        // The tasks may be using what is released, drained and closed below.
         if let Some(background) = background {
-            self.finish_tasks(&background, ending, timeline).await;
+            self.finish_tasks(&background, exit, timeline).await;
         }
         let step = Step {
             handler: self.site.name(),
-            ending,
+            exit,
             until: self.until(&held),
             timeline,
         };
         join_all(held.into_iter().map(|held| step.finish(held))).await;
     }
 
-    /// Sees to it that no task of this invocation is alive.
+    /// Waits for the tasks of this invocation, or cancels them.
     async fn finish_tasks(
         &self,
         background: &Background,
-        ending: Ending,
+        exit: ExitStatus,
         timeline: Option<&Timeline>,
     ) {
         let from = Instant::now();
         let (handler, running) = (self.site.name(), background.running());
-        if self.waits_for_tasks(ending) {
+        if self.waits_for_tasks(exit) {
             let until = self.stop_at.unwrap_or(from + BACKGROUND);
             background.wait(until).await;
         }
         let stopped = background.abort();
         if stopped > 0 {
-            if self.waits_for_tasks(ending) {
+            if self.waits_for_tasks(exit) {
                 let waited = from.elapsed();
                 tracing::warn!(handler, stopped, ?waited, "background tasks took too long");
             }
-            // What cannot be stopped must not keep the rest from being closed.
+            // A task that cannot be cancelled must not prevent the rest from being closed.
             let now = Instant::now();
             let half_way = now + self.until(&[]).saturating_duration_since(now) / 2;
             background.wait(half_way).await;
@@ -217,12 +217,12 @@ impl Finally {
                 0 => format!("background tasks done ({running} of them)"),
                 _ => format!("background tasks stopped ({stopped} of them)"),
             };
-            timeline.add(Phase::Finally, from, what);
+            timeline.add(Phase::Cleanup, from, what);
         }
     }
 
-    /// When everything has to be put back, settled and closed.
-    fn until(&self, held: &[Box<dyn Held>]) -> Instant {
+    /// Returns when everything has to be released, drained and closed.
+    fn until(&self, held: &[Box<dyn ErasedLease>]) -> Instant {
         let now = Instant::now();
         let reserve = self.site.reserve();
         let slowest = held.iter().map(|one| one.cleanup_time()).max();
@@ -230,12 +230,12 @@ impl Finally {
         let Some(deadline) = self.deadline else {
             return longest;
         };
-        // For posting the answer, or for asking for the next event. Where there was little time from the
-        // beginning, less than the whole reserve has been kept.
+        // Time for posting the response, or for fetching the next event. If there was little time from the
+        // beginning, less than the whole reserve is left.
         let kept = self.stop_at.map_or(reserve, |stop_at| {
             deadline.saturating_duration_since(stop_at)
         });
-        let margin = ANSWER_MARGIN.min(reserve.min(kept) / 2);
+        let margin = RESPONSE_MARGIN.min(reserve.min(kept) / 2);
         deadline.checked_sub(margin).unwrap_or(now).min(longest)
     }
 
@@ -244,22 +244,23 @@ impl Finally {
     }
 }
 
-/// What all resources of one *finally* have in common.
+/// The parameters of a cleanup that all its resources share.
 #[derive(Clone, Copy)]
 pub(super) struct Step<'a> {
     handler: &'static str,
-    ending: Ending,
+    exit: ExitStatus,
     until: Instant,
     timeline: Option<&'a Timeline>,
 }
 
-/// One resource that an invocation holds.
-pub(super) trait Held: Send {
-    /// The handler has ended; `finish` comes later. With `in_use`, background tasks are still at it.
-    fn ended(&self, ending: Ending, in_use: bool);
+/// A resource that an invocation holds, with its type erased.
+pub(super) trait ErasedLease: Send {
+    /// Called when the handler has ended; `finish` is called later. With `in_use`, background tasks are still
+    /// using the resource.
+    fn ended(&self, exit: ExitStatus, in_use: bool);
 
-    /// The handler ended abnormally, and nobody else has said so.
-    fn abandon(&self);
+    /// Called when the handler ended abnormally and its resources have not been abandoned yet.
+    fn stop(&self);
 
     fn cleanup_time(&self) -> Duration;
 
@@ -267,29 +268,29 @@ pub(super) trait Held: Send {
 }
 
 /// A resource that an invocation holds, and the generations that it replaced.
-pub(super) struct Holding<H: Handle> {
+pub(super) struct HeldLease<H: Handle> {
     pub(super) settings: Settings,
     pub(super) leased: Option<(Lease<H::Resource>, Arc<H>)>,
     pub(super) release: Release<H>,
-    pub(super) outdated: Vec<Outdated<H::Resource>>,
+    pub(super) retired: Vec<Retired<H::Resource>>,
 }
 
-impl<H: Handle> Holding<H> {
-    /// Each connection is cleaned up by who used it.
+impl<H: Handle> HeldLease<H> {
+    /// Whether each connection is cleaned up by the invocation that used it.
     const PER_CONNECTION: bool = H::Resource::PER_CONNECTION;
 }
 
-impl<H: Handle> Held for Holding<H> {
-    fn ended(&self, ending: Ending, in_use: bool) {
+impl<H: Handle> ErasedLease for HeldLease<H> {
+    fn ended(&self, exit: ExitStatus, in_use: bool) {
         let Some((lease, handle)) = &self.leased else {
             return;
         };
-        let close = must_close(self.settings.close, ending);
+        let close = must_close(self.settings.close, exit);
         if !Self::PER_CONNECTION {
-            // Nobody may join what is about to be closed. With `always`, others may still be at it: then
-            // the last one out closes.
+            // No invocation may join a generation that is about to be closed. With `always`, other invocations
+            // may still be using it: then the last lease to end closes it.
             match self.settings.close {
-                Close::Always if !ending.is_abnormal() => lease.retire_if_last(),
+                Close::Always if !exit.is_abnormal() => lease.retire_if_last(),
                 _ if close => lease.retire(),
                 _ => {}
             }
@@ -299,14 +300,14 @@ impl<H: Handle> Held for Holding<H> {
         } else {
             lease.is_retired() && lease.is_last()
         };
-        // After a success everything is back or about to be, and goes when the answer is out. What a
-        // failure has given up half-way must not even begin to be waited for.
-        if ending != Ending::Succeeded && !in_use && closing {
+        // After a success everything is released, or is about to be, and is closed after the response. After a
+        // failure, dropped statements must not be waited for at all, so `closing` is called right away.
+        if exit != ExitStatus::Succeeded && !in_use && closing {
             log_panic(H::Resource::NAME, "closing", || handle.closing());
         }
     }
 
-    fn abandon(&self) {
+    fn stop(&self) {
         if let Some((_, handle)) = &self.leased {
             log_panic(H::Resource::NAME, "stop", || handle.stop());
         }
@@ -324,13 +325,13 @@ impl<H: Handle> Held for Holding<H> {
 
     fn finish(self: Box<Self>, step: Step<'_>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            for outdated in self.outdated {
-                step.close(outdated).await;
+            for retired in self.retired {
+                step.close(retired).await;
             }
             let Some((lease, handle)) = self.leased else {
                 return;
             };
-            let close = must_close(self.settings.close, step.ending);
+            let close = must_close(self.settings.close, step.exit);
             let closing = if Self::PER_CONNECTION {
                 close || lease.is_retired()
             } else {
@@ -339,7 +340,7 @@ impl<H: Handle> Held for Holding<H> {
             if closing {
                 log_panic(H::Resource::NAME, "closing", || handle.closing());
             }
-            let disposition = if step.ending.is_abnormal() {
+            let disposition = if step.exit.is_abnormal() {
                 Disposition::Discard
             } else if closing || lease.is_retired() {
                 Disposition::Close
@@ -367,10 +368,10 @@ impl<H: Handle> Held for Holding<H> {
             } else if !is_fit && handle.may_close() {
                 lease.retire_if_last();
             }
-            // Whatever it still owns is discarded by its drop.
+            // Dropping the handle discards what it still owns.
             drop(handle);
             match lease.release(close) {
-                Released::Close(outdated) => step.close(outdated).await,
+                Released::Close(retired) => step.close(retired).await,
                 Released::Stays => {
                     step.note(Instant::now(), || format!("{} kept", H::Resource::NAME));
                 }
@@ -379,16 +380,16 @@ impl<H: Handle> Held for Holding<H> {
     }
 }
 
-fn must_close(close: Close, ending: Ending) -> bool {
+fn must_close(close: Close, exit: ExitStatus) -> bool {
     match close {
         Close::Always => true,
-        Close::OnError => ending != Ending::Succeeded,
-        Close::Never | Close::Pressure => ending.is_abnormal(),
+        Close::OnError => exit != ExitStatus::Succeeded,
+        Close::Never | Close::Pressure => exit.is_abnormal(),
     }
 }
 
 impl<'a> Step<'a> {
-    /// Awaits what the method `name` of `resource` returns; nothing if it panicked, which is logged.
+    /// Awaits the method `name` of `resource`. Returns `None` after a panic, which is logged.
     async fn catch_panic<Fut: Future>(
         &self,
         resource: &'static str,
@@ -400,15 +401,15 @@ impl<'a> Step<'a> {
             .ok()
     }
 
-    /// One resource's panic must not keep the others from being closed.
-    async fn finish(self, held: Box<dyn Held>) {
+    /// Finishes one resource. A panic in it must not prevent the others from being closed.
+    async fn finish(self, held: Box<dyn ErasedLease>) {
         let finishing: BoxFuture<'a, ()> = held.finish(self);
         if AssertUnwindSafe(finishing).catch_unwind().await.is_err() {
             tracing::error!(handler = self.handler, "a resource panicked in its close");
         }
     }
 
-    /// Whether everything came back in time, and with `reuse` is as good as new and still wanted.
+    /// Cleans up. Returns whether everything was released in time and, with `reuse`, can be reused.
     async fn clean_up<H: Handle>(
         &self,
         lease: &Lease<H::Resource>,
@@ -416,56 +417,59 @@ impl<'a> Step<'a> {
         reuse: bool,
     ) -> bool {
         let from = Instant::now();
-        // What does not become quiet has to be closed, and that takes time, too: a goodbye, no round trip.
-        // What is closed anyway can do without that.
+        // A resource that does not drain has to be closed, which takes time, too: a goodbye message, no round
+        // trip. A resource that is closed anyway needs less of it.
         let left = self.until.saturating_duration_since(from);
         let most_of_it = from + if reuse { left * 3 / 4 } else { left * 9 / 10 };
         let cleaning = pin!(async {
             let cleaned = self
                 .catch_panic(H::Resource::NAME, "clean_up", || handle.clean_up(reuse))
                 .await;
-            cleaned.unwrap_or(Fitness::Unfit)
+            cleaned.unwrap_or(Health::Broken)
         });
-        let joined = pin!(async {
+        let shared = pin!(async {
             if H::Resource::PER_CONNECTION {
-                // What this invocation used is cleaned up, also while others use the rest.
+                // What this invocation used is cleaned up while others use the rest.
                 pending::<()>().await;
             } else {
-                lease.joined().await;
+                lease.shared().await;
             }
         });
-        let cleaned = in_cleanup(most_of_it, select(cleaning, joined));
-        let fitness = match timeout_at(most_of_it, cleaned).await {
-            Ok(Either::Left((fitness, _))) => fitness,
-            // Somebody else is at it now, and will clean it up in the end.
-            Ok(Either::Right(((), _))) => Fitness::Fit,
-            Err(_) => Fitness::Unfit,
+        let cleaned = in_cleanup(most_of_it, select(cleaning, shared));
+        let health = match timeout_at(most_of_it, cleaned).await {
+            Ok(Either::Left((health, _))) => health,
+            // Another invocation is using it now, and cleans it up at its end.
+            Ok(Either::Right(((), _))) => Health::Healthy,
+            Err(_) => Health::Broken,
         };
-        if fitness == Fitness::Unwanted && reuse {
+        if health == Health::Surplus && reuse {
             self.note(from, || {
                 format!("{} given back: the server is full", H::Resource::NAME)
             });
         }
-        if fitness == Fitness::Unfit && reuse {
+        if health == Health::Broken && reuse {
             let usage = handle.usage();
             tracing::warn!(
                 handler = self.handler,
                 resource = H::Resource::NAME,
                 waited = ?from.elapsed(),
                 %usage,
-                "not fit to be kept: closed"
+                "closed instead of being reused"
             );
             self.note(from, || {
-                format!("{} not fit to be kept ({usage})", H::Resource::NAME)
+                format!(
+                    "{} closed instead of being reused ({usage})",
+                    H::Resource::NAME
+                )
             });
         }
-        fitness == Fitness::Fit
+        health == Health::Healthy
     }
 
-    async fn close<R: Resource>(&self, outdated: Outdated<R>) {
+    async fn close<R: Resource>(&self, retired: Retired<R>) {
         let from = Instant::now();
-        let usage = outdated.resource().usage();
-        let closing = self.catch_panic(R::NAME, "close", || outdated.resource().close());
+        let usage = retired.resource().usage();
+        let closing = self.catch_panic(R::NAME, "close", || retired.resource().close());
         let closed = matches!(timeout_at(self.until, closing).await, Ok(Some(())));
         if closed {
             tracing::debug!(
@@ -475,12 +479,12 @@ impl<'a> Step<'a> {
                 "closed"
             );
         } else {
-            log_panic(R::NAME, "abandon", || outdated.resource().abandon());
+            log_panic(R::NAME, "stop", || retired.resource().stop());
             tracing::warn!(
                 handler = self.handler,
                 resource = R::NAME,
                 waited = ?from.elapsed(),
-                usage = %outdated.resource().usage(),
+                usage = %retired.resource().usage(),
                 "did not close in time: dropped"
             );
         }
@@ -492,7 +496,7 @@ impl<'a> Step<'a> {
 
     fn note(&self, from: Instant, what: impl FnOnce() -> String) {
         if let Some(timeline) = self.timeline {
-            timeline.add(Phase::Finally, from, what());
+            timeline.add(Phase::Cleanup, from, what());
         }
     }
 }
@@ -502,7 +506,7 @@ mod tests {
     use crate::{
         config::{Close, Config},
         fake::{FakeEvent, Script, poll_once, shared},
-        lifecycle::{scope::Host, site::Site},
+        lifecycle::{scope::InvocationScope, site::Site},
     };
     use std::{future::pending, time::Duration};
     use tokio::time::Instant;
@@ -522,14 +526,11 @@ mod tests {
             let (now, left) = (Instant::now(), Duration::from_millis(left));
             let deadline = now + left;
             let stop_at = super::super::invocation::stop_at(&SITE, now, Some(deadline));
-            let finally = super::Finally::new(&SITE, Some(deadline), stop_at);
+            let cleanup = super::Cleanup::new(&SITE, Some(deadline), stop_at);
             tokio::time::advance(stop_at.expect("there is a deadline") - now).await;
-            let cleanup = finally.until(&[]) - Instant::now();
-            assert!(
-                cleanup >= Duration::from_millis(share),
-                "{left:?}: {cleanup:?}"
-            );
-            assert!(finally.until(&[]) < deadline, "{left:?}");
+            let time = cleanup.until(&[]) - Instant::now();
+            assert!(time >= Duration::from_millis(share), "{left:?}: {time:?}");
+            assert!(cleanup.until(&[]) < deadline, "{left:?}");
         }
     }
 
@@ -538,25 +539,26 @@ mod tests {
         static CONFIGS: [Config; 1] = [Config::new().close(Close::Never)];
         static SITE: Site = Site::new("cleanup", "forgotten", &CONFIGS);
         let script = Script::of("cleanup::forgotten");
-        let host = Host::new();
+        let scope = InvocationScope::new();
         let call = || {
             shared::<()>(&SITE, FakeEvent::default(), async |_| {
                 script.note("ran");
                 pending().await
             })
         };
-        // Somebody else is at it, too.
+        // Another invocation is using it, too.
         let mut neighbour = Box::pin(call());
         poll_once(&mut neighbour).await;
-        host.drive(async {
-            let mut forgotten = Box::pin(call());
-            poll_once(&mut forgotten).await;
-            std::mem::forget(forgotten);
-        })
-        .await;
+        scope
+            .drive(async {
+                let mut forgotten = Box::pin(call());
+                poll_once(&mut forgotten).await;
+                std::mem::forget(forgotten);
+            })
+            .await;
         script.log();
-        host.finish().await;
-        assert_eq!(script.log(), ["abandon"]);
+        scope.finish().await;
+        assert_eq!(script.log(), ["stop"]);
 
         let mut next = Box::pin(call());
         poll_once(&mut next).await;

@@ -1,10 +1,10 @@
-//! Phase 3: the handler, raced against its deadline, with its panics caught.
+//! Phase 3: runs the handler until its deadline, and catches its panics.
 
 use super::{
     acquire,
     background::Background,
-    cleanup::{Ending, Finally, Holding, Release},
-    scope::Host,
+    cleanup::{Cleanup, ExitStatus, HeldLease, Release},
+    scope::InvocationScope,
     site::Site,
     timeline::Phase,
 };
@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ErrorKind, Stage},
     event::Invocation,
     resource::{
-        Acquire, Handle, Outcome, Resource, Symptom, Usage,
+        AcquireContext, Handle, Resource, Symptom, Usage,
         running::{Running, in_handler},
     },
     util::{catch_panic::log_panic, lock::lock},
@@ -34,17 +34,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// The resources of one invocation, for as long as its handler runs.
+/// The resources of one invocation, while its handler runs.
 #[derive(Clone, Default)]
-struct Lent {
+struct Injected {
     handler: &'static str,
-    /// What the handler did is being made to last.
-    concluding: Arc<AtomicBool>,
-    /// In the order of the parameters, whoever was there first.
+    /// The handler's work is being committed.
+    committing: Arc<AtomicBool>,
+    /// In the order of the parameters, not in that of their opening.
     resources: Vec<(usize, Arc<dyn Probe>)>,
 }
 
-impl Lent {
+impl Injected {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         self.resources
             .iter()
@@ -52,9 +52,9 @@ impl Lent {
             .map(|error| error.at(Stage::Acquire).in_handler(self.handler))
     }
 
-    fn abandon(&self) {
+    fn stop(&self) {
         for (_, resource) in &self.resources {
-            resource.abandon();
+            resource.stop();
         }
     }
 
@@ -67,7 +67,7 @@ impl Lent {
     }
 }
 
-impl Running for Lent {
+impl Running for Injected {
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         self.explain(symptom)
     }
@@ -79,27 +79,27 @@ impl Running for Lent {
     }
 
     fn set_committing(&self, committing: bool) {
-        self.concluding.store(committing, Ordering::Relaxed);
+        self.committing.store(committing, Ordering::Relaxed);
     }
 }
 
-/// Abandons what was lent, unless it is forgotten.
-struct AbandonOnDrop<'a>(&'a Lent);
+/// Abandons the injected resources on drop, unless it is forgotten.
+struct StopOnDrop<'a>(&'a Injected);
 
-impl Drop for AbandonOnDrop<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.stop();
     }
 }
 
-/// What can be asked of a resource while the handler has it.
+/// The view of a resource while the handler uses it.
 trait Probe: Send + Sync {
     fn name(&self) -> &'static str;
     fn usage(&self) -> Usage;
     fn explain(&self, symptom: Symptom) -> Option<Error>;
     fn watch(&self) -> Option<BoxFuture<'_, ()>>;
     fn user_of(&self, resource: usize) -> Option<u64>;
-    fn abandon(&self);
+    fn stop(&self);
 }
 
 impl<H: Handle> Probe for H {
@@ -117,7 +117,7 @@ impl<H: Handle> Probe for H {
 
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
         let watching = H::watch(self)?;
-        // It watches for explanations: without them the handler does as well.
+        // Watching only provides explanations: a panic in it must not affect the handler.
         let watching = AssertUnwindSafe(watching).catch_unwind();
         Some(Box::pin(watching.map(drop)))
     }
@@ -126,87 +126,87 @@ impl<H: Handle> Probe for H {
         H::user_of(self, resource)
     }
 
-    fn abandon(&self) {
+    fn stop(&self) {
         log_panic(H::Resource::NAME, "stop", || H::stop(self));
     }
 }
 
 /// One invocation of one handler.
 #[allow(missing_debug_implementations, reason = "seen by the expansion only")]
-pub struct Session {
+pub struct HandlerCall {
     site: &'static Site,
     started: Instant,
     deadline: Option<Instant>,
     stop_at: Option<Instant>,
-    lent: Mutex<Lent>,
-    to_conclude: Mutex<Vec<(usize, Conclude)>>,
-    concluding: Arc<AtomicBool>,
-    finally: Arc<Finally>,
-    host: Option<Arc<Host>>,
+    injected: Mutex<Injected>,
+    to_commit: Mutex<Vec<(usize, Commit)>>,
+    committing: Arc<AtomicBool>,
+    cleanup: Arc<Cleanup>,
+    scope: Option<Arc<InvocationScope>>,
     over: bool,
 }
 
-/// Makes what the handler did with one parameter last, or undoes it.
-pub(super) type Conclude = Box<dyn FnOnce(Outcome) -> BoxFuture<'static, Result<(), Error>> + Send>;
+/// Commits the handler's work with one parameter (`true`), or rolls it back (`false`).
+pub(super) type Commit = Box<dyn FnOnce(bool) -> BoxFuture<'static, Result<(), Error>> + Send>;
 
-/// Why a handler did not end by itself.
+/// Why a handler did not end normally.
 pub(super) enum Stopped {
     Panic(Box<dyn Any + Send>),
     Deadline(Error),
 }
 
-impl Session {
+impl HandlerCall {
     pub(super) async fn begin(site: &'static Site, invocation: &Invocation) -> Self {
-        let host = Host::current();
-        if let Some(host) = &host {
-            // A handler may be called several times for one event: what the last call left to be
-            // done after the answer is in the way of the next.
-            Box::pin(host.finish_ended()).await;
+        let scope = InvocationScope::current();
+        if let Some(scope) = &scope {
+            // A handler may be called several times for one event: the deferred cleanup of the call before
+            // would delay this one.
+            Box::pin(scope.finish_ended()).await;
         } else if !invocation.request_id.is_empty() {
-            Host::advise(site.name());
+            InvocationScope::advise(site.name());
         }
         let started = Instant::now();
         let stop_at = stop_at(site, started, invocation.deadline);
-        let finally = Arc::new(Finally::new(site, invocation.deadline, stop_at));
-        if let Some(host) = &host {
-            host.defer(Arc::clone(&finally));
+        let cleanup = Arc::new(Cleanup::new(site, invocation.deadline, stop_at));
+        if let Some(scope) = &scope {
+            scope.defer(Arc::clone(&cleanup));
         }
         tracing::trace!(
             handler = site.name(),
             request_id = invocation.request_id,
             "begin"
         );
-        let concluding = Arc::new(AtomicBool::new(false));
+        let committing = Arc::new(AtomicBool::new(false));
         Self {
             site,
             started,
             deadline: invocation.deadline,
             stop_at,
-            lent: Mutex::new(Lent {
+            injected: Mutex::new(Injected {
                 handler: site.name(),
-                concluding: Arc::clone(&concluding),
+                committing: Arc::clone(&committing),
                 resources: Vec::new(),
             }),
-            to_conclude: Mutex::default(),
-            concluding,
-            finally,
-            host,
+            to_commit: Mutex::default(),
+            committing,
+            cleanup,
+            scope,
             over: false,
         }
     }
 
-    /// Gets a handle on resource number `parameter`, opened or reset; `release` is called in the cleanup.
+    /// Leases the resource of parameter number `parameter`, opened or reset. The cleanup calls `release`.
     pub(super) async fn lease<H: Handle>(
         &self,
         parameter: usize,
         release: Release<H>,
-    ) -> Result<(Arc<H>, Acquire), Error> {
+    ) -> Result<(Arc<H>, AcquireContext), Error> {
         let settings = self.site.settings::<H::Resource>(parameter);
-        let acquire = Acquire::new(self.site.name(), settings, self.stop_at);
+        let acquire = AcquireContext::new(self.site.name(), settings, self.stop_at);
         let slot = self.site.slot::<H::Resource>(parameter);
-        let timeline = self.host.as_ref().and_then(|host| host.timeline());
-        let mut outdated = Vec::new();
-        let leased = Box::pin(acquire::lease(&slot, &acquire, timeline, &mut outdated)).await;
+        let timeline = self.scope.as_ref().and_then(|scope| scope.timeline());
+        let mut retired = Vec::new();
+        let leased = Box::pin(acquire::lease(&slot, &acquire, timeline, &mut retired)).await;
         let leased = leased.map(|lease| {
             let handle = Arc::new(H::new(lease.share()));
             (lease, handle)
@@ -215,74 +215,79 @@ impl Session {
             Ok((_, handle)) => Ok(Arc::clone(handle)),
             Err(error) => Err(error.clone()),
         };
-        self.finally.hold(Holding {
+        self.cleanup.hold(HeldLease {
             settings,
             leased: leased.ok(),
             release,
-            outdated,
+            retired,
         });
         let handle = handle?;
-        lock(&self.lent).add(parameter, Arc::clone(&handle) as Arc<dyn Probe>);
+        lock(&self.injected).add(parameter, Arc::clone(&handle) as Arc<dyn Probe>);
         Ok((handle, acquire))
     }
 
-    /// Parameter number `parameter` has something to do between the handler's end and its answer.
-    pub(super) fn concludes(&self, parameter: usize, conclude: Conclude) {
-        lock(&self.to_conclude).push((parameter, conclude));
+    /// Registers work of parameter number `parameter`, to be committed or rolled back after the handler.
+    pub(super) fn must_commit(&self, parameter: usize, commit: Commit) {
+        lock(&self.to_commit).push((parameter, commit));
     }
 
-    /// The handler has returned: concludes what it was lent, one after the other.
-    pub(super) async fn conclude(&self, mut outcome: Outcome) -> (Result<(), Error>, Ending) {
-        let mut all = std::mem::take(&mut *lock(&self.to_conclude));
+    /// Commits the handler's work, parameter by parameter. Rolls it back if the handler has not `succeeded`,
+    /// and once a commit has failed.
+    pub(super) async fn commit_or_roll_back(
+        &self,
+        mut succeeded: bool,
+    ) -> (Result<(), Error>, ExitStatus) {
+        let mut all = std::mem::take(&mut *lock(&self.to_commit));
         all.sort_by_key(|(parameter, _)| *parameter);
-        let mut concluded = Ok(());
+        let mut committed = Ok(());
         let mut panicked = false;
-        for (done, (_, conclude)) in all.into_iter().enumerate() {
-            self.concluding
-                .store(outcome == Outcome::Succeeded, Ordering::Relaxed);
-            let Err(error) = conclude(outcome).await else {
+        for (done, (_, commit)) in all.into_iter().enumerate() {
+            self.committing.store(succeeded, Ordering::Relaxed);
+            let Err(error) = commit(succeeded).await else {
                 continue;
             };
             panicked |= error.kind() == ErrorKind::Panicked;
-            if outcome == Outcome::Succeeded {
-                outcome = Outcome::Failed;
+            if succeeded {
+                succeeded = false;
                 let error = match done {
                     0 => error,
                     _ => error.adding(&format!("; {done} before it had been committed")),
                 };
-                concluded = Err(error.at(Stage::Commit).in_handler(self.site.name()));
+                committed = Err(error.at(Stage::Commit).in_handler(self.site.name()));
             }
         }
-        self.concluding.store(false, Ordering::Relaxed);
-        let ending = match outcome {
-            _ if panicked => Ending::Panicked,
-            Outcome::Succeeded => Ending::Succeeded,
-            Outcome::Failed => Ending::Failed,
+        self.committing.store(false, Ordering::Relaxed);
+        let exit = if panicked {
+            ExitStatus::Panicked
+        } else if succeeded {
+            ExitStatus::Succeeded
+        } else {
+            ExitStatus::Failed
         };
-        (concluded, ending)
+        (committed, exit)
     }
 
-    /// The invocation's tasks.
+    /// Returns the invocation's background tasks.
     pub(super) fn background(&self) -> Background {
-        self.finally.background()
+        self.cleanup.background()
     }
 
-    /// Runs the handler.
+    /// Runs the handler until it ends, panics or reaches its deadline.
     pub(super) async fn drive<F: Future>(&self, handler: F) -> Result<F::Output, Stopped> {
         let from = Instant::now();
         let stop_at = self.stop_at;
-        let lent = Arc::new(lock(&self.lent).clone());
-        let mut watching = watching(&lent.resources);
+        let injected = Arc::new(lock(&self.injected).clone());
+        let mut watching = watching(&injected.resources);
         let outcome = {
             let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
-            // A handler that is always ready uses up tokio's budget, and would be stopped by no alarm
-            // that has to share it.
+            // A handler that is always ready uses up tokio's cooperative budget. A timer that shares the budget
+            // would never fire.
             let mut alarm: Option<Pin<Box<Unconstrained<Sleep>>>> = None;
             let racing = poll_fn(|cx| {
                 if let Poll::Ready(outcome) = handler.as_mut().poll(cx) {
                     return Poll::Ready(Some(outcome));
                 }
-                // It has nothing to say: what it finds out, the handler sees.
+                // Its output is empty: resources store what they find out.
                 watching.take_if(|watching| watching.poll_unpin(cx).is_ready());
                 let Some(stop_at) = stop_at else {
                     return Poll::Pending;
@@ -291,17 +296,18 @@ impl Session {
                     alarm.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(stop_at))));
                 alarm.as_mut().poll(cx).map(|()| None)
             });
-            // Goes before the handler's future does, so that nothing it held comes back. (A panic has
-            // unwound the handler by then.)
-            let unless_it_ends = AbandonOnDrop(&lent);
-            let outcome = in_handler(Arc::clone(&lent) as Arc<dyn Running>, racing).await;
+            // Dropped before the handler's future, so that no connection that the handler holds is reused. (A
+            // panic has already unwound the handler.)
+            let unless_it_ends = StopOnDrop(&injected);
+            let outcome = in_handler(Arc::clone(&injected) as Arc<dyn Running>, racing).await;
             if let Some(Ok(_)) = outcome {
                 std::mem::forget(unless_it_ends);
             }
-            // Before the handler goes, and with it what it held and waited for.
+            // Built before the handler's future is dropped, because it describes what the handler holds and
+            // waits for.
             outcome.ok_or_else(|| self.deadline_error())
         };
-        if let Some(timeline) = self.host.as_ref().and_then(|host| host.timeline()) {
+        if let Some(timeline) = self.scope.as_ref().and_then(|scope| scope.timeline()) {
             let how = match &outcome {
                 Ok(Ok(_)) => "ran",
                 Ok(Err(_)) => "panicked",
@@ -310,24 +316,24 @@ impl Session {
             timeline.add(Phase::Handler, from, how.to_owned());
         }
         match outcome {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(panic)) => Err(Stopped::Panic(panic)),
             Err(deadline) => Err(Stopped::Deadline(deadline)),
         }
     }
 
     pub(super) fn explain(&self, symptom: Symptom) -> Option<Error> {
-        lock(&self.lent).explain(symptom)
+        lock(&self.injected).explain(symptom)
     }
 
-    /// The handler has ended: with a host the *finally* comes later, otherwise it comes now.
-    pub(super) async fn end(mut self, ending: Ending) {
+    /// Ends the invocation. With a scope, the cleanup is deferred, otherwise it runs now.
+    pub(super) async fn end(mut self, exit: ExitStatus) {
         self.over = true;
-        self.finally.ended(ending);
-        lock(&self.lent).resources.clear();
-        if self.host.is_none() {
-            // Boxed, like the opening: the future of a handler is no larger than it needs to be.
-            Box::pin(self.finally.run(None)).await;
+        self.cleanup.ended(exit);
+        lock(&self.injected).resources.clear();
+        if self.scope.is_none() {
+            // Boxed, like opening, to keep the handler's future small.
+            Box::pin(self.cleanup.run(None)).await;
         }
     }
 
@@ -337,12 +343,12 @@ impl Session {
             .map_or_else(String::new, |cause| {
                 format!("; it was waiting: {}", cause.message())
             });
-        let half_way = if self.concluding.load(Ordering::Relaxed) {
-            "; it was being committed, and nobody knows whether it was"
+        let half_way = if self.committing.load(Ordering::Relaxed) {
+            "; the deadline passed during COMMIT: the transaction may or may not have been committed"
         } else {
             ""
         };
-        let usage: Vec<String> = lock(&self.lent)
+        let usage: Vec<String> = lock(&self.injected)
             .resources
             .iter()
             .map(|(_, resource)| format!("{} {}", resource.name(), resource.usage()))
@@ -364,27 +370,27 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for HandlerCall {
     fn drop(&mut self) {
         if self.over {
             return;
         }
-        lock(&self.lent).abandon();
-        self.finally.ended(Ending::Dropped);
-        if self.host.is_none() {
-            Arc::clone(&self.finally).run_detached();
+        lock(&self.injected).stop();
+        self.cleanup.ended(ExitStatus::Dropped);
+        if self.scope.is_none() {
+            Arc::clone(&self.cleanup).run_detached();
         }
     }
 }
 
-/// When the handler is stopped: its reserve before the deadline, but never in the first half of the
-/// time that there is.
+/// Returns when the handler is cancelled: its reserve before the deadline, but never in the first half of the
+/// time that is left.
 pub(super) fn stop_at(site: &Site, started: Instant, deadline: Option<Instant>) -> Option<Instant> {
     let left = deadline?.saturating_duration_since(started);
     Some(started + left.saturating_sub(site.reserve()).max(left / 2))
 }
 
-/// All that the resources want to watch, or `None`.
+/// Combines the watching futures of all resources; `None` if there is none.
 fn watching(resources: &[(usize, Arc<dyn Probe>)]) -> Option<BoxFuture<'_, ()>> {
     let watching: Vec<_> = resources
         .iter()

@@ -1,4 +1,4 @@
-//! From the types of a handler's resource parameters to what its body borrows from.
+//! Maps the types of a handler's resource parameters to the guards from which its body borrows.
 
 #![allow(
     missing_debug_implementations,
@@ -9,7 +9,7 @@ use super::{
     acquire,
     background::Background,
     cleanup::Release,
-    invocation::{Conclude, Session},
+    invocation::{Commit, HandlerCall},
     site::Site,
 };
 use crate::{
@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::time::timeout_at;
 
-/// When the resource of a parameter is closed if the attribute does not say.
+/// Returns when the resource of a parameter is closed by default.
 #[must_use]
 pub const fn default_close<P: Param>() -> Close {
     P::CLOSE
@@ -37,29 +37,29 @@ pub const fn default_close<P: Param>() -> Close {
 
 /// One resource parameter.
 pub trait Param: 'static {
-    /// What the parameter borrows from.
+    /// The guard from which the parameter borrows.
     type Guard: Send;
 
-    /// When its resource is closed if the attribute does not say.
+    /// When its resource is closed by default.
     const CLOSE: Close;
 
-    /// Gets it for one invocation.
-    fn lend(
-        session: &Session,
+    /// Acquires it for one invocation.
+    fn inject(
+        call: &HandlerCall,
         parameter: usize,
     ) -> impl Future<Output = Result<Self::Guard, Error>> + Send;
 
-    /// Whether anything may be open between two invocations.
+    /// Returns whether anything may be open between two invocations.
     fn keeps(site: &'static Site, parameter: usize) -> bool;
 
-    /// Gets ready before the first event.
+    /// Prepares for the first event.
     fn prepare(
         site: &'static Site,
         parameter: usize,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 }
 
-/// Background tasks are the invocation's own: there is nothing to open, and nothing to keep.
+/// Background tasks belong to the invocation: there is no resource to open or to reuse.
 #[diagnostic::do_not_recommend]
 impl ByRef for Background {
     type Param = BackgroundParam;
@@ -73,8 +73,8 @@ impl Param for BackgroundParam {
 
     const CLOSE: Close = Close::Never;
 
-    async fn lend(session: &Session, _: usize) -> Result<Self::Guard, Error> {
-        Ok(BackgroundGuard(session.background()))
+    async fn inject(call: &HandlerCall, _: usize) -> Result<Self::Guard, Error> {
+        Ok(BackgroundGuard(call.background()))
     }
 
     fn keeps(_: &'static Site, _: usize) -> bool {
@@ -86,7 +86,7 @@ impl Param for BackgroundParam {
     }
 }
 
-/// What a body's `&Background` borrows from.
+/// The guard from which a body's `&Background` borrows.
 pub struct BackgroundGuard(Background);
 
 impl Deref for BackgroundGuard {
@@ -104,8 +104,8 @@ impl<T: InjectRef> Param for RefParam<T> {
 
     const CLOSE: Close = <ResourceOf<T::Handle>>::DEFAULTS.close;
 
-    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
-        let (handle, _) = session
+    async fn inject(call: &HandlerCall, parameter: usize) -> Result<Self::Guard, Error> {
+        let (handle, _) = call
             .lease::<T::Handle>(parameter, Box::new(|_, _| Box::pin(ready(()))))
             .await?;
         Ok(RefGuard {
@@ -128,13 +128,13 @@ impl<T: InjectMut> Param for MutParam<T> {
 
     const CLOSE: Close = <ResourceOf<T::Handle>>::DEFAULTS.close;
 
-    async fn lend(session: &Session, parameter: usize) -> Result<Self::Guard, Error> {
+    async fn inject(call: &HandlerCall, parameter: usize) -> Result<Self::Guard, Error> {
         let returned = Returned::<T::Guard>::default();
-        let (handle, acquire) = session
+        let (handle, acquire) = call
             .lease::<T::Handle>(parameter, returned.release::<T>())
             .await?;
-        // Boxed: a driver's futures are nested so deeply that, with several parameters, the compiler would reach its
-        // recursion limit in the user's crate.
+        // Boxed: a driver's futures are nested so deeply that with several parameters the compiler would reach
+        // its recursion limit in the user's crate.
         let acquiring = Box::pin(catch_panic(
             <ResourceOf<T::Handle>>::NAME,
             "acquire",
@@ -142,11 +142,11 @@ impl<T: InjectMut> Param for MutParam<T> {
         ));
         let guard = match timeout_at(acquire.until(), acquiring).await {
             Ok(acquired) => acquired.flatten(),
-            Err(_) => Err(acquire.timed_out("taking a connection")),
+            Err(_) => Err(acquire.timeout_error("taking a connection")),
         };
         match guard {
             Ok(guard) => {
-                session.concludes(parameter, returned.conclude::<T>());
+                call.must_commit(parameter, returned.commit::<T>());
                 Ok(MutGuard {
                     guard: Some(guard),
                     returned,
@@ -165,9 +165,10 @@ impl<T: InjectMut> Param for MutParam<T> {
     }
 }
 
-/// What a body's `&T` borrows from.
+/// The guard from which a body's `&T` borrows.
 ///
-/// Like [`MutGuard`], it has no bound on `T`: where `T` is no resource, that has been said.
+/// Like [`MutGuard`], it has no bound on `T`: the compiler already reports a `T` that is not a resource
+/// elsewhere.
 pub struct RefGuard<H, T: ?Sized> {
     handle: Arc<H>,
     borrow: fn(&H) -> &T,
@@ -181,7 +182,7 @@ impl<H, T: ?Sized> Deref for RefGuard<H, T> {
     }
 }
 
-/// What a body's `&mut T` borrows from. However the body ends, the guard ends up in `returned`.
+/// The guard from which a body's `&mut T` borrows. Its value goes to `returned`, however the body ends.
 pub struct MutGuard<G> {
     guard: Option<G>,
     returned: Returned<G>,
@@ -213,7 +214,7 @@ impl<G> Drop for MutGuard<G> {
     }
 }
 
-/// Where a body leaves its guard for the cleanup.
+/// The value of a body's guard, for the cleanup.
 struct Returned<G>(Arc<Mutex<Option<G>>>);
 
 impl<G> Returned<G> {
@@ -223,14 +224,14 @@ impl<G> Returned<G> {
 }
 
 impl<G: Send + 'static> Returned<G> {
-    fn conclude<T: InjectMut<Guard = G>>(&self) -> Conclude {
+    fn commit<T: InjectMut<Guard = G>>(&self) -> Commit {
         let returned = Self(Arc::clone(&self.0));
-        Box::new(move |outcome| {
+        Box::new(move |succeeded| {
             Box::pin(async move {
                 let Some(guard) = returned.lock().take() else {
                     return Ok(());
                 };
-                // However this ends, the guard is there for the cleanup.
+                // However this ends, the cleanup gets the value back.
                 let mut guard = MutGuard {
                     guard: Some(guard),
                     returned,
@@ -238,11 +239,14 @@ impl<G: Send + 'static> Returned<G> {
                 let Some(guard) = &mut guard.guard else {
                     return Ok(());
                 };
-                catch_panic(<ResourceOf<T::Handle>>::NAME, "conclude", || {
-                    T::conclude(guard, outcome)
-                })
-                .await
-                .flatten()
+                let name = <ResourceOf<T::Handle>>::NAME;
+                if succeeded {
+                    catch_panic(name, "commit", || T::commit(guard))
+                        .await
+                        .flatten()
+                } else {
+                    catch_panic(name, "rollback", || T::rollback(guard)).await
+                }
             })
         })
     }
@@ -266,32 +270,33 @@ impl<G> Default for Returned<G> {
     }
 }
 
-/// All resource parameters of a handler: a tuple of [`Ref`] and [`RefMut`], in their order.
+/// All resource parameters of a handler: a tuple of [`Ref`](crate::resource::param::Ref) and
+/// [`RefMut`](crate::resource::param::RefMut), in their order.
 pub trait Params: 'static {
-    /// What the body borrows from.
+    /// The guards from which the body borrows.
     type Guards: Send;
 
-    /// Gets all of them for one invocation.
-    fn lend(session: &Session) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
+    /// Acquires all of them for one invocation.
+    fn inject(call: &HandlerCall) -> impl Future<Output = Result<Self::Guards, Error>> + Send;
 
-    /// Whether anything may be open between two invocations.
+    /// Returns whether anything may be open between two invocations.
     fn keeps(site: &'static Site) -> bool;
 
-    /// Gets ready before the first event.
+    /// Prepares for the first event.
     fn prepare(site: &'static Site) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 }
 
-/// `A` lent beside `B` beside `C` ..: the first error wins, and what was lent by then is put back.
+/// Acquires `A`, `B`, `C` .. concurrently. The first error wins, and what was acquired by then is released.
 macro_rules! side_by_side {
-    ($session:ident, $param:ident $index:tt) => {
-        $param::lend($session, $index)
+    ($call:ident, $param:ident $index:tt) => {
+        $param::inject($call, $index)
     };
-    ($session:ident, $param:ident $index:tt, $($rest:tt)+) => {
-        try_join($param::lend($session, $index), side_by_side!($session, $($rest)+))
+    ($call:ident, $param:ident $index:tt, $($rest:tt)+) => {
+        try_join($param::inject($call, $index), side_by_side!($call, $($rest)+))
     };
 }
 
-/// The pattern for what [`side_by_side`] resolves to.
+/// The pattern that matches the output of `side_by_side`.
 macro_rules! nested {
     ($param:ident) => { $param };
     ($param:ident, $($rest:ident),+) => { ($param, nested!($($rest),+)) };
@@ -302,9 +307,9 @@ macro_rules! params {
         impl<$($param: Param),+> Params for ($($param,)+) {
             type Guards = ($($param::Guard,)+);
 
-            async fn lend(session: &Session) -> Result<Self::Guards, Error> {
+            async fn inject(call: &HandlerCall) -> Result<Self::Guards, Error> {
                 #[allow(non_snake_case, reason = "a guard has the name of its parameter")]
-                let nested!($($param),+) = side_by_side!(session, $($param $index),+).await?;
+                let nested!($($param),+) = side_by_side!(call, $($param $index),+).await?;
                 Ok(($($param,)+))
             }
 

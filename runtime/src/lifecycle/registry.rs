@@ -1,5 +1,5 @@
-//! The annotated handlers of this binary, so that `run` can look at a handler's settings before the
-//! first event: the attribute submits each at link time.
+//! Registry of the annotated handlers of this binary, so that `run` can check a handler's settings before the
+//! first event. The attribute submits each handler at link time.
 
 use super::{Params, site::Site};
 use crate::error::Error;
@@ -17,7 +17,7 @@ pub struct Registered {
 inventory::collect!(Registered);
 
 impl Registered {
-    /// The handler of `site`, which is lent the resources `P`.
+    /// Registers the handler of `site`, with the resources `P`.
     #[must_use]
     pub const fn new<P: Params>(site: &'static Site) -> Self {
         Self {
@@ -34,8 +34,8 @@ impl fmt::Debug for Registered {
     }
 }
 
-/// Whether the handler whose type is called `type_name` may keep anything open between two events.
-/// Where it is not known which handler that is, any of them may.
+/// Returns whether the handler of type `type_name` may have anything open between two events. If that handler
+/// is unknown, any registered one counts.
 pub(crate) fn keeps(type_name: &str) -> bool {
     let keeps = |registered: &Registered| (registered.keeps)(registered.site);
     match find(type_name) {
@@ -44,9 +44,9 @@ pub(crate) fn keeps(type_name: &str) -> bool {
     }
 }
 
-/// Gets the handler whose type is called `type_name` ready for its first event.
+/// Prepares the handler of type `type_name` for its first event.
 ///
-/// If it is not known which one that is, the first event finds out.
+/// If that handler is unknown, the first event opens its resources.
 pub(crate) async fn prepare(type_name: &str) -> Result<(), Error> {
     match find(type_name) {
         Some(registered) => (registered.prepare)(registered.site).await,
@@ -54,14 +54,14 @@ pub(crate) async fn prepare(type_name: &str) -> Result<(), Error> {
     }
 }
 
-/// The handler whose type is called `type_name`.
+/// Finds the handler of type `type_name`.
 ///
-/// A closure around a handler has a name of its own; it stands for the only handler there is.
+/// The type of a closure around a handler has another name. It matches if there is only one handler.
 fn find(type_name: &str) -> Option<Registered> {
     let all: Vec<Registered> = inventory::iter::<Registered>.into_iter().copied().collect();
     match all.as_slice() {
         [only] if type_name.ends_with("{{closure}}") => Some(*only),
-        // A handler of the same name in an outer module matches, too.
+        // A handler of the same name in an outer module also matches.
         several => several
             .iter()
             .copied()

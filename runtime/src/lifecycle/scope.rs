@@ -1,6 +1,7 @@
-//! Whoever drives the invocations: with a host, the *finally* waits until the answer is posted.
+//! The scope of an invocation that a runtime drives: with a scope, the cleanup waits until the response is
+//! posted.
 
-use super::{Finally, timeline::Timeline};
+use super::{Cleanup, timeline::Timeline};
 use crate::util::lock::lock;
 use futures_util::future::join_all;
 use std::{
@@ -10,23 +11,23 @@ use std::{
 use tokio::time::Instant;
 
 tokio::task_local! {
-    static HOST: Arc<Host>;
+    static SCOPE: Arc<InvocationScope>;
 }
 
-/// One invocation, as its platform sees it.
+/// One invocation, as the runtime that drives it sees it.
 #[derive(Default)]
-pub(crate) struct Host {
-    deferred: Mutex<Vec<Arc<Finally>>>,
+pub(crate) struct InvocationScope {
+    deferred: Mutex<Vec<Arc<Cleanup>>>,
     timeline: Option<Timeline>,
 }
 
-impl Host {
-    /// A host that only wants the *finally* later.
+impl InvocationScope {
+    /// Creates a scope that defers the cleanup.
     pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// A host that also wants to know what happened.
+    /// Creates a scope that also records a timeline.
     #[cfg(feature = "local")]
     pub(crate) fn observed() -> Arc<Self> {
         Arc::new(Self {
@@ -35,12 +36,12 @@ impl Host {
         })
     }
 
-    /// The host of the running task, if there is one.
+    /// Returns the scope of the running task, if there is one.
     pub(crate) fn current() -> Option<Arc<Self>> {
-        HOST.try_with(Arc::clone).ok()
+        SCOPE.try_with(Arc::clone).ok()
     }
 
-    /// Says, once, which line is missing where nobody drives the invocations of `handler`, as `module::function`.
+    /// Warns once that `handler`, as `module::function`, was not started by `run`.
     pub(crate) fn advise(handler: &str) {
         static SAID: Once = Once::new();
         SAID.call_once(|| {
@@ -56,39 +57,39 @@ impl Host {
         self.timeline.as_ref()
     }
 
-    /// Runs `invocation` with this host.
+    /// Runs `invocation` in this scope.
     pub(crate) async fn drive<F: Future>(self: &Arc<Self>, invocation: F) -> F::Output {
-        HOST.scope(Arc::clone(self), invocation).await
+        SCOPE.scope(Arc::clone(self), invocation).await
     }
 
-    /// Takes over the *finally* of a handler.
-    pub(crate) fn defer(&self, finally: Arc<Finally>) {
-        self.lock().push(finally);
+    /// Defers the cleanup of a handler.
+    pub(crate) fn defer(&self, cleanup: Arc<Cleanup>) {
+        self.lock().push(cleanup);
     }
 
-    /// When the first of its handlers, and what comes from it, has to end.
+    /// Returns when the first of its handlers has to end, and with it the streamed body.
     pub(crate) fn stop_at(&self) -> Option<Instant> {
         self.lock().iter().filter_map(|one| one.stop_at()).min()
     }
 
-    /// Runs every *finally* that was deferred, once the answer is out.
+    /// Runs all deferred cleanups, after the response has been posted.
     pub(crate) async fn finish(&self) {
         let deferred = std::mem::take(&mut *self.lock());
         self.run(deferred).await;
     }
 
-    /// Runs the *finally* of every handler that has ended already, although the answer is not out.
+    /// Runs the cleanups of all handlers that have already ended, although the response has not been posted.
     pub(crate) async fn finish_ended(&self) {
         let ended: Vec<_> = self.lock().extract_if(.., |one| one.has_ended()).collect();
         self.run(ended).await;
     }
 
-    async fn run(&self, deferred: Vec<Arc<Finally>>) {
-        let running = deferred.iter().map(|finally| finally.run(self.timeline()));
+    async fn run(&self, deferred: Vec<Arc<Cleanup>>) {
+        let running = deferred.iter().map(|cleanup| cleanup.run(self.timeline()));
         join_all(running).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Finally>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Cleanup>>> {
         lock(&self.deferred)
     }
 }

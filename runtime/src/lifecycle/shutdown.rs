@@ -1,4 +1,4 @@
-//! What this process keeps open, so that nothing of it is left on a server when the platform ends the
+//! Tracks all open resources of this process, so that none is left on a server when the platform ends the
 //! process.
 
 use crate::{config::SHUTDOWN, util::lock::lock};
@@ -12,26 +12,26 @@ use tokio::{
 
 static OPEN: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Something that is open until it is dropped.
+/// A resource that is open until it is dropped.
 pub(crate) trait Open: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// Sees to it that it serves nobody any more. Whoever gets the close has to carry it out; nobody gets
-    /// it while somebody else uses or closes it.
+    /// Retires the resource. The caller that receives the close future must run it. `None` while the resource
+    /// is in use or is being closed.
     fn retire(self: Arc<Self>) -> Option<BoxFuture<'static, ()>>;
 
-    fn abandon(&self);
+    fn stop(&self);
 }
 
 #[derive(Clone)]
 struct Entry {
     open: Weak<dyn Open>,
-    /// Its sender goes with what is open.
+    /// The sender is dropped with the resource.
     gone: watch::Receiver<()>,
     runtime: Option<runtime::Id>,
 }
 
-/// Remembers `open` for as long as it lives.
+/// Tracks `open` for as long as it lives.
 pub(crate) fn remember(
     open: Weak<dyn Open>,
     gone: watch::Receiver<()>,
@@ -46,17 +46,16 @@ pub(crate) fn remember(
     });
 }
 
-/// Closes everything that the handlers of this process keep open, within
-/// [`SHUTDOWN`](crate::config::SHUTDOWN).
+/// Closes all open resources of this process's handlers, within [`SHUTDOWN`](crate::config::SHUTDOWN).
 ///
-/// [`run`](crate::run) does this when AWS Lambda ends the process (SIGTERM), and in the local mode after
-/// the last event. Call it in a shutdown hook of your own, where `run` is told to have none
+/// [`run`](crate::run) does this when AWS Lambda ends the process (SIGTERM), and in the local mode after the
+/// last event. Call it in a shutdown hook of your own, if `run` installs none
 /// ([`Options::without_shutdown_hook`](crate::Options::without_shutdown_hook)).
 ///
-/// What an invocation is using is closed when that ends; if it does not end in time, its connections are
-/// dropped. What was opened on another tokio runtime than the current one is not touched.
+/// A resource that an invocation is using is closed when the invocation ends. If that takes too long, its
+/// connections are dropped. Resources that were opened on another tokio runtime are not closed.
 ///
-/// An event that comes afterwards opens anew.
+/// A later event opens its resources again.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -80,11 +79,11 @@ async fn end(mut entry: Entry, until: Instant) {
     };
     let ended = match open.retire() {
         Some(closing) => timeout_at(until, closing).await.is_ok(),
-        // It cannot be sent anything: what changes is that it is gone.
+        // Nothing is ever sent; the channel closes when the resource is dropped.
         None => timeout_at(until, entry.gone.changed()).await.is_ok(),
     };
     if !ended && let Some(open) = entry.open.upgrade() {
-        open.abandon();
+        open.stop();
         tracing::warn!(resource = open.name(), "did not close in time: dropped");
     }
 }

@@ -1,8 +1,8 @@
-//! The place of one annotated handler: its name, its settings, and the slots of its resources.
+//! The static data of one annotated handler: its name, its settings, and the slots of its resources.
 
 use super::slot::Slot;
 use crate::{
-    config::{Config, RESERVE, Settings, Tasks},
+    config::{BackgroundPolicy, Config, RESERVE, Settings},
     resource::Resource,
     util::lock::lock,
 };
@@ -15,8 +15,8 @@ use std::{
 
 /// One per annotated handler, in a static of the expansion.
 ///
-/// It knows no types, so that a generic handler, too, can have it in a static: the slots are found
-/// by the type of their resource.
+/// It has no type parameters, so that a generic handler can have one in a static, too. A slot is found by the
+/// type of its resource.
 pub struct Site {
     module: &'static str,
     function: &'static str,
@@ -32,7 +32,7 @@ struct Entry {
 }
 
 impl Site {
-    /// `configs` has one entry for each resource parameter, in their order.
+    /// Creates a site. `configs` has one entry for each resource parameter, in their order.
     #[must_use]
     pub const fn new(
         module: &'static str,
@@ -52,14 +52,14 @@ impl Site {
         self.module
     }
 
-    /// The handler, as `module::function`.
+    /// Returns the handler's name, as `module::function`.
     pub(crate) fn name(&self) -> &str {
         self.name
             .get_or_init(|| format!("{}::{}", self.module, self.function))
     }
 
-    /// Whether `type_name`, the name of a function's type, is that of this handler: a function in a
-    /// function or in an `impl` has more between its module and its own name.
+    /// Returns whether `type_name`, the name of a function's type, is that of this handler. The type name of a
+    /// function in a function or in an `impl` has more segments between the module and the function's name.
     pub(crate) fn is_named(&self, type_name: &str) -> bool {
         type_name
             .strip_prefix(self.module)
@@ -67,16 +67,16 @@ impl Site {
             .is_some_and(|between| between.starts_with("::") && between.ends_with("::"))
     }
 
-    /// How long before the deadline the handler is stopped, and how long its *finally* may take.
+    /// Returns how long before the deadline the handler is cancelled, and how long its cleanup may take.
     pub(crate) fn reserve(&self) -> Duration {
         let written = self.configs.iter().map(Config::reserve);
         written.max().unwrap_or(RESERVE)
     }
 
-    /// What becomes of background tasks when the handler returns.
-    pub(crate) fn background(&self) -> Tasks {
+    /// Returns what happens to background tasks when the handler returns.
+    pub(crate) fn background(&self) -> BackgroundPolicy {
         let written = self.configs.iter().find_map(|config| config.background);
-        written.unwrap_or(Tasks::Wait)
+        written.unwrap_or(BackgroundPolicy::Wait)
     }
 
     pub(crate) fn settings<R: Resource>(&self, parameter: usize) -> Settings {

@@ -1,7 +1,7 @@
 //! A slot holds at most one live generation of a resource; an invocation holds a lease on it.
 //!
-//! Every change of who holds what happens under one short lock without an `.await`, so that a
-//! future dropped at any point leaves a slot that is consistent.
+//! Leases change only under a short lock without an `.await`, so a future that is dropped at any point leaves a
+//! slot consistent.
 
 use super::shutdown::{self, Open};
 use crate::{
@@ -24,10 +24,10 @@ use tokio::{
     sync::{Mutex as AsyncMutex, Notify, watch},
 };
 
-/// Where the generations of one resource of one handler live.
+/// The slot of one resource of one handler.
 pub(crate) struct Slot<R> {
     current: Mutex<Option<Arc<Generation<R>>>>,
-    /// One flight: whoever opens holds this.
+    /// Held while opening, so that a resource is opened once.
     opening: AsyncMutex<()>,
 }
 
@@ -35,13 +35,13 @@ pub(crate) struct Slot<R> {
 pub(crate) struct Generation<R> {
     resource: Arc<R>,
     opened: Stamp,
-    /// A resource lives on the tokio runtime that it was opened on; a test has one runtime each.
+    /// A resource is bound to the tokio runtime that opened it. Each test has its own runtime.
     runtime: Option<runtime::Id>,
     hold: Mutex<Hold>,
-    /// Somebody else has leased it, too.
-    joined: Notify,
+    /// Notified when another invocation leases it, too.
+    shared: Notify,
     slot: Weak<Slot<R>>,
-    /// Tells by its end that this generation is gone.
+    /// Closes its channel when this generation is dropped.
     _gone: watch::Sender<()>,
 }
 
@@ -51,20 +51,20 @@ struct Hold {
     last_used: Stamp,
 }
 
-/// What a slot can offer at the beginning of an invocation.
+/// What a slot offers at the beginning of an invocation.
 pub(crate) enum Offer<R: Resource> {
-    /// A kept generation, after `idle` without any use (zero when somebody else is using it).
+    /// A live generation, after `idle` without any use (zero while another invocation uses it).
     Kept { lease: Lease<R>, idle: Duration },
-    /// Nothing: open a new one. What was too old to be offered is handed over to be closed.
-    Empty { outdated: Option<Outdated<R>> },
+    /// Nothing: open a new one. A generation that was too old is in `retired`, to be closed.
+    Empty { retired: Option<Retired<R>> },
 }
 
-/// A generation that nobody holds and that no slot offers any more.
-#[must_use = "somebody has to close it"]
-pub(crate) struct Outdated<R>(Arc<Generation<R>>);
+/// A generation without leases that its slot no longer offers.
+#[must_use = "it must be closed"]
+pub(crate) struct Retired<R>(Arc<Generation<R>>);
 
-/// One invocation's share of a generation. Dropping it is the hard end: the generation serves no
-/// further invocation, unless its connections are each looked after by who used them.
+/// One invocation's lease on a generation. Dropping it without [`release`](Self::release) discards the
+/// generation, unless each connection is cleaned up by the invocation that used it.
 #[must_use = "a dropped lease ends its generation"]
 pub(crate) struct Lease<R: Resource> {
     slot: Arc<Slot<R>>,
@@ -72,12 +72,12 @@ pub(crate) struct Lease<R: Resource> {
     released: bool,
 }
 
-/// What becomes of a generation when a lease on it ends.
+/// What happens to a generation when a lease on it ends.
 pub(crate) enum Released<R> {
-    /// It is kept for the next invocation, or others still hold it.
+    /// It stays open for the next invocation, or other leases still exist.
     Stays,
-    /// This was the last lease, and it is to be closed.
-    Close(Outdated<R>),
+    /// This was the last lease, and the generation has to be closed.
+    Close(Retired<R>),
 }
 
 impl<R: Resource> Slot<R> {
@@ -88,22 +88,22 @@ impl<R: Resource> Slot<R> {
         })
     }
 
-    /// Held while opening, so that two callers never open twice.
-    pub(crate) async fn flight(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Locked while opening, so that two callers never open twice.
+    pub(crate) async fn opening_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.opening.lock().await
     }
 
-    /// Leases the current generation, if it may still serve.
+    /// Leases the current generation, if it is still usable.
     pub(crate) fn offer(self: &Arc<Self>, settings: &Settings, now: Stamp) -> Offer<R> {
         let mut current = lock(&self.current);
         let Some(generation) = current.as_ref() else {
-            return Offer::Empty { outdated: None };
+            return Offer::Empty { retired: None };
         };
         let mut hold = lock(&generation.hold);
         if let Some(idle) = generation.serviceable(&hold, settings, now) {
             hold.leases += 1;
             drop(hold);
-            generation.joined.notify_waiters();
+            generation.shared.notify_waiters();
             return Offer::Kept {
                 lease: self.lease(generation),
                 idle,
@@ -114,7 +114,7 @@ impl<R: Resource> Slot<R> {
         drop(hold);
         let generation = current.take();
         Offer::Empty {
-            outdated: generation.filter(|_| unheld).map(Outdated),
+            retired: generation.filter(|_| unheld).map(Retired),
         }
     }
 
@@ -123,7 +123,7 @@ impl<R: Resource> Slot<R> {
         self.lease(&self.fill(resource, 1))
     }
 
-    /// Makes `resource` the current generation, for the first invocation to come.
+    /// Makes `resource` the current generation, idle until the first invocation.
     pub(crate) fn preload(self: &Arc<Self>, resource: R) {
         self.fill(resource, 0);
     }
@@ -140,7 +140,7 @@ impl<R: Resource> Slot<R> {
                 retired: false,
                 last_used: now,
             }),
-            joined: Notify::new(),
+            shared: Notify::new(),
             slot: Arc::downgrade(self),
             _gone: gone,
         });
@@ -160,7 +160,7 @@ impl<R: Resource> Slot<R> {
 }
 
 impl<R: Resource> Generation<R> {
-    /// How long it has idled, if it may serve another invocation.
+    /// Returns how long it has idled, if another invocation may use it.
     fn serviceable(&self, hold: &Hold, settings: &Settings, now: Stamp) -> Option<Duration> {
         if hold.retired || self.runtime != runtime_id() {
             return None;
@@ -192,7 +192,7 @@ impl<R: Resource> Open for Generation<R> {
         let mut current = slot.as_ref().map(|slot| lock(&slot.current));
         let unclaimed = {
             let mut hold = lock(&self.hold);
-            // Who retires what nobody holds closes it.
+            // Retiring a generation without leases includes closing it.
             let unclaimed = hold.leases == 0 && !hold.retired;
             hold.retired = true;
             unclaimed
@@ -212,8 +212,8 @@ impl<R: Resource> Open for Generation<R> {
         }))
     }
 
-    fn abandon(&self) {
-        log_panic(R::NAME, "abandon", || self.resource.abandon());
+    fn stop(&self) {
+        log_panic(R::NAME, "stop", || self.resource.stop());
     }
 }
 
@@ -222,38 +222,38 @@ impl<R: Resource> Lease<R> {
         &self.generation.resource
     }
 
-    /// The resource, for the invocation's handle on it.
+    /// Returns the resource, for the invocation's handle on it.
     pub(crate) fn share(&self) -> Arc<R> {
         Arc::clone(&self.generation.resource)
     }
 
-    /// Whether nobody else holds the generation right now.
+    /// Returns whether this is the only lease right now.
     pub(crate) fn is_last(&self) -> bool {
         lock(&self.generation.hold).leases == 1
     }
 
-    /// Resolves when somebody else holds the generation, too.
-    pub(crate) async fn joined(&self) {
-        let mut joined = pin!(self.generation.joined.notified());
-        joined.as_mut().enable();
+    /// Waits until another invocation leases the generation, too.
+    pub(crate) async fn shared(&self) {
+        let mut shared = pin!(self.generation.shared.notified());
+        shared.as_mut().enable();
         if self.is_last() {
-            joined.await;
+            shared.await;
         }
     }
 
-    /// Whether the generation is closed with its last lease.
+    /// Returns whether the generation is closed with its last lease.
     pub(crate) fn is_retired(&self) -> bool {
         lock(&self.generation.hold).retired
     }
 
-    /// The generation must serve no further invocation; whoever holds it now may go on.
+    /// Retires the generation: no further invocation can lease it. Current leases stay valid.
     pub(crate) fn retire(&self) {
         let mut current = lock(&self.slot.current);
         lock(&self.generation.hold).retired = true;
         forget(&mut current, &self.generation);
     }
 
-    /// The same, if nobody else holds it: otherwise the last one out decides.
+    /// Retires the generation if this is the only lease. Otherwise the last lease to end decides.
     pub(crate) fn retire_if_last(&self) {
         let mut current = lock(&self.slot.current);
         let mut hold = lock(&self.generation.hold);
@@ -263,7 +263,7 @@ impl<R: Resource> Lease<R> {
         }
     }
 
-    /// Ends the lease. With `close`, the last one out gets the generation to close.
+    /// Ends the lease. With `close`, the last lease to end returns the generation, to be closed.
     pub(crate) fn release(mut self, close: bool) -> Released<R> {
         self.released = true;
         let mut current = lock(&self.slot.current);
@@ -274,13 +274,13 @@ impl<R: Resource> Lease<R> {
             return Released::Stays;
         }
         if !(close || hold.retired) {
-            // Under the lock, so that it comes before the reset for whoever leases it next.
-            self.generation.resource.rest();
+            // Under the lock, so that `rest` runs before the reset of the next lease.
+            self.generation.resource.park();
             return Released::Stays;
         }
         hold.retired = true;
         forget(&mut current, &self.generation);
-        Released::Close(Outdated(Arc::clone(&self.generation)))
+        Released::Close(Retired(Arc::clone(&self.generation)))
     }
 }
 
@@ -297,17 +297,17 @@ impl<R: Resource> Drop for Lease<R> {
         }
         self.retire();
         lock(&self.generation.hold).leases -= 1;
-        log_panic(R::NAME, "abandon", || self.generation.resource.abandon());
+        log_panic(R::NAME, "stop", || self.generation.resource.stop());
     }
 }
 
-impl<R> Outdated<R> {
+impl<R> Retired<R> {
     pub(crate) fn resource(&self) -> &R {
         &self.0.resource
     }
 }
 
-/// Stops offering `generation`.
+/// Removes `generation` from its slot.
 fn forget<R>(current: &mut Option<Arc<Generation<R>>>, generation: &Arc<Generation<R>>) {
     if current
         .as_ref()

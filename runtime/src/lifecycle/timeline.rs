@@ -1,20 +1,20 @@
-//! What happened in an invocation and when, for whoever draws it.
+//! The timeline of an invocation, for the local mode.
 
 use crate::util::lock::lock;
 use std::sync::Mutex;
 use tokio::time::Instant;
 
-/// The parts of an invocation's life, in their order.
+/// The phases of an invocation, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Init,
     Reset,
     Handler,
-    Answer,
-    Finally,
+    Response,
+    Cleanup,
 }
 
-/// One thing that happened.
+/// One entry of a timeline.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) phase: Phase,
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
     pub(crate) what: String,
 }
 
-/// What happened in one invocation.
+/// The entries of one invocation.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline(Mutex<Vec<Entry>>);
 

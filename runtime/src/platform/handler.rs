@@ -1,8 +1,8 @@
-//! What `run` can run, whatever its event, answer and error types are.
+//! Handlers that `run` accepts, of any event, response and error type.
 
 use super::{
-    caught::caught,
     payload::Payload,
+    serve::serve,
     stream::{Body, collect},
 };
 use crate::{
@@ -21,10 +21,10 @@ use std::{error::Error as StdError, fmt::Debug, future::Future, marker::PhantomD
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A function from an event to an answer: `async fn(LambdaEvent<T>) -> Result<R, E>`.
+/// A function from an event to a response: `async fn(LambdaEvent<T>) -> Result<R, E>`.
 ///
-/// `Kind` is inferred. Sealed: implemented for functions and closures that `lambda_runtime` could
-/// run, and that can be sent between threads.
+/// `Kind` is inferred. Sealed: implemented for functions and closures that `lambda_runtime` can run and that
+/// are `Send`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler that can be run",
     label = "not a handler",
@@ -35,7 +35,7 @@ pub trait Handler<Kind>: sealed::Run<Kind> {}
 
 impl<Kind, H: sealed::Run<Kind>> Handler<Kind> for H {}
 
-/// The event, answer and error types of a handler for `LambdaEvent<T>`.
+/// The event, response and error types of a handler for `LambdaEvent<T>`.
 #[derive(Debug)]
 #[allow(
     clippy::type_complexity,
@@ -46,13 +46,13 @@ pub struct OfLambdaEvent<T, R, E, B, S>(PhantomData<fn(T) -> (R, E, B, S)>);
 pub(super) mod sealed {
     use super::{Context, Diagnostic, Error, Future};
 
-    /// Keeps [`Handler`](super::Handler) for what is known here.
+    /// Seals [`Handler`](super::Handler).
     pub trait Run<Kind>: Clone + Send + Sync + 'static {
-        /// Answers the events of AWS Lambda until the platform ends it.
+        /// Serves the events of AWS Lambda until the platform ends the process.
         fn serve(self) -> impl Future<Output = Result<(), Error>> + Send;
 
-        /// Answers one event in JSON.
-        fn answer(
+        /// Handles one event in JSON.
+        fn respond(
             &self,
             event: &str,
             context: Context,
@@ -75,9 +75,10 @@ where
     fn serve(self) -> impl Future<Output = Result<(), Error>> + Send {
         let handler = service_fn(move |event: LambdaEvent<Payload>| {
             let handler = self.clone();
-            caught(async move {
+            serve(async move {
                 let LambdaEvent { payload, context } = event;
-                // Made JSON here rather than by `lambda_runtime`, whose loop ends with what cannot be.
+                // Serialized here, because `lambda_runtime`'s event loop ends with a response that it cannot
+                // serialize.
                 Ok::<FunctionResponse<_, Body<S>>, _>(
                     match respond(&handler, payload.json()?, context).await? {
                         FunctionResponse::BufferedResponse(body) => {
@@ -97,7 +98,7 @@ where
         });
         Runtime::new(handler)
             .layer(TracingLayer::new())
-            .layer(super::lambda::FinallyLayer)
+            .layer(super::lambda::CleanupLayer)
             .run_concurrent()
             .map_err(|error| {
                 Error::new(
@@ -109,7 +110,7 @@ where
             })
     }
 
-    async fn answer(&self, event: &str, context: Context) -> Result<Vec<u8>, Diagnostic> {
+    async fn respond(&self, event: &str, context: Context) -> Result<Vec<u8>, Diagnostic> {
         let deadline = context.deadline;
         match respond(self, event, context).await? {
             FunctionResponse::BufferedResponse(body) => serde_json::to_vec(&body).map_err(not_json),
@@ -145,7 +146,7 @@ fn not_json(error: serde_json::Error) -> Diagnostic {
         .into()
 }
 
-/// The error of an event that does not fit the handler.
+/// Creates the error of an event that the handler does not accept.
 pub(super) fn unexpected_event(error: impl std::fmt::Display) -> Diagnostic {
     Error::new(
         ErrorKind::Event,

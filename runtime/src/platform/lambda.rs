@@ -1,4 +1,4 @@
-//! AWS Lambda, through the real `lambda_runtime`.
+//! AWS Lambda, through `lambda_runtime`.
 
 use super::{Handler, LAMBDA_API, stream::Transfer};
 #[cfg(unix)]
@@ -6,7 +6,7 @@ use crate::{config::EXTENSION, event::response::chain};
 use crate::{
     config::INIT_REPORT,
     error::{Error, ErrorKind, Stage},
-    lifecycle::scope::Host,
+    lifecycle::scope::InvocationScope,
 };
 use futures_util::future::BoxFuture;
 #[cfg(unix)]
@@ -28,14 +28,14 @@ use tower::{Layer, Service};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What `lambda_runtime` reads besides the address of the interface, and panics without.
+/// Variables that `lambda_runtime` reads besides the address of the interface; it panics without them.
 const NEEDED: [&str; 3] = [
     "AWS_LAMBDA_FUNCTION_NAME",
     "AWS_LAMBDA_FUNCTION_VERSION",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
 ];
 
-/// Serves events, or reports that the handler is not `ready` for them.
+/// Serves events, or reports an init error if the handler is not `ready`.
 pub(super) async fn run<Kind, H: Handler<Kind>>(
     handler: H,
     ready: Result<(), Error>,
@@ -58,11 +58,12 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(
     handler.serve().await
 }
 
-/// Closes everything when the platform ends this process.
+/// Closes all connections when the platform ends this process.
 ///
-/// The platform says so (SIGTERM) only where an extension is registered. This is what
-/// `lambda_runtime::spawn_graceful_shutdown_handler` does, with its name, so that one process has one of the two; but
-/// that one panics, for everybody to read, where the platform knows no extensions or has registered the name already.
+/// The platform announces the end (SIGTERM) only if an extension is registered. This function does what
+/// `lambda_runtime::spawn_graceful_shutdown_handler` does, under the same extension name, so that a process has
+/// only one of the two. That function panics, visibly in the log, if the platform does not support extensions
+/// or has already registered the name.
 #[cfg(unix)]
 async fn close_on_shutdown() {
     let registering = Extension::new()
@@ -78,7 +79,7 @@ async fn close_on_shutdown() {
     match (registered, signals) {
         (Ok(extension), (Ok(terminated), Ok(interrupted))) => {
             tokio::spawn(async move {
-                // The extension has to be asking for events; there are none that this process needs.
+                // The extension has to poll for events, although it subscribes to none.
                 let idling = extension.run().then(|_| pending::<Infallible>());
                 select(pin!(signalled(terminated, interrupted)), pin!(idling)).await;
                 crate::lifecycle::shutdown::shutdown().await;
@@ -103,13 +104,13 @@ fn no_hook(error: &(dyn std::error::Error + 'static)) {
     );
 }
 
-/// AWS Lambda runs on Unix.
+/// AWS Lambda runs only on Unix.
 #[cfg(not(unix))]
 #[allow(clippy::unused_async, reason = "the same shape as on Unix")]
 async fn close_on_shutdown() {}
 
-/// Tells the platform why there will be no first event. If that fails, too, the error is still on
-/// the standard error stream when the process ends with it.
+/// Reports to the platform why there is no first event. If that fails, too, the error is still written to the
+/// standard error when the process ends.
 async fn report_init_error(error: &Error) {
     let diagnostic = Diagnostic::from(error.clone());
     let request = serde_json::to_vec(&diagnostic)
@@ -131,7 +132,7 @@ async fn report_init_error(error: &Error) {
             timeout(INIT_REPORT, client.call(request))
                 .await
                 .map_err(BoxError::from)
-                .and_then(|answer| answer.map(drop))
+                .and_then(|response| response.map(drop))
         }
         Err(error) => Err(error),
     };
@@ -140,23 +141,23 @@ async fn report_init_error(error: &Error) {
     }
 }
 
-/// Runs the *finally* of an invocation once its answer has been posted.
+/// Runs the cleanup of an invocation after its response has been posted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FinallyLayer;
+pub(super) struct CleanupLayer;
 
-/// See [`FinallyLayer`].
+/// See [`CleanupLayer`].
 #[derive(Debug, Clone)]
-pub(super) struct FinallyService<S>(S);
+pub(super) struct CleanupService<S>(S);
 
-impl<S> Layer<S> for FinallyLayer {
-    type Service = FinallyService<S>;
+impl<S> Layer<S> for CleanupLayer {
+    type Service = CleanupService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FinallyService(inner)
+        CleanupService(inner)
     }
 }
 
-impl<S> Service<LambdaInvocation> for FinallyService<S>
+impl<S> Service<LambdaInvocation> for CleanupService<S>
 where
     S: Service<LambdaInvocation, Response = (), Error = BoxError>,
     S::Future: Send + 'static,
@@ -170,14 +171,14 @@ where
     }
 
     fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        let host = Host::new();
+        let scope = InvocationScope::new();
         let transfer = Transfer::new(&invocation.context);
-        // The handler's function is called in here, its body is polled in `drive`.
-        let answering = self.0.call(invocation);
+        // The call creates the handler's future; `drive` polls it.
+        let responding = self.0.call(invocation);
         Box::pin(async move {
-            let posted = transfer.drive(host.drive(answering)).await;
-            host.finish().await;
-            // A body that failed is a failure of its invocation alone.
+            let posted = transfer.drive(scope.drive(responding)).await;
+            scope.finish().await;
+            // A failed body fails only its own invocation.
             posted.unwrap_or(Ok(()))
         })
     }

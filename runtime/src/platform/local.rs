@@ -1,16 +1,16 @@
-//! Without a platform: events from arguments or standard input, for trying a handler out.
+//! The local runtime: events from arguments or standard input, to try a handler without a platform.
 
-mod draw;
+mod render;
 mod signals;
 
 use self::signals::Signals;
 use super::{
     Handler,
-    caught::{answer, error_body},
+    serve::{error_body, respond},
 };
 use crate::{
     error::{Error, ErrorKind, Stage},
-    lifecycle::{scope::Host, timeline::Phase},
+    lifecycle::{scope::InvocationScope, timeline::Phase},
 };
 use futures_util::future::{Either, select};
 use lambda_runtime::Context;
@@ -27,10 +27,10 @@ use tokio::{
     time::Instant,
 };
 
-/// The exit code for input that is no JSON.
+/// The exit code for input that is not valid JSON.
 const BAD_INPUT: i32 = 2;
 
-/// How many events were answered, and how many of them with an error.
+/// The number of events, and of those that failed.
 #[derive(Debug, Default)]
 struct Tally {
     events: usize,
@@ -45,7 +45,7 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(handler: H) -> Result<(), Error>
         if stdin().is_terminal() {
             say("waiting for events: one line of JSON each on the standard input\n");
         }
-        // Bytes rather than text: what is no Unicode is no JSON, and is named by its line as well.
+        // Bytes rather than text: invalid Unicode is reported as invalid JSON, with the number of its line.
         let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
         let mut number = 0;
         while let Some(line) = unless_stopped(&signals, lines.next_segment())
@@ -95,19 +95,19 @@ impl Tally {
     }
 }
 
-/// Ends the process if `event` is no JSON at all. `place` says where it stands.
+/// Returns `event` as text. Ends the process if it is not valid JSON; `place` is its position in the input.
 async fn json<'a>(event: &'a [u8], place: &str) -> &'a str {
     match serde_json::from_slice::<&RawValue>(event) {
         Ok(event) => event.get(),
         Err(error) => {
-            say(&format!("{place} is no JSON: {error}\n"));
+            say(&format!("{place} is not valid JSON: {error}\n"));
             crate::lifecycle::shutdown::shutdown().await;
             process::exit(BAD_INPUT);
         }
     }
 }
 
-/// Answers one event; says whether it was answered without an error.
+/// Handles one event. Returns whether it succeeded.
 async fn invoke<Kind, H: Handler<Kind>>(
     handler: &H,
     event: &str,
@@ -117,47 +117,52 @@ async fn invoke<Kind, H: Handler<Kind>>(
     let mut context = Context::default();
     context.request_id = format!("local-{number}");
 
-    let host = Host::observed();
+    let scope = InvocationScope::observed();
     let started = Instant::now();
-    let answered = {
-        let answering = pin!(answer(&host, handler, event, context));
-        match select(answering, pin!(signals.first())).await {
-            Either::Left((answer, _)) => Ok(answer),
+    let responded = {
+        let responding = pin!(respond(&scope, handler, event, context));
+        match select(responding, pin!(signals.first())).await {
+            Either::Left((response, _)) => Ok(response),
             Either::Right((code, _)) => Err(code),
         }
     };
-    let answer = match answered {
-        Ok(answer) => answer,
-        // The handler is gone, and left to be cancelled what it was waiting for.
+    let response = match responded {
+        Ok(response) => response,
+        // The handler has been dropped. The cleanup cancels the queries that it was waiting for.
         Err(code) => {
-            host.finish().await;
+            scope.finish().await;
             stop(code).await
         }
     };
 
-    let answering = Instant::now();
-    let (succeeded, line) = match answer {
-        Ok(answer) => (true, answer),
+    let responding = Instant::now();
+    let (succeeded, line) = match response {
+        Ok(response) => (true, response),
         Err(diagnostic) => (false, error_body(&diagnostic)),
     };
     print_line(&line)?;
-    let answered = Instant::now();
-    if let Some(timeline) = host.timeline() {
-        let how = if succeeded { "answer" } else { "error" };
+    let responded = Instant::now();
+    if let Some(timeline) = scope.timeline() {
+        let how = if succeeded { "response" } else { "error" };
         let what = format!("{how}, {} bytes", line.len());
-        timeline.add(Phase::Answer, answering, what);
+        timeline.add(Phase::Response, responding, what);
     }
-    host.finish().await;
+    scope.finish().await;
     if let Some(code) = signals.received() {
         stop(code).await;
     }
-    if let Some(timeline) = host.timeline() {
-        say(&draw::picture(number, started, answered, &timeline.take()));
+    if let Some(timeline) = scope.timeline() {
+        say(&render::render(
+            number,
+            started,
+            responded,
+            &timeline.take(),
+        ));
     }
     Ok(succeeded)
 }
 
-/// What `work` resolves to, unless a signal comes first.
+/// Awaits `work`; stops the process if a signal arrives first.
 async fn unless_stopped<W: Future>(signals: &Signals, work: W) -> W::Output {
     match select(pin!(work), pin!(signals.first())).await {
         Either::Left((done, _)) => done,
@@ -165,13 +170,13 @@ async fn unless_stopped<W: Future>(signals: &Signals, work: W) -> W::Output {
     }
 }
 
-/// Closes what is open, and ends the process.
+/// Closes all connections, and ends the process.
 async fn stop(code: i32) -> ! {
     crate::lifecycle::shutdown::shutdown().await;
     process::exit(code)
 }
 
-/// Writes to the standard error. That nobody reads it (`2>&1 >/dev/null | head -1`) is no reason to stop.
+/// Writes to the standard error. A closed pipe (`2>&1 >/dev/null | head -1`) is ignored.
 fn say(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }
@@ -184,7 +189,7 @@ fn print_line(line: &[u8]) -> Result<(), Error> {
         .map_err(|error| {
             Error::new(
                 ErrorKind::Platform,
-                format!("the answer cannot be written to the standard output: {error}"),
+                format!("the response cannot be written to the standard output: {error}"),
             )
             .at(Stage::Platform)
         })

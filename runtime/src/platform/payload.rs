@@ -1,13 +1,13 @@
-//! An event as AWS Lambda hands it out, before anybody has looked into it.
+//! An event of AWS Lambda before it is deserialized.
 
 use super::handler::unexpected_event;
 use lambda_runtime::Diagnostic;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// An event's text, or why it is not JSON.
+/// The text of an event, or why it is not valid JSON.
 ///
-/// Deserializing it never fails: `lambda_runtime` would report the failure with the name of its own error type.
+/// Deserializing it never fails: `lambda_runtime` would report the failure under its own error type.
 pub(super) struct Payload(Result<Box<RawValue>, String>);
 
 impl Payload {
@@ -41,6 +41,6 @@ mod tests {
         let mut text = serde_json::Deserializer::from_str("{oops");
         let payload = Payload::deserialize(&mut text).expect("infallible");
         let error = payload.json().expect_err("not JSON");
-        assert_eq!(error.error_type, "InvalidEvent");
+        assert_eq!(error.error_type, "Event");
     }
 }

@@ -1,21 +1,21 @@
 //! Tencent Cloud Functions (SCF): its custom runtime, four calls over HTTP.
 //!
-//! * `POST /runtime/init/ready`, once; a body must be there, and a blank is enough.
-//! * `GET /runtime/invocation/next` waits for an event. Asked again before an answer, it gives the same
+//! * `POST /runtime/init/ready`, once. The body must not be empty; a blank is enough.
+//! * `GET /runtime/invocation/next` waits for an event. Called again before a response, it returns the same
 //!   event again.
-//! * `POST /runtime/invocation/response` or `.../error`: the first one counts.
+//! * `POST /runtime/invocation/response` or `.../error`: only the first one counts.
 //!
-//! The time limit is a duration. There is no call for a failed init: the process ends, and says why on
+//! The time limit is a duration. There is no call for a failed init: the process ends, and writes the reason to
 //! its standard error. From Tencent's documentation, "Custom Runtime" (product 583).
 
 use super::{
     Handler, SCF_API,
-    caught::{answer, error_body},
+    serve::{error_body, respond},
 };
 use crate::{
     config::{SCF_CALL, SCF_DISPATCH, SCF_POLL_PAUSE, SCF_POLLS},
     error::{Error, ErrorKind, Stage},
-    lifecycle::scope::Host,
+    lifecycle::scope::InvocationScope,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The other half of where the interface is.
+/// The port of the interface.
 const SCF_PORT: &str = "SCF_RUNTIME_API_PORT";
 
 const READY: &str = "/runtime/init/ready";
@@ -39,13 +39,13 @@ const NEXT: &str = "/runtime/invocation/next";
 const RESPONSE: &str = "/runtime/invocation/response";
 const ERROR: &str = "/runtime/invocation/error";
 
-/// An empty body is refused.
+/// A non-empty body, because SCF rejects an empty one.
 const SOMETHING: &str = " ";
 
-/// As much of an answer of the platform's as an error quotes.
+/// Maximum number of characters of the platform's response that an error quotes.
 const QUOTED: usize = 200;
 
-/// Serves events until the platform ends the process, if the handler is `ready` for them.
+/// Serves events until the platform ends the process, if the handler is `ready`.
 pub(super) async fn run<Kind, H: Handler<Kind>>(
     handler: H,
     ready: Result<(), Error>,
@@ -58,40 +58,40 @@ pub(super) async fn run<Kind, H: Handler<Kind>>(
     loop {
         let event = api.next().await?;
         match last.take().filter(|last| last.is_for(&event)) {
-            // Its answer was lost on the way: it is not worked off twice.
-            Some(answered) => {
-                api.post(answered.path, answered.body.clone()).await?;
-                last = Some(answered);
+            // The response was lost: it is sent again, and the event is not handled twice.
+            Some(responded) => {
+                api.post(responded.path, responded.body.clone()).await?;
+                last = Some(responded);
             }
             None => last = Some(serve(&api, &handler, &identity, event).await),
         }
     }
 }
 
-/// One event, from its arrival to the end of its *finally*.
+/// Handles one event, from its arrival to the end of its cleanup.
 async fn serve<Kind, H: Handler<Kind>>(
     api: &Api,
     handler: &H,
     identity: &Identity,
     event: Arrived,
 ) -> Answered {
-    let host = Host::new();
-    let answer = match std::str::from_utf8(&event.payload) {
-        Ok(payload) => answer(&host, handler, payload, identity.context(&event)).await,
+    let scope = InvocationScope::new();
+    let response = match std::str::from_utf8(&event.payload) {
+        Ok(payload) => respond(&scope, handler, payload, identity.context(&event)).await,
         Err(error) => Err(Diagnostic::from(Error::new(
             ErrorKind::Event,
-            format!("the event is no Unicode: {error}"),
+            format!("the event is not valid UTF-8: {error}"),
         ))),
     };
-    let (path, body) = match answer {
-        Ok(answer) => (RESPONSE, Bytes::from(answer)),
+    let (path, body) = match response {
+        Ok(response) => (RESPONSE, Bytes::from(response)),
         Err(diagnostic) => (ERROR, Bytes::from(error_body(&diagnostic))),
     };
     if let Err(error) = api.post(path, body.clone()).await {
-        // Whether it arrived, the next poll tells.
-        tracing::error!(%error, request_id = event.request_id, "the answer could not be posted");
+        // The next poll shows whether the response arrived.
+        tracing::error!(%error, request_id = event.request_id, "the response could not be posted");
     }
-    host.finish().await;
+    scope.finish().await;
     Answered {
         request_id: event.request_id,
         path,
@@ -99,7 +99,7 @@ async fn serve<Kind, H: Handler<Kind>>(
     }
 }
 
-/// What was said about an event.
+/// The response to an event.
 struct Answered {
     request_id: String,
     path: &'static str,
@@ -112,10 +112,10 @@ impl Answered {
     }
 }
 
-/// An event, and what came with it.
+/// An event and its headers.
 struct Arrived {
     request_id: String,
-    /// When the platform ends the invocation, in milliseconds since 1970; 0 if it does not say.
+    /// When the platform ends the invocation, in milliseconds since 1970; 0 if it is unknown.
     deadline_ms: u64,
     memory: Option<i32>,
     payload: Bytes,
@@ -133,7 +133,7 @@ impl Arrived {
     }
 }
 
-/// The platform's clock began to run before the event was here.
+/// Returns the deadline. The limit counts from before the event's arrival.
 fn deadline_ms(received: SystemTime, limit: Duration) -> u64 {
     let left = limit.saturating_sub(SCF_DISPATCH.min(limit / 2));
     received
@@ -151,10 +151,10 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
     text(headers, name)?.trim().parse().ok()
 }
 
-/// What the environment says about the function.
+/// The function's identity, from environment variables.
 struct Identity {
     config: Config,
-    /// As Tencent's access management writes it.
+    /// In the format of Tencent's access management.
     resource: String,
 }
 
@@ -193,7 +193,7 @@ impl Identity {
     }
 }
 
-/// The platform's interface.
+/// A client of the platform's interface.
 struct Api(PooledClient);
 
 impl Api {
@@ -213,7 +213,7 @@ impl Api {
         Ok(Self(PooledClient::builder().with_endpoint(base).build()))
     }
 
-    /// Waits for the next event, for as long as the platform likes. A poll that broke off is repeated.
+    /// Waits for the next event, without a timeout. Retries a failed poll.
     async fn next(&self) -> Result<Arrived, Error> {
         let mut failures = 0;
         loop {
@@ -254,7 +254,7 @@ impl Api {
             let request = request(Method::POST, path, Body::from(body))?;
             let response = self.0.call(request).await.map_err(wrong)?;
             let status = response.status();
-            // Read to its end, so that the connection serves the next call.
+            // Read to its end, so that the connection can be reused for the next call.
             let body = response.into_body().collect().await;
             let body = body.map_err(|error| wrong(error.into()))?.to_bytes();
             if status.is_success() {
@@ -265,7 +265,7 @@ impl Api {
         };
         timeout(SCF_CALL, posting).await.unwrap_or_else(|_| {
             Err(failed(format_args!(
-                "POST {path} was not answered within {} ms",
+                "POST {path} got no response within {} ms",
                 SCF_CALL.as_millis()
             )))
         })

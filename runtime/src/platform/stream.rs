@@ -1,15 +1,15 @@
-//! A streamed body on its way to the platform: it ends before the deadline, and one that fails is a broken
-//! transfer for the caller.
+//! Streamed response bodies: a body ends before the deadline, and one that fails is an aborted transfer for the
+//! caller.
 //!
-//! `lambda_runtime` pumps the body in a task of its own. It sends an error as data, inside the body, and whatever
-//! ends the body, a panic too, ends the transfer as if all were well. So a body that fails does not end: it asks for
-//! the transfer to be torn, which drops the POST and so closes its connection, and ends after that.
+//! `lambda_runtime` pumps the body in a task of its own. It sends an error as data inside the body, and any end
+//! of the body, also a panic, completes the transfer normally. So a failed body does not end. It requests that
+//! the transfer be aborted: the POST is dropped, which closes its connection, and the body ends after that.
 
 use crate::{
     config::{BODY_DROP, RESERVE},
     error::{Error, ErrorKind},
     event::response::describe,
-    lifecycle::scope::Host,
+    lifecycle::scope::InvocationScope,
     util::{catch_panic, clock},
 };
 use bytes::Bytes;
@@ -37,20 +37,20 @@ tokio::task_local! {
     static TRANSFER: Arc<Transfer>;
 }
 
-/// How far the response of one invocation is.
+/// The state of an invocation's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// There is no streamed body, or not yet.
+    /// There is no streamed body so far.
     NoBody,
-    /// A body that has to end by then.
+    /// The body is being sent, and has to end by `stop_at`.
     Flowing { stop_at: Option<Instant> },
-    /// The body has failed, and waits for the transfer to be torn.
+    /// The body has failed, and waits for the transfer to be aborted.
     Failed,
-    /// The POST has been dropped.
+    /// The POST has been dropped: the transfer is aborted.
     Torn,
 }
 
-/// The response of one invocation, as the layer that posts it and the body that is posted know it.
+/// The response of one invocation, shared by the layer that posts it and the body that is posted.
 #[derive(Debug)]
 pub(super) struct Transfer {
     request_id: String,
@@ -67,8 +67,8 @@ impl Transfer {
         })
     }
 
-    /// Drives `posting`, which makes the response and posts it. `None` if its body failed or came too late: then
-    /// the transfer is torn, and nothing of the body is left.
+    /// Drives `posting`, which creates the response and posts it. Returns `None` if the body failed or was too
+    /// late: then the transfer is aborted, and the body has been dropped.
     pub(super) async fn drive<F: Future>(self: Arc<Self>, posting: F) -> Option<F::Output> {
         {
             let posting = pin!(TRANSFER.scope(Arc::clone(&self), posting));
@@ -76,10 +76,10 @@ impl Transfer {
             if let Either::Left((posted, _)) = select(posting, interrupted).await {
                 return Some(posted);
             }
-            // The POST is dropped here, and with it its connection closed.
+            // The end of this block drops the POST, which closes its connection.
         }
         self.phase.send_replace(Phase::Torn);
-        // Until then the body may be using what the cleanup closes.
+        // Until the body is dropped, it may use connections that the cleanup closes.
         if timeout(BODY_DROP, self.phase.closed()).await.is_err() {
             tracing::warn!(
                 request_id = self.request_id,
@@ -89,7 +89,7 @@ impl Transfer {
         None
     }
 
-    /// Resolves when the body has failed, or has no more time.
+    /// Waits until the body has failed or its time is over.
     async fn interrupted(&self) {
         let mut phase = self.phase.subscribe();
         let stop_at = {
@@ -121,32 +121,32 @@ impl Transfer {
     }
 }
 
-/// When a body has to end: with the handlers that it came from.
+/// Returns when a body has to end: when the handlers of its invocation would be cancelled.
 fn stop_at(deadline_ms: u64) -> Option<Instant> {
-    let of_handlers = Host::current().and_then(|host| host.stop_at());
+    let of_handlers = InvocationScope::current().and_then(|scope| scope.stop_at());
     of_handlers.or_else(|| clock::deadline_from_epoch_ms(deadline_ms)?.checked_sub(RESERVE))
 }
 
 /// A streamed body that `lambda_runtime` pumps.
 pub(super) struct Body<S> {
-    /// `None` once it has ended.
+    /// `None` after its end.
     stream: Option<S>,
-    /// Why it failed, until that has been reported.
+    /// The failure, until it has been reported.
     failure: Option<String>,
     link: Option<Link>,
 }
 
-/// What connects a body with its transfer.
+/// The connection between a body and its transfer.
 struct Link {
     transfer: Arc<Transfer>,
-    /// Resolves when the transfer has been torn; `None` after that.
+    /// Resolves when the transfer has been aborted; `None` after that.
     torn: Option<BoxFuture<'static, ()>>,
-    /// The transfer sees by it that the body is still there.
+    /// Shows the transfer that the body still exists.
     _here: watch::Receiver<Phase>,
 }
 
 impl<S> Body<S> {
-    /// To be called in the task that answers.
+    /// Creates a body. Call it in the task that handles the event.
     pub(super) fn new(stream: S) -> Self {
         let link = TRANSFER.try_with(Arc::clone).ok().map(|transfer| {
             let here = transfer.phase.subscribe();
@@ -155,7 +155,7 @@ impl<S> Body<S> {
                 stop_at: stop_at(transfer.deadline_ms),
             });
             let torn = async move {
-                // An error would say that the transfer is gone altogether.
+                // An error means that the transfer no longer exists.
                 let _ = phase.wait_for(|phase| *phase == Phase::Torn).await;
             };
             Link {
@@ -171,7 +171,7 @@ impl<S> Body<S> {
         }
     }
 
-    /// Drops what makes the body, whatever its destructor does.
+    /// Drops the stream, and catches a panic of its destructor.
     fn end(&mut self) {
         let stream = self.stream.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(stream))) {
@@ -205,12 +205,13 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let body = self.get_mut();
-        // First, so that a body that waits for something is woken by it.
+        // First, so that aborting the transfer wakes a body that waits for data.
         if let Some(link) = &mut body.link
             && link.poll_torn(cx).is_ready()
         {
             body.end();
-            // Nothing follows what was sent, not even the mark of the end: the pump ends when it cannot send this.
+            // Nothing follows the data that was sent, not even the end marker: the pump stops when it cannot
+            // send this chunk.
             return Poll::Ready(Some(Ok(Bytes::new())));
         }
         let Some(stream) = &mut body.stream else {
@@ -242,14 +243,14 @@ where
         if body.link.is_none() {
             return Poll::Ready(Some(Err(error)));
         }
-        // The pump asks again when this, which is nothing, has gone the way of the part before it: the failure takes
-        // nothing back that has been made.
+        // The empty chunk delays the failure: the pump polls again after it has sent the chunk before, so that
+        // the abort loses no data that was already produced.
         body.failure = Some(describe(&*error).error_message);
         Poll::Ready(Some(Ok(Bytes::new())))
     }
 }
 
-/// The whole of a streamed body, for the platforms that take none in pieces.
+/// Collects a streamed body, for platforms that do not support streaming.
 pub(super) async fn collect<S, D, E>(stream: S, deadline_ms: u64) -> Result<Vec<u8>, Diagnostic>
 where
     S: Stream<Item = Result<D, E>> + Unpin,

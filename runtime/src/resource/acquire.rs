@@ -1,4 +1,4 @@
-//! What is known while a resource is being opened or acquired.
+//! The context of opening and acquiring a resource.
 
 use crate::{
     config::Settings,
@@ -7,17 +7,17 @@ use crate::{
 use std::{env, time::Duration};
 use tokio::time::Instant;
 
-/// What is known while a resource is being opened or taken from.
+/// The context of opening a resource or of acquiring from it: handler, settings and timeout.
 #[derive(Debug, Clone, Copy)]
-pub struct Acquire {
+pub struct AcquireContext {
     handler: &'static str,
     settings: Settings,
     started: Instant,
     within: Duration,
 }
 
-impl Acquire {
-    /// Starts the clock; `stop_at` is when the handler would be stopped.
+impl AcquireContext {
+    /// Starts the timeout. `stop_at` is when the handler would be cancelled.
     pub(crate) fn new(handler: &'static str, settings: Settings, stop_at: Option<Instant>) -> Self {
         let started = Instant::now();
         let within = match stop_at {
@@ -34,24 +34,24 @@ impl Acquire {
         }
     }
 
-    /// The handler, as `module::function`.
+    /// Returns the handler, as `module::function`.
     #[must_use]
     pub fn handler(&self) -> &'static str {
         self.handler
     }
 
-    /// The settings of this parameter.
+    /// Returns the settings of this parameter.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// When the acquire is over.
+    /// Returns when the timeout ends.
     pub(crate) fn until(&self) -> Instant {
         self.started + self.within
     }
 
-    /// The same, beginning now.
+    /// Returns this context with the timeout restarted.
     #[cfg(feature = "_sql")]
     pub(crate) fn restarted(&self) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Acquire {
         }
     }
 
-    /// The same for what outlives the invocation, and with it the invocation's deadline.
+    /// Returns this context without the limit of the invocation's deadline, for what outlives the invocation.
     #[cfg(any(feature = "_sql", feature = "mongodb"))]
     pub(crate) fn unclamped(&self) -> Self {
         Self {
@@ -69,36 +69,36 @@ impl Acquire {
         }
     }
 
-    /// How long the whole acquire may take: `acquire_ms`, or less when the deadline is nearer.
+    /// Returns the timeout of the whole acquire: `acquire_ms`, or less if the deadline is nearer.
     #[must_use]
-    pub fn within(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.within
     }
 
-    /// What is left of [`within`](Self::within).
+    /// Returns how much of [`timeout`](Self::timeout) is left.
     #[must_use]
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.within.saturating_sub(self.started.elapsed())
     }
 
-    /// The error for `what` ("opening the pool", ..) having used up [`within`](Self::within).
+    /// Creates the error for `what` ("opening the pool", ..) exceeding [`timeout`](Self::timeout).
     #[must_use]
-    pub fn timed_out(&self, what: &str) -> Error {
+    pub fn timeout_error(&self, what: &str) -> Error {
         let clamped = if self.within < self.settings.acquire {
-            ", which is all that the deadline leaves of `acquire_ms`"
+            ", limited by the invocation's deadline"
         } else {
             ""
         };
         Error::new(
             ErrorKind::ConnectTimeout,
             format!(
-                "{what} took longer than {} ms{clamped}: is the server reachable from here (security group, route, firewall)?",
+                "{what} timed out after {} ms{clamped}: check security groups, routes and firewalls",
                 self.within.as_millis()
             ),
         )
     }
 
-    /// An error of this acquire.
+    /// Creates an error of this acquire.
     #[cfg(any(feature = "_sql", feature = "mongodb"))]
     pub(crate) fn failed(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, message)
@@ -106,13 +106,13 @@ impl Acquire {
             .in_handler(self.handler)
     }
 
-    /// The URL, from the environment variable of this parameter.
+    /// Reads the URL from the environment variable of this parameter.
     ///
-    /// It may hold a password: put it into no error and no log.
+    /// It may contain a password: keep it out of errors and logs.
     ///
     /// # Errors
-    /// [`ErrorKind::MissingUrl`] when the variable is missing or empty, [`ErrorKind::InvalidUrl`]
-    /// when it is no Unicode.
+    /// [`ErrorKind::MissingUrl`] if the variable is missing or empty, [`ErrorKind::InvalidUrl`] if it is not
+    /// valid Unicode.
     pub fn url(&self) -> Result<String, Error> {
         url(self.settings.env).map_err(|error| error.at(Stage::Acquire))
     }
@@ -123,7 +123,7 @@ pub(crate) fn url(variable: Option<&str>) -> Result<String, Error> {
     let Some(variable) = variable else {
         return Err(Error::new(
             ErrorKind::MissingUrl,
-            "the attribute names no environment variable for the URL: add `env = \"DATABASE_URL\"`",
+            "no environment variable is configured for the URL: add `env = \"DATABASE_URL\"`",
         ));
     };
     match env::var(variable) {

@@ -1,8 +1,8 @@
 //! One invocation's hold on a resource.
 
-use super::{Fitness, Resource, Symptom, Usage};
+use super::{Health, Resource, Symptom, Usage};
 use crate::{
-    config::{CLEANUP_ROUND_TRIPS, LONGEST_ROUND_TRIP},
+    config::{CLEANUP_ROUND_TRIPS, MAX_ROUND_TRIP},
     error::Error,
 };
 use futures_util::future::BoxFuture;
@@ -13,78 +13,79 @@ use std::{
     time::Duration,
 };
 
-/// What one invocation holds of a resource: it knows what this invocation used, and cleans up that alone.
+/// One invocation's hold on a resource. It tracks what this invocation used, and cleans up only that.
 ///
-/// A client of your own needs none: it is shared as a whole through [`SharedHandle`].
+/// A client of your own needs no handle: it is shared as a whole through [`SharedHandle`].
 ///
-/// Every method is called with a bound on its time and may be dropped at any `.await`.
+/// Every method call is bounded in time, and its future may be dropped at any `.await`.
 pub trait Handle: Send + Sync + Sized + 'static {
-    /// What it is a handle on.
+    /// The resource of this handle.
     type Resource: Resource;
 
-    /// A handle for one more invocation.
+    /// Creates the handle of another invocation.
     fn new(resource: Arc<Self::Resource>) -> Self;
 
-    /// What it is a handle on.
+    /// The resource of this handle.
     fn resource(&self) -> &Self::Resource;
 
-    /// Driven beside the handler while it runs, to find out why it has to wait; `None` if there is nothing to
-    /// watch.
+    /// Returns a future that is polled beside the handler to find out why it waits, or `None` if there is
+    /// nothing to watch.
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
 
-    /// What is known about a symptom whose cause the driver hides.
+    /// Returns the cause of a symptom that the driver does not explain, if it is known.
     fn explain(&self, symptom: Symptom) -> Option<Error> {
         let _ = symptom;
         None
     }
 
-    /// The invocation ended abnormally (panic, deadline, dropped): nothing that is still checked out may be
-    /// used again. Called before the handler's future is dropped, but after a panic has unwound it; must not
-    /// block.
+    /// Called when the invocation ended abnormally (panic, deadline, dropped future): connections that are
+    /// still checked out must not be reused. Called before the handler's future is dropped, but after a panic
+    /// has unwound it. Must not block.
     fn stop(&self) {}
 
-    /// The handler has ended, and what it used is going to be closed: what comes back from now on need not be fit
-    /// for another invocation. Called at the end of a failed handler, before anything else can run, and again
-    /// before the cleanup; must not block.
+    /// Called when the handler has ended and what it used is about to be closed: connections that are released
+    /// from now on need not be reusable. Called at the end of a failed handler, before anything else can run,
+    /// and again before the cleanup. Must not block.
     fn closing(&self) {}
 
-    /// Waits until everything that this invocation checked out is back, cancels what does not end by itself, and
-    /// with `reuse` resets what it used; otherwise closes that.
+    /// Drains what this invocation checked out: waits until it is released, and cancels what does not end by
+    /// itself. With `reuse`, resets what the invocation used; otherwise closes it.
     ///
-    /// [`Fitness::Unfit`] ends the whole resource, which nobody else is using then.
-    fn clean_up(&self, reuse: bool) -> impl Future<Output = Fitness> + Send {
+    /// [`Health::Broken`] retires the whole resource, which no other invocation is using then.
+    fn clean_up(&self, reuse: bool) -> impl Future<Output = Health> + Send {
         let _ = reuse;
-        ready(Fitness::Fit)
+        ready(Health::Healthy)
     }
 
-    /// Whether the resource may be closed when this was the last handle on it. What still runs on the server
+    /// Returns whether the resource may be closed after its last handle. A query that still runs on the server
     /// counts against `max` for as long as the resource lives.
     fn may_close(&self) -> bool {
         true
     }
 
-    /// The number of this invocation among the users of `resource`, if this is a handle on that: for a driver whose
-    /// connections are acquired without a handle.
+    /// Returns the number of this invocation among the users of `resource`, if this is a handle on it. For a
+    /// driver whose connections are acquired without a handle.
     #[doc(hidden)]
     fn user_of(&self, resource: usize) -> Option<u64> {
         let _ = resource;
         None
     }
 
-    /// How many connections are open and in use.
+    /// Returns how many connections are open and in use.
     fn usage(&self) -> Usage {
         self.resource().usage()
     }
 
-    /// How long the cleanup may take, where that is longer than `reserve_ms` and the deadline leaves the time.
+    /// Returns how long the cleanup may take, if that is longer than `reserve_ms` and the deadline leaves the
+    /// time.
     fn cleanup_time(&self) -> Duration {
-        self.resource().round_trip().min(LONGEST_ROUND_TRIP) * CLEANUP_ROUND_TRIPS
+        self.resource().round_trip().min(MAX_ROUND_TRIP) * CLEANUP_ROUND_TRIPS
     }
 }
 
-/// A resource that invocations share as a whole.
+/// The handle on a resource that invocations share as a whole.
 pub struct SharedHandle<R>(Arc<R>);
 
 impl<R: Resource> Handle for SharedHandle<R> {
@@ -107,18 +108,15 @@ impl<R: Resource> Handle for SharedHandle<R> {
     }
 
     fn stop(&self) {
-        self.0.abandon();
+        self.0.stop();
     }
 
     fn closing(&self) {
         self.0.closing();
     }
 
-    async fn clean_up(&self, reuse: bool) -> Fitness {
-        match self.0.settle().await {
-            Fitness::Fit if reuse => self.0.refresh().await,
-            fitness => fitness,
-        }
+    async fn clean_up(&self, reuse: bool) -> Health {
+        self.0.recycle(reuse).await
     }
 }
 

@@ -1,18 +1,18 @@
-//! From the type of a resource parameter to what it is injected as.
+//! Maps the type of a resource parameter to how it is injected.
 
 use super::{InjectMut, InjectRef};
 use std::marker::PhantomData;
 
 /// A parameter `&T`.
 ///
-/// A projection rather than the type itself, so that the compiler reports a `T` that is no resource
-/// where the user wrote `T`.
+/// A projection rather than the type itself: so the compiler reports a `T` that is not a resource where the
+/// user wrote `T`.
 pub type Ref<T> = <T as ByRef>::Param;
 
 /// A parameter `&mut T`: see [`Ref`].
 pub type RefMut<T> = <T as ByMut>::Param;
 
-/// What can be a parameter `&Self`.
+/// A type that can be a parameter `&Self`.
 pub trait ByRef {
     /// How it is injected.
     type Param;
@@ -23,7 +23,7 @@ impl<T: InjectRef> ByRef for T {
     type Param = RefParam<T>;
 }
 
-/// What can be a parameter `&mut Self`.
+/// A type that can be a parameter `&mut Self`.
 pub trait ByMut {
     /// How it is injected.
     type Param;

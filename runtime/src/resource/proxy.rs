@@ -1,17 +1,18 @@
-//! What may be lent behind a proxy that gives one session of the server to many clients.
+//! Marker traits for resources that are safe behind a proxy that shares server sessions between clients.
 
-/// What is right behind a pooler of transactions: PgBouncer, and RDS Proxy with connections that are kept.
+/// A resource that is safe with transaction pooling: behind PgBouncer, or behind RDS Proxy with reused
+/// connections.
 ///
-/// Such a pooler may give each transaction of a client another session of the server, and each session to other
-/// clients in between. What is lent there has to leave nothing in a session that another one could find or
-/// miss (`SET`, prepared statements, temporary tables, locks), and must put all that belongs together into one
-/// transaction. Of what is here for PostgreSQL, that is
-/// [`PgBouncerTransaction`](crate::drivers::sql::PgBouncerTransaction).
+/// Such a pooler may run each transaction of a client in another session of the server, and the transactions of
+/// other clients in the same session. A resource must leave nothing in a session that another client could see
+/// or miss (`SET`, prepared statements, temporary tables, locks), and must put all that belongs together into
+/// one transaction. Of this crate's types for PostgreSQL, only
+/// [`PgBouncerTransaction`](crate::drivers::sql::PgBouncerTransaction) does.
 ///
-/// Implement it for a resource of your own that has no such session, or keeps to these rules:
+/// Implement it for a resource of your own that has no such session, or follows these rules:
 ///
 /// ```
-/// use db_handler::{Error, config::Defaults, resource::{Acquire, Resource, TransactionPoolingSafe}};
+/// use db_handler::{Error, config::Defaults, resource::{AcquireContext, Resource, TransactionPoolingSafe}};
 ///
 /// struct Rates(Vec<(String, f64)>);
 ///
@@ -19,7 +20,7 @@
 ///     const NAME: &'static str = "exchange rates";
 ///     const DEFAULTS: Defaults = Defaults::KEPT;
 ///
-///     async fn open(_: &Acquire) -> Result<Self, Error> {
+///     async fn open(_: &AcquireContext) -> Result<Self, Error> {
 ///         Ok(Self(Vec::new()))
 ///     }
 /// }
@@ -36,12 +37,12 @@
 )]
 pub trait TransactionPoolingSafe {}
 
-/// What is right behind RDS Proxy when its connections are closed after every invocation.
+/// A resource that is safe behind RDS Proxy if its connections are closed after every invocation.
 ///
-/// RDS Proxy pins a session to a client that changes it, and mixes up nothing; a closed connection ends the pin.
-/// Everything that is [`TransactionPoolingSafe`] is also this.
+/// RDS Proxy pins a session to a client that changes it, and so keeps clients apart; closing the connection
+/// ends the pin. Every [`TransactionPoolingSafe`] type also implements this trait.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be lent behind RDS Proxy",
+    message = "`{Self}` cannot be used behind RDS Proxy",
     label = "not a client of a database that RDS Proxy serves",
     note = "RDS Proxy serves PostgreSQL and MySQL: write `proxy = \"rds\"` into `#[db(...)]` of the parameters that are behind it",
     note = "a resource of your own that keeps nothing in a session may implement `db_handler::resource::TransactionPoolingSafe`"
@@ -51,8 +52,8 @@ pub trait RdsProxySafe {}
 #[diagnostic::do_not_recommend]
 impl<T: TransactionPoolingSafe + ?Sized> RdsProxySafe for T {}
 
-/// A check at compile time: the attribute calls it for a parameter behind a pooler of transactions.
+/// Compile-time check that the attribute calls for a parameter behind a transaction pooler.
 pub const fn transaction_pooling_safe<T: TransactionPoolingSafe + ?Sized>() {}
 
-/// The same for RDS Proxy, where connections are closed after every invocation.
+/// Compile-time check for RDS Proxy with connections that are closed after every invocation.
 pub const fn rds_proxy_safe<T: RdsProxySafe + ?Sized>() {}

@@ -1,4 +1,4 @@
-//! Panics in code that is not this crate's: a resource's own methods, a background task.
+//! Catches panics of foreign code: a resource's methods, a background task.
 
 use crate::error::{Error, ErrorKind};
 use futures_util::FutureExt;
@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// What a panic says.
+/// Returns the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
@@ -17,28 +17,28 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("with no message")
 }
 
-/// Awaits what the method `name` of `resource` returns. A panic in it becomes an error: the resource may be left in
-/// the middle of something, and must not be used again.
+/// Calls the method `name` of `resource` and awaits its future. A panic becomes an error: the resource's state
+/// is unknown, and it must not be used again.
 pub(crate) async fn catch_panic<Fut: Future>(
     resource: &'static str,
     name: &'static str,
     method: impl FnOnce() -> Fut,
 ) -> Result<Fut::Output, Error> {
-    // The method is called in here, too: it may panic before there is a future.
+    // Inside the future, because the method may panic before it returns one.
     let calling = AssertUnwindSafe(async { method().await }).catch_unwind();
     calling
         .await
         .map_err(|panic| panicked(resource, name, &*panic))
 }
 
-/// The same for a method that is not async and has no caller to return an error to: the panic is logged.
+/// Like [`catch_panic`], for a method that is not async and whose caller takes no error: logs the panic.
 pub(crate) fn log_panic(resource: &'static str, name: &'static str, method: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(method)) {
         report(&panicked(resource, name, &*panic), "");
     }
 }
 
-/// Logs a panic that fails no invocation.
+/// Logs a panic that does not fail the invocation.
 pub(crate) fn report(error: &Error, handler: &str) {
     tracing::error!(handler, error = error.message(), "a resource panicked");
 }

@@ -1,12 +1,12 @@
-//! How long the sandbox stood still, and how long it has left.
+//! Time across freezes: elapsed time, and deadlines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A moment on both clocks.
+/// A point in time on the monotonic and the wall clock.
 ///
-/// Neither can be trusted alone across a freeze: the monotonic clock may stand still with the
-/// sandbox and jumps when a snapshot is restored, the wall clock may be set.
+/// Neither clock is reliable across a freeze: the monotonic clock may stop while the environment is frozen and
+/// jumps when a snapshot is restored; the wall clock may be set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp {
     monotonic: Instant,
@@ -21,7 +21,7 @@ impl Stamp {
         }
     }
 
-    /// How long ago `earlier` was: the larger of the two clocks' steps.
+    /// Returns the time since `earlier`: the larger of the two clocks' differences.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
@@ -31,7 +31,7 @@ impl Stamp {
 
 #[cfg(test)]
 impl Stamp {
-    /// The same moment, but for the wall clock.
+    /// Returns this moment with a later wall clock.
     pub(crate) fn with_wall_later(self, step: Duration) -> Self {
         Self {
             wall: self.wall + step,
@@ -40,10 +40,10 @@ impl Stamp {
     }
 }
 
-/// Turns the platform's deadline into a moment on the monotonic clock.
+/// Converts the platform's deadline to the monotonic clock.
 ///
-/// `epoch_ms` is in milliseconds since 1970. A deadline that has passed when the event arrives is
-/// none at all: `Context::default()` says 0, and cargo-lambda's local server always says 600000.
+/// `epoch_ms` is in milliseconds since 1970. Returns `None` for a deadline in the past: `Context::default()`
+/// has 0, and cargo-lambda's local server always sends 600000.
 pub(crate) fn deadline_from_epoch_ms(epoch_ms: u64) -> Option<Instant> {
     let deadline = UNIX_EPOCH.checked_add(Duration::from_millis(epoch_ms))?;
     let left = deadline.duration_since(SystemTime::now()).ok()?;

@@ -1,9 +1,9 @@
-//! Hosts, as names and as addresses: which of them are this machine, and how they are written.
+//! Host names and addresses: whether they are local, and how they are written.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whether `host`, a name, an address or the path of a socket, is this machine itself: what is sent there
-/// crosses no network, and nobody else can be taken for it.
+/// Returns whether `host` (a name, an address or the path of a socket) is this machine. Traffic to it crosses
+/// no network, and no other machine can impersonate it.
 pub(crate) fn is_local_host(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
@@ -13,7 +13,7 @@ pub(crate) fn is_local_host(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
-/// `host` without the brackets that an IPv6 address has in a URL, and that no resolver takes.
+/// Returns `host` without the brackets of an IPv6 address in a URL, which resolvers do not accept.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn without_brackets(host: &str) -> &str {
     let inner = host
@@ -25,7 +25,7 @@ pub(crate) fn without_brackets(host: &str) -> &str {
     }
 }
 
-/// `host` and `port` as a URL has them: an IPv6 address in brackets.
+/// Formats `host` and `port` as in a URL: an IPv6 address in brackets.
 pub(crate) fn with_port(host: &str, port: u16) -> String {
     match host.parse::<Ipv6Addr>() {
         Ok(_) => format!("[{host}]:{port}"),

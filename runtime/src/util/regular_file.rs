@@ -1,4 +1,4 @@
-//! Reading files that somebody else names.
+//! Reads files at paths from the configuration.
 
 use std::{
     fs::{self, FileType, Metadata},
@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
-/// The content of a regular file; links are followed.
+/// Reads a regular file; follows symbolic links.
 ///
-/// Blocks: for [`spawn_blocking`](tokio::task::spawn_blocking).
+/// Blocks: call it in [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// # Errors
-/// When it is something else, which might be waited for without end (a FIFO) or might have no end (a device), and
-/// those of [`fs::read`].
+/// If it is not a regular file: reading a FIFO may wait forever, and a device may have no end. Otherwise those
+/// of [`fs::read`].
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let metadata = fs::metadata(path)?;
     match other_kind(&metadata) {

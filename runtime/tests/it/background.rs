@@ -1,9 +1,9 @@
-//! Background tasks belong to their invocation: none is alive when its *finally* is over.
+//! Background tasks belong to their invocation: none runs after its cleanup.
 
 use crate::fake::{Fake, FakeEvent, Script, logs::Logs, poll_once};
 use db_handler::{
-    __private::{Config, Ref, Site, Tasks, handle, signature},
-    Background, Error, ErrorKind, Task,
+    __private::{BackgroundPolicy, Config, Ref, Site, handle, signature},
+    Background, BackgroundTask, Error, ErrorKind,
 };
 use futures_util::FutureExt;
 use std::{
@@ -31,7 +31,7 @@ async fn with_tasks<Out>(
     .await
 }
 
-/// Notes when it is dropped.
+/// Writes a line to the script when it is dropped.
 struct Noted(Arc<Script>);
 
 impl Drop for Noted {
@@ -59,14 +59,14 @@ fn forever(script: &Arc<Script>) -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-async fn was_stopped(task: Option<Task<()>>) {
+async fn was_stopped(task: Option<BackgroundTask<()>>) {
     let ended = timeout(Duration::from_secs(5), task.expect("spawned")).await;
     let error = ended.expect("in time").expect_err("was stopped");
     assert_eq!(error.kind(), ErrorKind::Background);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_waited_for_before_anything_is_closed() {
+async fn tasks_are_awaited_before_close() {
     let (site, script) = site!(wait, Config::new());
     let started = Instant::now();
     with_tasks(site, FakeEvent::default(), async |background| {
@@ -84,7 +84,7 @@ async fn tasks_are_waited_for_before_anything_is_closed() {
             "task done",
             "task gone",
             "closing",
-            "settle",
+            "recycle",
             "close",
             "gone"
         ]
@@ -93,7 +93,7 @@ async fn tasks_are_waited_for_before_anything_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_error_they_are_waited_for_too_and_nothing_is_closing_yet() {
+async fn tasks_are_awaited_before_close_after_error() {
     let (site, script) = site!(wait_error, Config::new());
     with_tasks::<()>(site, FakeEvent::default(), async |background| {
         background.spawn(a_second(&script));
@@ -108,7 +108,7 @@ async fn after_an_error_they_are_waited_for_too_and_nothing_is_closing_yet() {
             "task done",
             "task gone",
             "closing",
-            "settle",
+            "recycle",
             "close",
             "gone"
         ]
@@ -116,7 +116,7 @@ async fn after_an_error_they_are_waited_for_too_and_nothing_is_closing_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_task_spawns_is_waited_for_too() {
+async fn nested_task_is_awaited() {
     let (site, script) = site!(wait_nested, Config::new());
     with_tasks(site, FakeEvent::default(), async |background| {
         let (again, then) = (background.clone(), a_second(&script));
@@ -133,7 +133,7 @@ async fn what_a_task_spawns_is_waited_for_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_waited_for_until_the_handler_itself_would_be_stopped() {
+async fn tasks_are_awaited_until_handler_deadline() {
     let (site, script) = site!(wait_deadline, Config::new());
     let logs = Logs::listen();
     let started = Instant::now();
@@ -146,7 +146,7 @@ async fn tasks_are_waited_for_until_the_handler_itself_would_be_stopped() {
     assert_eq!(started.elapsed().as_millis(), 2_750);
     assert_eq!(
         script.log(),
-        ["open", "task gone", "closing", "settle", "close", "gone"]
+        ["open", "task gone", "closing", "recycle", "close", "gone"]
     );
     let line = logs.find(Level::WARN, "took too long");
     let line = line.expect("reported");
@@ -155,7 +155,7 @@ async fn tasks_are_waited_for_until_the_handler_itself_would_be_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_deadline_they_are_waited_for_for_a_minute() {
+async fn tasks_are_awaited_for_one_minute_without_deadline() {
     let (site, script) = site!(wait_minute, Config::new());
     let started = Instant::now();
     with_tasks(site, FakeEvent::default(), async |background| {
@@ -169,10 +169,10 @@ async fn without_a_deadline_they_are_waited_for_for_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_stopped_before_anything_is_closed() {
-    let (site, script) = site!(abort, Config::new().background(Tasks::Abort));
+async fn abort_cancels_tasks_before_close() {
+    let (site, script) = site!(abort, Config::new().background(BackgroundPolicy::Abort));
     let started = Instant::now();
-    let mut task: Option<Task<u32>> = None;
+    let mut task: Option<BackgroundTask<u32>> = None;
     with_tasks(site, FakeEvent::default(), async |background| {
         task = Some(background.spawn(a_second(&script)));
         Ok(())
@@ -182,7 +182,7 @@ async fn tasks_are_stopped_before_anything_is_closed() {
     assert!(started.elapsed().is_zero());
     assert_eq!(
         script.log(),
-        ["open", "task gone", "closing", "settle", "close", "gone"]
+        ["open", "task gone", "closing", "recycle", "close", "gone"]
     );
     let error = task.expect("spawned").await.expect_err("was stopped");
     assert_eq!(error.kind(), ErrorKind::Background);
@@ -193,7 +193,7 @@ async fn tasks_are_stopped_before_anything_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_abnormal_end_tasks_are_stopped_in_any_case() {
+async fn tasks_are_cancelled_after_panic_or_deadline() {
     let (site, script) = site!(abnormal, Config::new());
     let started = Instant::now();
     let panicking = with_tasks::<()>(site, FakeEvent::default(), async |background| {
@@ -224,7 +224,7 @@ async fn after_an_abnormal_end_tasks_are_stopped_in_any_case() {
 }
 
 #[tokio::test]
-async fn a_dropped_handler_takes_its_tasks_along() {
+async fn dropped_handler_cancels_its_tasks() {
     let (site, script) = site!(dropped, Config::new());
     let mut task = None;
     {
@@ -243,7 +243,7 @@ async fn a_dropped_handler_takes_its_tasks_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finally_that_is_dropped_takes_the_tasks_along() {
+async fn dropped_cleanup_cancels_tasks() {
     let (site, script) = site!(dropped_finally, Config::new());
     let mut task = None;
     let calling = with_tasks::<()>(site, FakeEvent::default(), async |background| {
@@ -257,7 +257,7 @@ async fn a_finally_that_is_dropped_takes_the_tasks_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_handler_can_wait_for_a_task_itself() {
+async fn handler_can_await_task() {
     let (site, script) = site!(awaited, Config::new());
     let answer = with_tasks(site, FakeEvent::default(), async |background| {
         background.spawn(a_second(&script)).await
@@ -266,7 +266,7 @@ async fn the_handler_can_wait_for_a_task_itself() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_task_is_reported_and_fails_nobody_else() {
+async fn panic_in_task_is_logged_and_fails_nothing_else() {
     let (site, script) = site!(panicking_task, Config::new());
     let logs = Logs::listen();
     let mut task = None;
@@ -277,7 +277,10 @@ async fn a_panic_in_a_task_is_reported_and_fails_nobody_else() {
     })
     .await
     .expect("succeeds");
-    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "closing", "recycle", "close", "gone"]
+    );
     let said = "it::background::panicking_task: handler: a background task panicked: scripted, too";
     let error: Error = task.expect("spawned").await.expect_err("panicked");
     assert_eq!(error.to_string(), said);
@@ -285,7 +288,7 @@ async fn a_panic_in_a_task_is_reported_and_fails_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_spawned_after_the_invocation_is_refused() {
+async fn spawn_after_invocation_is_rejected() {
     let (site, script) = site!(late, Config::new());
     let logs = Logs::listen();
     let escaped: Mutex<Option<Background>> = Mutex::default();
@@ -306,7 +309,7 @@ async fn what_is_spawned_after_the_invocation_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_invocation_waits_for_its_own_tasks_alone() {
+async fn invocation_awaits_only_its_own_tasks() {
     let (site, script) = site!(own, Config::new());
     let mut slow = pin!(with_tasks(site, FakeEvent::default(), async |background| {
         background.spawn(forever(&script));
@@ -325,15 +328,18 @@ async fn each_invocation_waits_for_its_own_tasks_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_never_yields_cannot_hold_up_the_close() {
-    let (site, script) = site!(unyielding, Config::new().background(Tasks::Abort));
+async fn blocking_task_does_not_delay_close() {
+    let (site, script) = site!(
+        unyielding,
+        Config::new().background(BackgroundPolicy::Abort)
+    );
     let (release, released) = mpsc::channel::<()>();
     let (arrive, arrived) = tokio::sync::oneshot::channel();
     let started = Instant::now();
     with_tasks(site, FakeEvent::default(), async |background| {
         background.spawn(async move {
             arrive.send(()).expect("awaited");
-            // Blocks its thread, as nobody should.
+            // Blocks its thread.
             let _ = released.recv();
         });
         arrived.await.map_err(Error::other)
@@ -341,6 +347,9 @@ async fn a_task_that_never_yields_cannot_hold_up_the_close() {
     .await
     .expect("succeeds");
     assert!(started.elapsed() < Duration::from_secs(10));
-    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "closing", "recycle", "close", "gone"]
+    );
     drop(release);
 }

@@ -1,4 +1,4 @@
-//! Several invocations in one process at once, as on Lambda Managed Instances.
+//! Concurrent invocations in one process, as on Lambda Managed Instances.
 
 use crate::fake::{Fake, FakeEvent, Faults, Script, poll_once, shared};
 use db_handler::{
@@ -19,7 +19,7 @@ async fn until(site: &'static Site, go_on: Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn two_callers_open_once() {
+async fn concurrent_callers_open_once() {
     let (site, script) = site!(once, Config::new().close(Close::Never));
     let gate = script.gate();
     let go_on = Arc::new(Semaphore::new(2));
@@ -34,7 +34,7 @@ async fn two_callers_open_once() {
 }
 
 #[tokio::test]
-async fn when_the_first_open_is_dropped_the_second_caller_opens() {
+async fn second_caller_opens_after_first_open_is_dropped() {
     let (site, script) = site!(handed_over, Config::new());
     let gate = script.gate();
     let go_on = Arc::new(Semaphore::new(1));
@@ -47,28 +47,31 @@ async fn when_the_first_open_is_dropped_the_second_caller_opens() {
     }
     gate.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "closing", "recycle", "close", "gone"]
+    );
 }
 
 #[tokio::test]
-async fn the_last_one_out_closes() {
+async fn last_invocation_closes() {
     let (site, script) = site!(last_out, Config::new());
     let (go_first, go_second) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let mut first = pin!(until(site, Arc::clone(&go_first)));
     let mut second = pin!(until(site, Arc::clone(&go_second)));
     poll_once(&mut first).await;
     poll_once(&mut second).await;
-    assert_eq!(script.log(), ["open", "reset after 0 ms"]);
+    assert_eq!(script.log(), ["open", "check after 0 ms"]);
     go_first.add_permits(1);
     first.await;
     assert!(script.log().is_empty(), "closed under the second one");
     go_second.add_permits(1);
     second.await;
-    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "recycle", "close", "gone"]);
 }
 
 #[tokio::test]
-async fn nobody_joins_what_is_about_to_be_closed() {
+async fn closing_resource_is_not_shared_with_new_invocation() {
     let (site, script) = site!(closing, Config::new().close(Close::OnError));
     script.faults(Faults {
         never_closes: true,
@@ -78,7 +81,7 @@ async fn nobody_joins_what_is_about_to_be_closed() {
         Err(Error::new(ErrorKind::Query, "scripted"))
     }));
     poll_once(&mut failing).await;
-    assert_eq!(script.log(), ["open", "closing", "settle", "close hangs"]);
+    assert_eq!(script.log(), ["open", "closing", "recycle", "close hangs"]);
 
     let mut next = pin!(until(site, Arc::new(Semaphore::new(1))));
     poll_once(&mut next).await;
@@ -86,7 +89,7 @@ async fn nobody_joins_what_is_about_to_be_closed() {
 }
 
 #[tokio::test]
-async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
+async fn panic_replaces_resource_for_later_invocations_only() {
     let (site, script) = site!(neighbour, Config::new().close(Close::Never));
     let go_on = Arc::new(Semaphore::new(0));
     let mut neighbour = pin!(until(site, Arc::clone(&go_on)));
@@ -110,13 +113,13 @@ async fn a_panic_takes_the_resource_from_the_next_but_not_from_the_neighbour() {
 
     go_on.add_permits(2);
     neighbour.await;
-    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "recycle", "close", "gone"]);
     next.await;
-    assert_eq!(script.log(), ["settle"]);
+    assert_eq!(script.log(), ["recycle"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_what_a_newcomer_has_taken() {
+async fn cleanup_ends_when_new_invocation_reuses_resource() {
     let (site, script) = site!(newcomer, Config::new().close(Close::Never));
     script.faults(Faults {
         never_settles: true,
@@ -124,7 +127,7 @@ async fn nobody_waits_for_what_a_newcomer_has_taken() {
     });
     let mut first = pin!(until(site, Arc::new(Semaphore::new(1))));
     poll_once(&mut first).await;
-    assert_eq!(script.log(), ["open", "settle"]);
+    assert_eq!(script.log(), ["open", "recycle"]);
     let go_on = Arc::new(Semaphore::new(0));
     let mut newcomer = pin!(until(site, Arc::clone(&go_on)));
     poll_once(&mut newcomer).await;
@@ -154,7 +157,7 @@ async fn two(site: &'static Site) -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn several_resources_are_opened_side_by_side() {
+async fn resources_are_opened_concurrently() {
     static CONFIGS: [Config; 2] = [Config::new(); 2];
     static SITE: Site = Site::new(module_path!(), "two", &CONFIGS);
     let script = Script::of("it::concurrency::two");
@@ -167,7 +170,7 @@ async fn several_resources_are_opened_side_by_side() {
 }
 
 #[tokio::test]
-async fn the_first_error_wins_and_what_was_opened_is_closed() {
+async fn first_open_error_is_returned_and_opened_resources_are_closed() {
     static CONFIGS: [Config; 2] = [Config::new(); 2];
     static SITE: Site = Site::new(module_path!(), "one_of_two", &CONFIGS);
     let script = Script::of("it::concurrency::one_of_two");
@@ -182,9 +185,9 @@ async fn the_first_error_wins_and_what_was_opened_is_closed() {
     });
     gate.add_permits(1);
     let error = calling.await.expect_err("one of them fails");
-    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(
         script.log(),
-        ["open", "open", "closing", "settle", "close", "gone"]
+        ["open", "open", "closing", "recycle", "close", "gone"]
     );
 }

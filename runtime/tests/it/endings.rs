@@ -1,4 +1,4 @@
-//! However a handler ends, its *finally* runs, and after an abnormal end nothing is used again.
+//! Cleanup runs after every handler; after a panic, a drop or the deadline its resources are not reused.
 
 use crate::fake::{self, FakeEvent, exclusive, let_cleanups_run, poll_once, shared};
 use db_handler::{
@@ -16,7 +16,7 @@ async fn succeed(site: &'static Site) {
 }
 
 #[tokio::test]
-async fn a_panic_reaches_the_caller_after_the_finally() {
+async fn panic_reaches_caller_after_cleanup() {
     let (site, script) = site!(panic, Config::new().close(Close::Never));
     let panicking = shared::<()>(site, FakeEvent::default(), async |_| panic!("scripted"));
     let panic = AssertUnwindSafe(panicking)
@@ -26,14 +26,14 @@ async fn a_panic_reaches_the_caller_after_the_finally() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"scripted"));
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "settle", "close", "gone"]
+        ["open", "stop", "closing", "recycle", "close", "gone"]
     );
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "settle"]);
+    assert_eq!(script.log(), ["open", "recycle"]);
 }
 
 #[tokio::test]
-async fn after_a_panic_what_was_taken_alone_is_discarded() {
+async fn exclusive_lease_is_discarded_after_panic() {
     let (site, script) = site!(panic_alone, Config::new().close(Close::Never));
     let panicking = exclusive::<()>(site, async |_| panic!("scripted"));
     AssertUnwindSafe(panicking)
@@ -45,10 +45,10 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
         [
             "open",
             "acquire",
-            "abandon",
+            "stop",
             "closing",
             "release: Discard",
-            "settle",
+            "recycle",
             "close",
             "gone"
         ]
@@ -56,7 +56,7 @@ async fn after_a_panic_what_was_taken_alone_is_discarded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_handler_is_stopped_shortly_before_the_deadline() {
+async fn handler_is_cancelled_before_deadline() {
     let (site, script) = site!(deadline, Config::new().close(Close::Never));
     let started = Instant::now();
     let error = shared::<()>(site, FakeEvent::with_ms_left(3_000), async |_| {
@@ -72,12 +72,12 @@ async fn the_handler_is_stopped_shortly_before_the_deadline() {
     );
     assert_eq!(
         script.log(),
-        ["open", "abandon", "closing", "settle", "close", "gone"]
+        ["open", "stop", "closing", "recycle", "close", "gone"]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_with_a_reserve_of_its_own_is_stopped_that_long_before() {
+async fn reserve_ms_sets_time_between_cancellation_and_deadline() {
     let (site, _) = site!(reserve, Config::new().reserve_ms(1_200));
     let started = Instant::now();
     let error = shared::<()>(site, FakeEvent::with_ms_left(3_000), async |_| {
@@ -91,7 +91,7 @@ async fn a_handler_with_a_reserve_of_its_own_is_stopped_that_long_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_finally_has_something_of_a_tiny_reserve() {
+async fn cleanup_gets_half_of_tiny_reserve() {
     let (site, script) = site!(tiny, Config::new().reserve_ms(20));
     script.faults(fake::Faults {
         never_closes: true,
@@ -106,11 +106,11 @@ async fn the_finally_has_something_of_a_tiny_reserve() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_never_has_to_wait_is_stopped_too() {
+async fn handler_that_never_waits_is_cancelled() {
     let (site, _) = site!(busy, Config::new());
     let error = shared::<()>(site, FakeEvent::with_ms_left(1_000), async |_| {
         for _ in 0..1_000 {
-            // Time goes by, and tokio's budget for a task is used up.
+            // Advances the clock and exhausts tokio's cooperative budget.
             tokio::time::advance(Duration::from_millis(10)).await;
             for _ in 0..256 {
                 tokio::task::consume_budget().await;
@@ -124,7 +124,7 @@ async fn a_handler_that_never_has_to_wait_is_stopped_too() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_is_abandoned_before_the_handlers_own_things_go() {
+async fn dropped_handler_stops_resource_before_its_locals_drop() {
     struct Noted(std::sync::Arc<fake::Script>);
     impl Drop for Noted {
         fn drop(&mut self) {
@@ -141,11 +141,11 @@ async fn what_is_dropped_is_abandoned_before_the_handlers_own_things_go() {
         poll_once(&mut running).await;
     }
     let log = script.log();
-    assert_eq!(log[..3], ["open", "abandon", "handler gone"], "{log:?}");
+    assert_eq!(log[..3], ["open", "stop", "handler gone"], "{log:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_deadline_still_leaves_the_handler_half_of_the_time() {
+async fn short_deadline_leaves_handler_half_of_the_time() {
     let (site, _) = site!(short, Config::new());
     let started = Instant::now();
     shared::<()>(site, FakeEvent::with_ms_left(100), async |_| {
@@ -157,7 +157,7 @@ async fn a_short_deadline_still_leaves_the_handler_half_of_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_acquire_waits_no_longer_than_the_deadline_allows() {
+async fn acquire_is_limited_by_deadline() {
     let (site, script) = site!(clamped, Config::new().acquire_ms(3_000));
     let _never_opened = script.gate();
     let started = Instant::now();
@@ -170,7 +170,7 @@ async fn an_acquire_waits_no_longer_than_the_deadline_allows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_deadline_an_acquire_waits_for_acquire_ms() {
+async fn acquire_without_deadline_is_limited_by_acquire_ms() {
     let (site, script) = site!(unclamped, Config::new().acquire_ms(1_234));
     let _never_opened = script.gate();
     let started = Instant::now();
@@ -181,7 +181,7 @@ async fn without_a_deadline_an_acquire_waits_for_acquire_ms() {
 }
 
 #[tokio::test]
-async fn a_dropped_handler_leaves_nothing_behind() {
+async fn dropped_handler_is_cleaned_up() {
     let (site, script) = site!(dropped, Config::new().close(Close::Never));
     {
         let mut running = pin!(shared::<()>(site, FakeEvent::default(), async |_| {
@@ -194,11 +194,11 @@ async fn a_dropped_handler_leaves_nothing_behind() {
     let log = script.log();
     assert_eq!(log.last().map(String::as_str), Some("gone"), "{log:?}");
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "settle"]);
+    assert_eq!(script.log(), ["open", "recycle"]);
 }
 
 #[tokio::test]
-async fn a_handler_dropped_while_opening_lets_the_next_one_open() {
+async fn handler_dropped_while_opening_does_not_block_next_open() {
     let (site, script) = site!(dropped_opening, Config::new());
     let gate = script.gate();
     {
@@ -208,11 +208,14 @@ async fn a_handler_dropped_while_opening_lets_the_next_one_open() {
     }
     gate.add_permits(1);
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "closing", "settle", "close", "gone"]);
+    assert_eq!(
+        script.log(),
+        ["open", "closing", "recycle", "close", "gone"]
+    );
 }
 
 #[tokio::test]
-async fn an_error_of_the_callers_own_type_is_made_from_ours() {
+async fn error_is_converted_to_callers_error_type() {
     #[derive(Debug)]
     struct Mine(ErrorKind);
     impl From<Error> for Mine {
@@ -234,5 +237,8 @@ async fn an_error_of_the_callers_own_type_is_made_from_ours() {
         async |_, _| Ok(()),
     )
     .await;
-    assert_eq!(answer.expect_err("cannot open").0, ErrorKind::Refused);
+    assert_eq!(
+        answer.expect_err("cannot open").0,
+        ErrorKind::ConnectionRefused
+    );
 }

@@ -1,11 +1,11 @@
-//! The structure of `runtime/src`: a module imports only from floors below its own.
+//! The layers of `runtime/src`: a module imports only from its own layer and the layers below it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// From the ground up.
+/// From the lowest layer up.
 const FLOORS: [&str; 9] = [
     "error",
     "util",
@@ -22,7 +22,7 @@ fn floor(module: &str) -> Option<usize> {
     FLOORS.iter().position(|name| *name == module)
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder of the sources") {
         let path = entry.expect("an entry").path();
@@ -35,7 +35,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The modules of the crate's root that `text` names, in a path or in a list of imports.
+/// Returns the top-level modules that `text` names in paths and import lists.
 fn named(text: &str) -> Vec<&str> {
     let identifier = |text: &'_ str| {
         text.find(|c: char| !(c.is_alphanumeric() || c == '_'))
@@ -68,7 +68,7 @@ fn named(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn no_module_imports_from_a_floor_above_its_own() {
+fn modules_import_only_from_their_own_layer_or_below() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut seen = 0;
     for file in files(&src) {
@@ -78,7 +78,7 @@ fn no_module_imports_from_a_floor_above_its_own() {
             continue;
         };
         let text = fs::read_to_string(&file).expect("a source");
-        // Unit tests may use anything; links in comments are no imports.
+        // Unit tests may import anything; links in comments are not imports.
         let text = text
             .split("#[cfg(test)]\nmod tests")
             .next()
@@ -101,7 +101,7 @@ fn no_module_imports_from_a_floor_above_its_own() {
 }
 
 #[test]
-fn imports_are_found_in_lists_and_paths() {
+fn finds_imports_in_lists_and_paths() {
     let text = "use crate::{a::{b, c}, d::e, f};\ncrate::g::h()";
     assert_eq!(named(text), ["a", "d", "f", "g"]);
 }

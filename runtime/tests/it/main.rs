@@ -1,11 +1,12 @@
-//! The lifecycle with a resource that has no database: one module for each of its behaviours.
+//! Tests of the lifecycle with a resource that has no database, one module per behaviour.
 
 #[macro_use]
 mod fake;
 mod floors;
+mod words;
 
 mod background;
-mod conclusions;
+mod commits;
 mod concurrency;
 mod endings;
 mod model;

@@ -1,5 +1,5 @@
-//! Random lives of a handler against a simple model of them: who gets which generation, and what is open
-//! after each step.
+//! Random sequences of invocations, compared with a simple model: which generation each invocation gets, and
+//! which generations are open after each step.
 //!
 //! A failure prints its seed; `PROPTEST_RNG_SEED=<seed>` repeats it.
 
@@ -26,11 +26,11 @@ use std::{
 };
 use tokio::{sync::oneshot, time::advance};
 
-/// How many invocations there may be at once.
+/// Maximum number of concurrent invocations.
 const AT_ONCE: usize = 4;
 const IDLE_MS: u64 = 5_000;
 const LIFETIME_MS: u64 = 20_000;
-/// What an invocation with a deadline has, and when it is stopped.
+/// Time until the deadline, and until the handler is cancelled.
 const LIMIT_MS: u64 = 3_000;
 const STOPPED_AFTER_MS: u64 = 2_750;
 
@@ -52,11 +52,11 @@ enum Step {
         who: usize,
         how: How,
     },
-    /// Time goes by, and with it deadlines.
+    /// Advances the clock, past deadlines too.
     Pass {
         ms: u64,
     },
-    /// The generation that would be offered next dies.
+    /// Kills the current generation.
     Kill,
 }
 
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is expected of one generation.
+/// The expected state of one generation.
 struct Generation {
     leases: usize,
     retired: bool,
@@ -85,7 +85,7 @@ struct Generation {
     last_used: u64,
 }
 
-/// What is expected of one invocation.
+/// The expected state of one invocation.
 struct Holder {
     generation: u64,
     outdated: Option<u64>,
@@ -155,7 +155,7 @@ impl Model {
         generation.leases -= 1;
         generation.last_used = self.now;
         let last = generation.leases == 0;
-        // With `always`, the last one out closes, unless something went wrong.
+        // With `always`, the last lease closes, except after a panic, a drop or the deadline.
         generation.retired |= closes && (self.close != Close::Always || !normal || last);
         let retired = generation.retired;
         if retired && self.current == Some(number) {
@@ -167,7 +167,7 @@ impl Model {
     }
 }
 
-/// An invocation that runs.
+/// A running invocation.
 struct Running {
     future: BoxFuture<'static, ()>,
     tell: oneshot::Sender<How>,
@@ -177,7 +177,7 @@ struct World {
     site: &'static Site,
     script: Arc<Script>,
     running: HashMap<usize, Running>,
-    /// What invocations ended abnormally with: it must not be seen again.
+    /// Generations of invocations that ended abnormally: they must not be reused.
     spoilt: HashSet<u64>,
 }
 
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// The generation that it got.
+    /// Starts an invocation and returns its generation.
     fn begin(&mut self, who: usize, limited: bool) -> Option<u64> {
         let (tell, told) = oneshot::channel();
         let got = Arc::new(Mutex::new(None));
@@ -213,7 +213,7 @@ impl World {
                 *note.lock().expect("unpoisoned") = Some(fake.generation());
                 match told.await {
                     Ok(How::Succeeds) => Ok(()),
-                    // Without the noise of the panic hook.
+                    // Bypasses the panic hook.
                     Ok(How::Panics) => resume_unwind(Box::new("scripted")),
                     _ => Err(Error::new(ErrorKind::Query, "scripted")),
                 }
@@ -306,7 +306,7 @@ async fn live(close: Close, steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn every_life_is_as_the_model_says() {
+fn random_invocations_match_model() {
     let seed = env::var("PROPTEST_RNG_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())

@@ -1,5 +1,5 @@
-//! A panic in a resource's own code fails, at most, the invocation that it concerns: it is reported, the
-//! other resources have their *finally*, and the next event works.
+//! A panic in a resource's own code fails at most its own invocation: it is logged, the other resources are
+//! cleaned up, and the next invocation succeeds.
 
 use crate::fake::{self, Fake, FakeEvent, Faults, Line, Script, logs::Logs};
 use db_handler::{
@@ -17,7 +17,7 @@ fn panic_in(script: &Script, method: &'static str) {
     });
 }
 
-/// Calls a handler that takes `&mut Line` and notes that it ran.
+/// Calls a handler that takes `&mut Line`, and records that it ran.
 async fn call(site: &'static Site, script: &Arc<Script>) -> Result<(), Error> {
     let script = Arc::clone(script);
     handle::<(RefMut<Line>,), _, _, _, _>(
@@ -33,7 +33,7 @@ async fn call(site: &'static Site, script: &Arc<Script>) -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn in_open_and_connect_it_is_the_callers_error_and_the_next_event_works() {
+async fn panic_in_open_or_connect_fails_its_invocation_only() {
     for method in ["open", "connect"] {
         let (site, script) = site!(opening, Config::new().close(Close::OnError).min(1));
         panic_in(&script, method);
@@ -52,17 +52,17 @@ async fn in_open_and_connect_it_is_the_callers_error_and_the_next_event_works() 
         let log = script.log();
         assert_eq!(
             log,
-            ["open", "acquire", "ran", "release: Reuse", "settle"],
+            ["open", "acquire", "ran", "release: Reuse", "recycle"],
             "{method}"
         );
-        // Closed for the next round.
-        panic_in(&script, "settle");
+        // Closes the resource before the next round.
+        panic_in(&script, "recycle");
         call(site, &script).await.expect("succeeds");
     }
 }
 
 #[tokio::test]
-async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
+async fn panic_in_acquire_fails_its_invocation_and_replaces_resource() {
     let (site, script) = site!(taking, Config::new().close(Close::Never));
     call(site, &script).await.expect("succeeds");
     script.log();
@@ -76,7 +76,7 @@ async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
     let log = script.log();
     assert_eq!(
         log[1..],
-        ["acquire", "closing", "settle", "close", "gone"],
+        ["acquire", "closing", "recycle", "close", "gone"],
         "{log:?}"
     );
     script.faults(Faults::default());
@@ -85,30 +85,30 @@ async fn in_take_it_is_the_callers_error_and_the_resource_is_replaced() {
 }
 
 #[tokio::test]
-async fn in_reset_the_resource_is_replaced_within_the_same_acquire() {
+async fn panic_in_check_replaces_resource_within_same_acquire() {
     let (site, script) = site!(resetting, Config::new().close(Close::Never));
     let logs = Logs::listen();
     call(site, &script).await.expect("succeeds");
     script.log();
-    panic_in(&script, "reset");
+    panic_in(&script, "check");
     call(site, &script).await.expect("succeeds all the same");
     let log = script.log();
     assert_eq!(log[..3], ["open", "acquire", "ran"], "{log:?}");
     assert!(log.contains(&"close".to_owned()), "{log:?}");
-    let line = logs.find(Level::ERROR, "scripted panic in reset");
+    let line = logs.find(Level::ERROR, "scripted panic in check");
     assert!(line.expect("reported").contains("it::panics::resetting"));
 }
 
 #[tokio::test]
-async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
-    for method in ["release", "settle"] {
+async fn panic_in_cleanup_is_logged_and_resource_is_closed() {
+    for method in ["release", "recycle"] {
         let (site, script) = site!(finishing, Config::new().close(Close::Never));
         let logs = Logs::listen();
         panic_in(&script, method);
         call(site, &script).await.expect("succeeds");
         let log = script.log();
         assert_eq!(log[log.len() - 2..], ["close", "gone"], "{method}: {log:?}");
-        let hook = if method == "settle" {
+        let hook = if method == "recycle" {
             "clean_up"
         } else {
             method
@@ -117,7 +117,7 @@ async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
         assert!(line.expect("reported").contains("it::panics::finishing"));
         script.faults(Faults::default());
         call(site, &script).await.expect("the next one works");
-        panic_in(&script, "settle");
+        panic_in(&script, "recycle");
         call(site, &script)
             .await
             .expect("closed for the next round");
@@ -126,8 +126,8 @@ async fn in_the_finally_it_is_reported_and_the_resource_does_not_serve_again() {
 }
 
 #[tokio::test]
-async fn the_other_resources_have_their_finally() {
-    for method in ["release", "closing", "settle", "close"] {
+async fn panic_does_not_skip_cleanup_of_other_resources() {
+    for method in ["release", "closing", "recycle", "close"] {
         static CONFIGS: [Config; 2] = [Config::new(), Config::new()];
         static SITE: Site = Site::new(module_path!(), "several", &CONFIGS);
         let script = Script::of("it::panics::several");
@@ -153,12 +153,12 @@ async fn the_other_resources_have_their_finally() {
     }
 }
 
-/// A second panic while the first one unwinds would end the process.
+/// A second panic during unwinding would abort the process.
 #[tokio::test]
-async fn in_abandon_it_is_reported_even_after_the_handlers_own_panic() {
+async fn panic_in_stop_is_logged_after_handler_panic() {
     let (site, script) = site!(abandoning, Config::new().close(Close::Never));
     let logs = Logs::listen();
-    panic_in(&script, "abandon");
+    panic_in(&script, "stop");
     let panicking = fake::shared::<()>(site, FakeEvent::default(), async |_| panic!("scripted"));
     AssertUnwindSafe(panicking)
         .catch_unwind()

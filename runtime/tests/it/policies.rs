@@ -1,4 +1,4 @@
-//! When resources are opened, kept and closed.
+//! When resources are opened, reused and closed.
 
 use crate::fake::{FakeEvent, Faults, exclusive, shared};
 use db_handler::{
@@ -30,58 +30,58 @@ async fn always_opens_and_closes_for_every_invocation() {
         succeed(site).await.expect("succeeds");
         assert_eq!(
             script.log(),
-            ["open", "used", "closing", "settle", "close", "gone"]
+            ["open", "used", "closing", "recycle", "close", "gone"]
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_keeps_what_has_settled() {
+async fn close_never_reuses_recycled_resource() {
     let (site, script) = site!(never, Config::new().close(Close::Never));
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "used", "settle"]);
+    assert_eq!(script.log(), ["open", "used", "recycle"]);
     fail(site).await.expect_err("fails");
-    assert_eq!(script.log(), ["reset after 0 ms", "settle"]);
+    assert_eq!(script.log(), ["check after 0 ms", "recycle"]);
 }
 
 #[tokio::test]
-async fn on_error_keeps_after_success_and_closes_after_an_error() {
+async fn on_error_reuses_after_success_and_closes_after_error() {
     let (site, script) = site!(on_error, Config::new().close(Close::OnError));
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "used", "settle"]);
+    assert_eq!(script.log(), ["open", "used", "recycle"]);
     fail(site).await.expect_err("fails");
     let log = script.log();
-    assert_eq!(log[1..], ["closing", "settle", "close", "gone"], "{log:?}");
+    assert_eq!(log[1..], ["closing", "recycle", "close", "gone"], "{log:?}");
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "used", "settle"]);
+    assert_eq!(script.log(), ["open", "used", "recycle"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_idled_for_too_long_is_replaced_and_closed_after_the_answer() {
+async fn resource_past_idle_ms_is_replaced_and_closed_after_response() {
     let (site, script) = site!(idle, Config::new().close(Close::Never).idle_ms(5_000));
     succeed(site).await.expect("succeeds");
     script.log();
     advance(Duration::from_millis(4_000)).await;
     succeed(site).await.expect("succeeds");
     let log = script.log();
-    assert_eq!(log[1..], ["used", "settle"], "{log:?}");
+    assert_eq!(log[1..], ["used", "recycle"], "{log:?}");
     advance(Duration::from_millis(5_001)).await;
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "used", "close", "gone", "settle"]);
+    assert_eq!(script.log(), ["open", "used", "close", "gone", "recycle"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_old_is_replaced() {
+async fn resource_past_lifetime_ms_is_replaced() {
     let (site, script) = site!(old, Config::new().close(Close::Never).lifetime_ms(10_000));
     succeed(site).await.expect("succeeds");
     advance(Duration::from_millis(10_001)).await;
     script.log();
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log(), ["open", "used", "close", "gone", "settle"]);
+    assert_eq!(script.log(), ["open", "used", "close", "gone", "recycle"]);
 }
 
 #[tokio::test]
-async fn what_is_found_dead_is_replaced_within_the_same_acquire() {
+async fn dead_resource_is_replaced_within_same_acquire() {
     let (site, script) = site!(dead, Config::new().close(Close::Never));
     succeed(site).await.expect("succeeds");
     script.log();
@@ -91,29 +91,29 @@ async fn what_is_found_dead_is_replaced_within_the_same_acquire() {
     });
     succeed(site).await.expect("succeeds all the same");
     let log = script.log();
-    assert_eq!(log[1..], ["open", "used", "close", "gone", "settle"]);
+    assert_eq!(log[1..], ["open", "used", "close", "gone", "recycle"]);
 }
 
 #[tokio::test]
-async fn a_failed_open_is_told_and_not_remembered() {
+async fn failed_open_is_reported_and_retried_by_next_invocation() {
     let (site, script) = site!(failed_open, Config::new().close(Close::Never));
     script.faults(Faults {
         open_fails: true,
         ..Faults::default()
     });
     let error = succeed(site).await.expect_err("cannot open");
-    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(
         error.to_string(),
         "it::policies::failed_open: acquire: scripted"
     );
     script.faults(Faults::default());
     succeed(site).await.expect("opens now");
-    assert_eq!(script.log(), ["open", "open", "used", "settle"]);
+    assert_eq!(script.log(), ["open", "open", "used", "recycle"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_settle_in_time_is_closed_instead_of_kept() {
+async fn resource_not_recycled_in_time_is_closed() {
     let (site, script) = site!(unsettled, Config::new().close(Close::Never));
     script.faults(Faults {
         never_settles: true,
@@ -121,12 +121,12 @@ async fn what_does_not_settle_in_time_is_closed_instead_of_kept() {
     });
     let started = Instant::now();
     succeed(site).await.expect("succeeds");
-    assert_eq!(script.log()[2..], ["settle", "close", "gone"]);
+    assert_eq!(script.log()[2..], ["recycle", "close", "gone"]);
     assert!(started.elapsed() < db_handler::config::RESERVE);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_that_hangs_is_given_up() {
+async fn hanging_close_is_dropped_within_reserve() {
     let (site, script) = site!(hanging, Config::new());
     script.faults(Faults {
         never_closes: true,
@@ -140,9 +140,9 @@ async fn a_close_that_hangs_is_given_up() {
             "open",
             "used",
             "closing",
-            "settle",
+            "recycle",
             "close hangs",
-            "abandon",
+            "stop",
             "gone"
         ]
     );
@@ -150,7 +150,7 @@ async fn a_close_that_hangs_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_finally_leaves_time_for_the_answer() {
+async fn cleanup_leaves_time_for_response() {
     let (site, script) = site!(in_time, Config::new());
     script.faults(Faults {
         never_closes: true,
@@ -161,11 +161,11 @@ async fn the_finally_leaves_time_for_the_answer() {
     shared(site, event, async |_| Ok(()))
         .await
         .expect("succeeds");
-    assert!(Instant::now() + db_handler::config::ANSWER_MARGIN <= deadline);
+    assert!(Instant::now() + db_handler::config::RESPONSE_MARGIN <= deadline);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_finally_takes_no_longer_than_the_reserve() {
+async fn cleanup_takes_no_longer_than_reserve() {
     let (site, script) = site!(reserved, Config::new().reserve_ms(40));
     for event in [FakeEvent::default(), FakeEvent::with_ms_left(60_000)] {
         script.faults(Faults {
@@ -181,7 +181,7 @@ async fn the_finally_takes_no_longer_than_the_reserve() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_close_does_not_reach_the_caller() {
+async fn panic_in_close_does_not_reach_caller() {
     let (site, script) = site!(panicking_close, Config::new());
     script.faults(Faults {
         close_panics: true,
@@ -193,12 +193,12 @@ async fn a_panic_in_a_close_does_not_reach_the_caller() {
     succeed(site).await.expect("the next one works");
     assert_eq!(
         script.log(),
-        ["open", "used", "closing", "settle", "close", "gone"]
+        ["open", "used", "closing", "recycle", "close", "gone"]
     );
 }
 
 #[tokio::test]
-async fn what_was_taken_alone_is_put_back_before_the_rest() {
+async fn exclusive_lease_is_released_before_resource_is_cleaned_up() {
     let (site, script) = site!(alone, Config::new());
     exclusive(site, async |_| Ok(())).await.expect("succeeds");
     assert_eq!(
@@ -208,7 +208,7 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
             "acquire",
             "closing",
             "release: Close",
-            "settle",
+            "recycle",
             "close",
             "gone"
         ]
@@ -217,12 +217,12 @@ async fn what_was_taken_alone_is_put_back_before_the_rest() {
     exclusive(site, async |_| Ok(())).await.expect("succeeds");
     assert_eq!(
         script.log(),
-        ["open", "acquire", "release: Reuse", "settle"]
+        ["open", "acquire", "release: Reuse", "recycle"]
     );
 }
 
 #[tokio::test]
-async fn when_nothing_can_be_taken_the_resource_is_closed() {
+async fn resource_is_closed_after_failed_acquire() {
     let (site, script) = site!(none_left, Config::new());
     script.faults(Faults {
         take_fails: true,
@@ -231,15 +231,15 @@ async fn when_nothing_can_be_taken_the_resource_is_closed() {
     let error = exclusive(site, async |_| Ok(()))
         .await
         .expect_err("none left");
-    assert_eq!(error.kind(), ErrorKind::AllInUse);
+    assert_eq!(error.kind(), ErrorKind::PoolExhausted);
     assert_eq!(
         script.log(),
-        ["open", "acquire", "closing", "settle", "close", "gone"]
+        ["open", "acquire", "closing", "recycle", "close", "gone"]
     );
 }
 
 #[test]
-fn a_resource_does_not_outlive_its_tokio_runtime() {
+fn resource_does_not_outlive_its_tokio_runtime() {
     let (site, script) = site!(two_runtimes, Config::new().close(Close::Never));
     for _ in 0..2 {
         tokio::runtime::Builder::new_current_thread()
@@ -252,7 +252,7 @@ fn a_resource_does_not_outlive_its_tokio_runtime() {
     assert_eq!(
         script.log(),
         [
-            "open", "used", "settle", "open", "used", "close", "gone", "settle"
+            "open", "used", "recycle", "open", "used", "close", "gone", "recycle"
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! `shutdown` leaves nothing open.
+//! `shutdown` closes every resource.
 
 use crate::fake::{FakeEvent, Faults, poll_once, shared};
 use db_handler::{
@@ -15,20 +15,20 @@ async fn succeed(site: &'static Site) {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_closed_and_the_next_event_opens_anew() {
+async fn idle_resource_is_closed_and_next_event_opens_another() {
     let (site, script) = site!(kept, Config::new().close(Close::Never));
     succeed(site).await;
     script.log();
     db_handler::shutdown().await;
     assert_eq!(script.log(), ["close", "gone"]);
     succeed(site).await;
-    assert_eq!(script.log(), ["open", "settle"]);
+    assert_eq!(script.log(), ["open", "recycle"]);
     db_handler::shutdown().await;
     assert_eq!(script.log(), ["close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_that_hangs_is_given_up() {
+async fn hanging_close_is_dropped_after_timeout() {
     let (site, script) = site!(hanging, Config::new().close(Close::Never));
     succeed(site).await;
     script.log();
@@ -45,7 +45,7 @@ async fn a_close_that_hangs_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_use_is_closed_when_its_invocation_ends() {
+async fn resource_in_use_is_closed_when_its_invocation_ends() {
     let (site, script) = site!(in_use, Config::new().close(Close::Never));
     let go_on = tokio::sync::Notify::new();
     let mut running = pin!(shared(site, FakeEvent::default(), async |_| {
@@ -61,11 +61,11 @@ async fn what_is_in_use_is_closed_when_its_invocation_ends() {
     let (answer, ()) = tokio::join!(running, ending);
     answer.expect("succeeds");
     assert!(started.elapsed().is_zero());
-    assert_eq!(script.log(), ["closing", "settle", "close", "gone"]);
+    assert_eq!(script.log(), ["closing", "recycle", "close", "gone"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stays_in_use_is_dropped_in_the_end() {
+async fn resource_still_in_use_is_dropped_after_timeout() {
     let (site, script) = site!(stuck, Config::new().close(Close::Never));
     let mut running = pin!(shared::<()>(site, FakeEvent::default(), async |_| {
         pending().await
@@ -74,5 +74,5 @@ async fn what_stays_in_use_is_dropped_in_the_end() {
     let started = Instant::now();
     db_handler::shutdown().await;
     assert_eq!(started.elapsed(), SHUTDOWN);
-    assert_eq!(script.log(), ["open", "abandon"]);
+    assert_eq!(script.log(), ["open", "stop"]);
 }

@@ -32,7 +32,7 @@ pub(crate) struct Samples {
     pub(crate) caller_ms: Vec<f64>,
     /// From the answer to the next poll: billed, but nobody waits.
     pub(crate) after_ms: Vec<f64>,
-    /// How long the function had stood still before.
+    /// How long the function was frozen before.
     pub(crate) frozen_ms: Vec<f64>,
     /// What failed, in words; such an invocation has no sample above.
     pub(crate) failures: Vec<String>,
@@ -53,7 +53,7 @@ pub(crate) struct BurstRun {
     pub(crate) contender: String,
     pub(crate) environments: usize,
     pub(crate) queries: u32,
-    /// Connections that were open when all stood still after a round.
+    /// Connections that were open when all were frozen after a round.
     pub(crate) kept: Vec<usize>,
     pub(crate) caller_ms: Vec<f64>,
     /// How long those waited that were not answered.
@@ -73,7 +73,7 @@ pub(crate) struct Dark {
 pub(crate) struct DarkRun {
     pub(crate) product: Product,
     pub(crate) contender: String,
-    /// How long the function stood still while the network forgot its connection.
+    /// How long the function was frozen while the network forgot its connection.
     pub(crate) frozen_ms: f64,
     /// The invocation after that, once for each round.
     pub(crate) dead: Vec<Outcome>,

@@ -1,4 +1,4 @@
-//! What a user who has a connection itself can do to it, and then drops half-way or leaves behind.
+//! Operations on a connection that are dropped before they complete, or that leave state behind.
 
 use db_handler::sqlx::{
     self, Executor, MySqlConnection, PgConnection, SqlSafeStr, SqliteConnection,
@@ -7,9 +7,9 @@ use futures_util::{FutureExt, TryStreamExt};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The deeds have names: `copy_in`, `prepare` ..
+/// Deeds by name: `copy_in`, `prepare` ..
 pub(crate) trait Hand {
-    /// Does it, and lets go. What the database says to it does not matter.
+    /// Does the deed, and ignores errors.
     async fn leave(&mut self, deed: &str);
 }
 

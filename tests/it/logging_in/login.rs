@@ -1,5 +1,4 @@
-//! Calls of the function that logs in, and a way to the servers that leads over another address than
-//! loopback's.
+//! Calls of the login function, and relays that reach the servers at a non-loopback address.
 
 use crate::FUNCTION;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use support::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-/// What an IAM token is signed with.
+/// The signer of IAM tokens.
 const SIGNER: [(&str, &str); 4] = [
     ("AWS_REGION", "eu-west-1"),
     ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
@@ -22,7 +21,7 @@ const SIGNER: [(&str, &str); 4] = [
     ("AWS_SESSION_TOKEN", "hunter2-is-the-session"),
 ];
 
-/// One event for `handler`, with these variables. Nothing secret is shown anywhere.
+/// Sends one event to `handler` with these variables, and asserts that no output contains a secret.
 pub(crate) async fn log_in(handler: &str, variables: &[(&str, &str)]) -> Called {
     let mut function = local(Path::new(FUNCTION))
         .env("FUNCTION", "iam")
@@ -54,13 +53,13 @@ pub(crate) async fn assert_in(handler: &str, url: &str, tls: bool) -> Called {
     called
 }
 
-/// The URL of an empty database of the shared MongoDB, which is reached at `address`.
+/// The URL of an empty database of the shared MongoDB, at `address`.
 pub(crate) fn mongodb_url_at(address: SocketAddr) -> String {
     let here = format!("127.0.0.1:{}", mongodb().port());
     mongodb().fresh_url().replace(&here, &address.to_string())
 }
 
-/// One document, by the function for MongoDB.
+/// Inserts one document with the function for MongoDB.
 pub(crate) async fn insert_into_mongodb(url: &str) -> Called {
     let function = local(Path::new(FUNCTION))
         .env("FUNCTION", "mongodb")
@@ -69,7 +68,7 @@ pub(crate) async fn insert_into_mongodb(url: &str) -> Called {
     call(function, &[json!({ "do": "insert" })]).await
 }
 
-/// Checks that `handler` reports `error_type` with every one of `words`; the message.
+/// Checks that `handler` returns `error_type` with every one of `words`, and returns the message.
 pub(crate) async fn assert_refused(
     handler: &str,
     url: &str,
@@ -88,14 +87,13 @@ pub(crate) async fn assert_refused(
     message.to_owned()
 }
 
-/// An address of this machine at which a server of its loopback interface can be reached, as if it were on
-/// another machine. It ends with the test.
+/// A non-loopback address of this machine that forwards to a local server, as if it were on another machine. The
+/// relay stops with the test.
 pub(crate) async fn from_elsewhere(port: u16) -> SocketAddr {
     relayed(own_address(), port).await
 }
 
-/// A port of `address`, of this machine, at which a server of its loopback interface can be reached. It ends with
-/// the test.
+/// A port of the local `address` that forwards to a server on loopback. The relay stops with the test.
 pub(crate) async fn relayed(address: IpAddr, port: u16) -> SocketAddr {
     let listener = TcpListener::bind((address, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("its port");
@@ -110,9 +108,9 @@ pub(crate) async fn relayed(address: IpAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// An address of this machine's that is not loopback's.
+/// A non-loopback address of this machine.
 fn own_address() -> IpAddr {
-    // Connecting a UDP socket chooses the address, and sends nothing.
+    // Connecting a UDP socket selects the local address without sending anything.
     let chosen = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")]
         .into_iter()
         .find_map(|(any, elsewhere)| {

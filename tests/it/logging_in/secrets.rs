@@ -1,4 +1,4 @@
-//! Secrets that do not fit, and providers that misbehave: each is named as what it is.
+//! Invalid secrets and failing providers: each has its own error.
 
 use super::login::log_in;
 use aws_config::BehaviorVersion;
@@ -17,10 +17,10 @@ fn event() -> LambdaEvent<()> {
     LambdaEvent::new((), db_handler::Context::default())
 }
 
-/// The server starts at its first use: not while a provider's time is running.
+/// Starts the server before the provider's time limit begins.
 fn is_ready(_: &Postgres) {}
 
-/// Everything but the password.
+/// A secret with all fields and this password.
 fn secret(password: &str) -> Secret {
     Secret::new(password)
         .host("127.0.0.1")
@@ -64,17 +64,17 @@ macro_rules! assert_both {
 }
 
 #[tokio::test]
-async fn a_secret_with_two_lines_is_named_as_such() {
+async fn line_break_in_secret_is_reported() {
     async fn two_lines() -> Result<Secret, Error> {
         Ok(secret("hunter2\nhunter3"))
     }
     handlers!(single, pool, two_lines);
     is_ready(postgres());
-    assert_both!([single, pool], "CredentialsUnavailable", ["the password contains a line break"], not ["ready to serve", "hunter"]);
+    assert_both!([single, pool], "Credentials", ["the password contains a line break"], not ["ready to serve", "hunter"]);
 }
 
 #[tokio::test]
-async fn nul_in_a_field_of_a_secret_is_named_without_the_value() {
+async fn nul_in_secret_is_reported_without_value() {
     async fn user() -> Result<Secret, Error> {
         Ok(secret("hunter2").user("hunter\0x"))
     }
@@ -89,7 +89,7 @@ async fn nul_in_a_field_of_a_secret_is_named_without_the_value() {
         handlers!(single, pool, user);
         assert_both!(
             [single, pool],
-            "CredentialsUnavailable",
+            "Credentials",
             ["the user in the secret contains a NUL character"],
             not["hunter"]
         );
@@ -98,7 +98,7 @@ async fn nul_in_a_field_of_a_secret_is_named_without_the_value() {
         handlers!(single, pool, database);
         assert_both!(
             [single, pool],
-            "CredentialsUnavailable",
+            "Credentials",
             ["the database in the secret contains a NUL character"],
             not["hunter"]
         );
@@ -106,22 +106,22 @@ async fn nul_in_a_field_of_a_secret_is_named_without_the_value() {
     handlers!(single, pool, host);
     assert_both!(
         [single, pool],
-        "CredentialsUnavailable",
+        "Credentials",
         ["the host in the secret contains a NUL character"],
         not["hunter"]
     );
 }
 
-/// A file that would be waited for, or never end.
+/// Reading it would block, or never end.
 #[tokio::test]
-async fn secret_file_that_is_no_regular_file_is_refused() {
+async fn irregular_secret_file_is_rejected() {
     static FOLDER: LazyLock<tempfile::TempDir> =
         LazyLock::new(|| tempfile::tempdir().expect("room for a folder"));
     static FIFO: LazyLock<SecretFile> = LazyLock::new(|| {
         let path = FOLDER.path().join("fifo");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.is_ok_and(|made| made.success()), "mkfifo");
-        // Kubernetes mounts its secrets as links, too.
+        // Kubernetes mounts secrets as links, too.
         let link = FOLDER.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("room for a link");
         SecretFile::password(Box::leak(link.display().to_string().into()))
@@ -133,7 +133,7 @@ async fn secret_file_that_is_no_regular_file_is_refused() {
         handlers!(single, pool, FIFO);
         assert_both!(
             [single, pool],
-            "CredentialsUnavailable",
+            "Credentials",
             ["/link: it is a FIFO, and not a regular file"],
             not["took longer"]
         );
@@ -142,7 +142,7 @@ async fn secret_file_that_is_no_regular_file_is_refused() {
         handlers!(single, pool, DEVICE);
         assert_both!(
             [single, pool],
-            "CredentialsUnavailable",
+            "Credentials",
             ["/dev/zero: it is a device, and not a regular file"],
             not["took longer"]
         );
@@ -150,13 +150,13 @@ async fn secret_file_that_is_no_regular_file_is_refused() {
     handlers!(single, pool, DIRECTORY);
     assert_both!(
         [single, pool],
-        "CredentialsUnavailable",
+        "Credentials",
         ["cannot read /: it is a directory, and not a regular file"],
         not["took longer"]
     );
 }
 
-/// Kubernetes mounts a secret as a link to a link.
+/// Kubernetes mounts secrets as links to links.
 #[tokio::test]
 async fn secret_file_behind_links_is_read() {
     static FOLDER: LazyLock<tempfile::TempDir> =
@@ -185,7 +185,7 @@ async fn secret_file_behind_links_is_read() {
 }
 
 #[tokio::test]
-async fn a_provider_that_panics_is_named() {
+async fn panicking_provider_is_named() {
     #[allow(clippy::unused_async, reason = "it panics before it is one")]
     async fn panics() -> Result<Secret, Error> {
         panic!("the vault is on fire")
@@ -193,14 +193,14 @@ async fn a_provider_that_panics_is_named() {
     handlers!(single, pool, panics);
     assert_both!(
         [single, pool],
-        "CredentialsUnavailable",
+        "Credentials",
         ["panics", "panicked: the vault is on fire"],
         not["PostgreSQL panicked"]
     );
 }
 
 #[tokio::test]
-async fn a_provider_that_blocks_its_thread_for_too_long_is_named() {
+async fn blocking_provider_is_named() {
     async fn blocks() -> Result<Secret, Error> {
         thread::sleep(Duration::from_millis(700));
         Ok(secret(Postgres::PASSWORD))
@@ -209,14 +209,14 @@ async fn a_provider_that_blocks_its_thread_for_too_long_is_named() {
     is_ready(postgres());
     assert_both!(
         [single, pool],
-        "CredentialsUnavailable",
+        "Credentials",
         ["blocks` took longer than 500 ms"],
         not["firewall"]
     );
 }
 
 #[tokio::test]
-async fn what_a_provider_has_left_of_the_time_is_not_blamed_on_the_network() {
+async fn slow_provider_is_not_reported_as_network_error() {
     static SILENT: LazyLock<support::SilentListener> = LazyLock::new(silent_listener);
     async fn slow() -> Result<Secret, Error> {
         thread::sleep(Duration::from_millis(3_100));
@@ -238,7 +238,7 @@ async fn what_a_provider_has_left_of_the_time_is_not_blamed_on_the_network() {
 }
 
 #[tokio::test]
-async fn a_host_in_a_secret_is_not_blamed_on_the_url() {
+async fn host_in_secret_is_not_attributed_to_url() {
     async fn nowhere() -> Result<Secret, Error> {
         Ok(secret(Postgres::PASSWORD).host("no-such-host.invalid"))
     }
@@ -251,15 +251,15 @@ async fn a_host_in_a_secret_is_not_blamed_on_the_url() {
     is_ready(postgres());
     assert_both!(
         [single],
-        "DatabaseUnreachable",
+        "ServerUnreachable",
         ["is the host in what `credentials` provides right"],
         not["DATABASE_URL"]
     );
 }
 
-/// Redshift speaks PostgreSQL's protocol; an editor has put a mark in front.
+/// Redshift uses PostgreSQL's protocol. The file starts with a byte order mark, as some editors write it.
 #[tokio::test]
-async fn the_secret_of_redshift_is_read_with_a_byte_order_mark() {
+async fn redshift_secret_with_byte_order_mark_is_read() {
     static FILE: LazyLock<tempfile::NamedTempFile> =
         LazyLock::new(|| tempfile::NamedTempFile::new().expect("room for a file"));
     static SECRET: LazyLock<SecretFile> = LazyLock::new(|| {
@@ -281,7 +281,7 @@ async fn the_secret_of_redshift_is_read_with_a_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn a_variable_that_is_missing_is_named_before_the_first_event() {
+async fn missing_variable_is_named_before_first_event() {
     for (handler, variable) in [("environment", "DB_PASSWORD"), ("secret", "DB_SECRET_ARN")] {
         for value in [None, Some((variable, ""))] {
             let set: Vec<_> = value.into_iter().collect();
@@ -296,7 +296,7 @@ async fn a_variable_that_is_missing_is_named_before_the_first_event() {
 }
 
 #[tokio::test]
-async fn a_prefix_with_its_underscore_and_other_names_log_in() {
+async fn prefix_with_underscore_and_custom_names_log_in() {
     let port = postgres().port().to_string();
     let variables = [
         ("DB_PASSWORD", Postgres::PASSWORD),
@@ -310,7 +310,7 @@ async fn a_prefix_with_its_underscore_and_other_names_log_in() {
 }
 
 #[tokio::test]
-async fn the_name_of_a_secret_may_stand_in_a_variable() {
+async fn secret_name_can_come_from_variable() {
     let (key_id, key) = aws().access_key();
     let config = aws_config::SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -1,5 +1,5 @@
-//! Passwords go to another machine in plain text only if the URL says so, tokens only to a server that has
-//! proved its name.
+//! Passwords are sent to another machine in plain text only if the URL allows it; tokens are sent only to a server
+//! with a verified hostname.
 
 use super::login::{
     assert_in, assert_refused, from_elsewhere, insert_into_mongodb, log_in, mongodb_url_at,
@@ -24,7 +24,7 @@ fn mysql_url(address: impl Into<SocketAddr>, query: &str) -> String {
 }
 
 #[tokio::test]
-async fn another_machine_is_reached_over_tls_unless_the_url_says_otherwise() {
+async fn remote_server_uses_tls_by_default() {
     let address = from_elsewhere(postgres().port()).await;
     for handler in ["single", "pool"] {
         assert_in(handler, &postgres_url(address, ""), true).await;
@@ -38,7 +38,7 @@ async fn another_machine_is_reached_over_tls_unless_the_url_says_otherwise() {
 }
 
 #[tokio::test]
-async fn a_server_that_declines_tls_gets_no_password_and_both_ways_out_are_named() {
+async fn server_without_tls_gets_no_password_and_error_names_both_fixes() {
     let port = POSTGRES_WITHOUT_TLS.port();
     let address = from_elsewhere(port).await;
     for handler in ["single", "pool"] {
@@ -47,9 +47,9 @@ async fn a_server_that_declines_tls_gets_no_password_and_both_ways_out_are_named
             "network is trusted",
             "enable TLS on the server",
         ];
-        assert_refused(handler, &postgres_url(address, ""), "TlsFailed", &words).await;
+        assert_refused(handler, &postgres_url(address, ""), "Tls", &words).await;
         let required = postgres_url(([127, 0, 0, 1], port), "sslmode=require");
-        assert_refused(handler, &required, "TlsFailed", &words).await;
+        assert_refused(handler, &required, "Tls", &words).await;
         assert_in(handler, &postgres_url(address, "sslmode=prefer"), false).await;
         assert_in(handler, &postgres_url(([127, 0, 0, 1], port), ""), false).await;
     }
@@ -60,7 +60,7 @@ async fn a_server_that_declines_tls_gets_no_password_and_both_ways_out_are_named
     let wrong = [("DATABASE_URL", url.as_str()), ("PGSSLMODE", "verify_full")];
     let called = log_in("single", &wrong).await;
     let (error_type, message) = called.error();
-    assert_eq!(error_type, "InvalidDatabaseUrl", "{message}");
+    assert_eq!(error_type, "InvalidUrl", "{message}");
     assert!(message.contains("`PGSSLMODE` is none of"), "{message}");
 
     let port = MARIADB_WITHOUT_TLS.port();
@@ -71,13 +71,13 @@ async fn a_server_that_declines_tls_gets_no_password_and_both_ways_out_are_named
             "network is trusted",
             "enable TLS on the server",
         ];
-        assert_refused(handler, &mysql_url(address, ""), "TlsFailed", &words).await;
+        assert_refused(handler, &mysql_url(address, ""), "Tls", &words).await;
         assert_in(handler, &mysql_url(address, "ssl-mode=PREFERRED"), false).await;
         assert_in(handler, &mysql_url(([127, 0, 0, 1], port), ""), false).await;
     }
 }
 
-/// Without a password in the URL: with a token.
+/// A URL without a password, for a token.
 fn token_url(query: &str) -> String {
     let (user, port) = (Postgres::USER, postgres().port());
     format!("postgres://{user}@127.0.0.1:{port}/app?{query}")
@@ -89,27 +89,27 @@ fn mysql_token_url(query: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_token_with_an_sslmode_that_verifies_no_name_is_refused() {
+async fn token_requires_sslmode_that_verifies_hostname() {
     let certificate = postgres().certificate().display();
     let words = ["IAM token", "write `sslmode=verify-full`"];
     for handler in ["token", "token_pool"] {
         for query in ["sslmode=disable", "sslmode=prefer", "sslmode=verify-ca"] {
-            assert_refused(handler, &token_url(query), "TlsFailed", &words).await;
+            assert_refused(handler, &token_url(query), "Tls", &words).await;
         }
     }
-    assert_refused("token", &token_url("sslmode=allow"), "TlsFailed", &words).await;
+    assert_refused("token", &token_url("sslmode=allow"), "Tls", &words).await;
     for query in ["", "sslmode=require"] {
-        // As strict as `verify-full`: the certificate is its own authority.
-        assert_refused("token", &token_url(query), "TlsFailed", &["certificate"]).await;
+        // As strict as `verify-full`: the certificate is self-signed.
+        assert_refused("token", &token_url(query), "Tls", &["certificate"]).await;
         let query = format!("{query}&sslrootcert={certificate}");
-        assert_refused("token", &token_url(&query), "AuthenticationFailed", &[]).await;
+        assert_refused("token", &token_url(&query), "Authentication", &[]).await;
     }
     let query = format!("sslmode=verify-ca&sslrootcert={certificate}");
-    assert_refused("token", &token_url(&query), "AuthenticationFailed", &[]).await;
+    assert_refused("token", &token_url(&query), "Authentication", &[]).await;
 }
 
 #[tokio::test]
-async fn a_token_for_mysql_is_revealed_to_a_verified_name_alone() {
+async fn mysql_token_is_sent_only_to_verified_hostname() {
     let certificate = mariadb().certificate().display();
     let words = ["IAM token", "write `ssl-mode=VERIFY_IDENTITY`"];
     for query in [
@@ -117,26 +117,26 @@ async fn a_token_for_mysql_is_revealed_to_a_verified_name_alone() {
         "ssl-mode=PREFERRED",
         "ssl-mode=VERIFY_CA",
     ] {
-        assert_refused("mysql_token", &mysql_token_url(query), "TlsFailed", &words).await;
+        assert_refused("mysql_token", &mysql_token_url(query), "Tls", &words).await;
     }
     for query in ["", "ssl-mode=REQUIRED"] {
         let url = mysql_token_url(query);
-        assert_refused("mysql_token", &url, "TlsFailed", &["certificate"]).await;
+        assert_refused("mysql_token", &url, "Tls", &["certificate"]).await;
         let url = mysql_token_url(&format!("{query}&ssl-ca={certificate}"));
-        assert_refused("mysql_token", &url, "AuthenticationFailed", &[]).await;
+        assert_refused("mysql_token", &url, "Authentication", &[]).await;
     }
 }
 
 #[tokio::test]
-async fn a_token_for_any_server_goes_where_the_url_says() {
+async fn token_for_any_server_follows_url() {
     let url = token_url("sslmode=disable");
-    assert_refused("token_for_anybody", &url, "AuthenticationFailed", &[]).await;
+    assert_refused("token_for_anybody", &url, "Authentication", &[]).await;
     let url = mysql_token_url("ssl-mode=DISABLED");
-    assert_refused("mysql_token_for_anybody", &url, "AuthenticationFailed", &[]).await;
+    assert_refused("mysql_token_for_anybody", &url, "Authentication", &[]).await;
 }
 
 #[tokio::test]
-async fn mongodbs_password_goes_to_another_machine_over_tls_unless_the_url_says_otherwise() {
+async fn remote_mongodb_uses_tls_by_default() {
     let address = from_elsewhere(mongodb().port()).await;
     let url = mongodb_url_at(address);
     let called = insert_into_mongodb(&url).await;

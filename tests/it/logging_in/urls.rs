@@ -1,9 +1,9 @@
-//! What a URL is told about, and what of it is told.
+//! Errors and warnings about URLs, and the parts of URLs that they show.
 
 use super::login::{assert_in, assert_refused};
 use support::{mariadb, postgres};
 
-/// The password of its user is that of the server's URL, with a path in the query.
+/// Replaces the query of the URL.
 fn with(url: &str, query: &str) -> String {
     format!(
         "{}?{query}",
@@ -12,7 +12,7 @@ fn with(url: &str, query: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_certificate_file_that_cannot_be_used_is_named() {
+async fn unusable_certificate_file_is_named() {
     let no_file = "/nowhere/bundle.pem";
     let no_pem = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let (certificate, maria) = (postgres().certificate(), mariadb().certificate());
@@ -32,7 +32,7 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
             ),
         ] {
             let url = with(&postgres().url(), &query);
-            let message = assert_refused(handler, &url, "InvalidDatabaseUrl", &[word]).await;
+            let message = assert_refused(handler, &url, "InvalidUrl", &[word]).await;
             assert!(!message.contains("running"), "{message}");
         }
     }
@@ -41,7 +41,7 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
             &mariadb().url(),
             &format!("ssl-mode=VERIFY_CA&ssl-ca={no_file}"),
         );
-        assert_refused(handler, &url, "InvalidDatabaseUrl", &[no_file, "`ssl-ca`"]).await;
+        assert_refused(handler, &url, "InvalidUrl", &[no_file, "`ssl-ca`"]).await;
         let url = with(
             &mariadb().url(),
             &format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={maria}"),
@@ -51,7 +51,7 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
-async fn an_at_sign_in_a_parameter_is_no_part_of_a_password() {
+async fn at_sign_in_parameter_is_not_part_of_password() {
     let url = with(&postgres().url(), "sslmode=disable&application_name=a@b");
     for handler in ["single", "pool"] {
         assert_in(handler, &url, false).await;
@@ -59,7 +59,7 @@ async fn an_at_sign_in_a_parameter_is_no_part_of_a_password() {
 }
 
 #[tokio::test]
-async fn of_an_unknown_parameter_only_the_name_is_logged() {
+async fn unknown_parameter_is_logged_without_value() {
     for (handler, url, query) in [
         ("single", postgres().url(), "sslmode=disable&passwd=hunter2"),
         ("pool", postgres().url(), "sslmode=disable&passwd=hunter2"),
@@ -74,7 +74,7 @@ async fn of_an_unknown_parameter_only_the_name_is_logged() {
             "ssl-mode=DISABLED&passwd=hunter2",
         ),
     ] {
-        // That no value is shown, all of these calls look at.
+        // All of these calls also assert that no value is shown.
         let called = assert_in(handler, &with(&url, query), false).await;
         let said = called.log.lines().filter(|line| line.contains("passwd"));
         assert_eq!(said.count(), 1, "{}", called.log);
@@ -82,7 +82,7 @@ async fn of_an_unknown_parameter_only_the_name_is_logged() {
 }
 
 #[tokio::test]
-async fn a_password_where_the_port_should_be_is_not_shown() {
+async fn password_in_place_of_port_is_not_shown() {
     for (handler, scheme) in [
         ("single", "postgres"),
         ("pool", "postgres"),
@@ -90,20 +90,20 @@ async fn a_password_where_the_port_should_be_is_not_shown() {
     ] {
         let url = format!("{scheme}://app:12345/shop");
         let words = ["neither a user nor an `@`", "user:password@host"];
-        let message = assert_refused(handler, &url, "InvalidDatabaseUrl", &words).await;
+        let message = assert_refused(handler, &url, "InvalidUrl", &words).await;
         assert!(!message.contains("12345"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_time_zone_does_not_end_the_statement_that_it_stands_in() {
+async fn time_zone_is_escaped_in_statement() {
     for handler in ["mysql_single", "mysql_pool"] {
         for (value, named) in [(r"\',@stray:='yes'%23", "timezone"), (r"%5C'", "timezone")] {
             let url = with(
                 &mariadb().url(),
                 &format!("ssl-mode=DISABLED&timezone={value}"),
             );
-            assert_refused(handler, &url, "InvalidDatabaseUrl", &[named]).await;
+            assert_refused(handler, &url, "InvalidUrl", &[named]).await;
         }
         let url = with(&mariadb().url(), "ssl-mode=DISABLED&timezone=-03:00");
         assert_in(handler, &url, false).await;
@@ -111,11 +111,11 @@ async fn a_time_zone_does_not_end_the_statement_that_it_stands_in() {
 }
 
 #[tokio::test]
-async fn a_mode_that_there_is_not_is_named() {
+async fn invalid_ssl_mode_is_named() {
     let url = with(&postgres().url(), "sslmode=verify_full");
     let words = ["`sslmode` is none of disable, allow"];
-    assert_refused("single", &url, "InvalidDatabaseUrl", &words).await;
+    assert_refused("single", &url, "InvalidUrl", &words).await;
     let url = with(&mariadb().url(), "ssl-mode=require");
     let words = ["`ssl-mode` is none of DISABLED, PREFERRED"];
-    assert_refused("mysql_single", &url, "InvalidDatabaseUrl", &words).await;
+    assert_refused("mysql_single", &url, "InvalidUrl", &words).await;
 }

@@ -1,4 +1,4 @@
-//! A query that is dropped is cancelled on the server.
+//! A dropped query is cancelled on the server.
 
 use crate::pgbouncer::world::{behind, event_within};
 use db_handler::{
@@ -14,7 +14,7 @@ use support::{Pooler, wait_for};
 
 behind!(Pooler::Plain, 5, 50);
 
-/// Stopping it needs a connection beside the neighbours', which takes its time on a busy machine.
+/// Cancelling it needs another connection, which may take long on a busy machine.
 #[db_handler(proxy = "pgbouncer", credentials = through_it, close = "never", deadline(reserve_ms = 2000))]
 async fn endless(event: LambdaEvent<f64>, db: &mut PgBouncerTransaction) -> Result<(), Error> {
     sqlx::query("select pg_sleep($1)")
@@ -24,7 +24,7 @@ async fn endless(event: LambdaEvent<f64>, db: &mut PgBouncerTransaction) -> Resu
     Ok(())
 }
 
-/// The same user's, through the same pooler, on the same connections to the server.
+/// Queries of the same user, through the same pooler, on the same server connections.
 async fn neighbour(stop: &AtomicBool) -> u32 {
     let mut connection = behind().await.plain().await;
     let mut rounds = 0;
@@ -39,7 +39,7 @@ async fn neighbour(stop: &AtomicBool) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn is_stopped_on_the_server_and_nobody_elses() {
+async fn only_the_dropped_query_is_cancelled_on_the_server() {
     support::measures_time();
     let behind = behind().await;
     let stop = AtomicBool::new(false);
@@ -54,7 +54,7 @@ async fn is_stopped_on_the_server_and_nobody_elses() {
                 let running = behind.database.running_queries().await;
                 running.iter().filter(|sql| sql.contains("$1")).count()
             };
-            wait_for("the end of what was given up", sleeps, |n| *n == 0).await;
+            wait_for("the end of the dropped query", sleeps, |n| *n == 0).await;
         }
         stop.store(true, Ordering::Relaxed);
     };

@@ -1,6 +1,6 @@
-//! Whatever the filter lets through does not end the transaction: asked of PostgreSQL itself.
+//! Text that the filter accepts does not end the transaction, as verified with PostgreSQL itself.
 //!
-//! `DB_HANDLER_FUZZ_CASES` sets how many texts are tried, `DB_HANDLER_FUZZ_SEED` which.
+//! `DB_HANDLER_FUZZ_CASES` sets the number of texts, `DB_HANDLER_FUZZ_SEED` the random seed.
 
 use crate::pgbouncer::{rds::straight, world::event};
 use db_handler::{
@@ -13,13 +13,13 @@ use support::postgres;
 const CASES: u64 = 2_000;
 const AT_ONCE: u64 = 200;
 
-/// What literals, names and comments are made of.
+/// Parts of literals, names and comments.
 const PIECES: [&str; 44] = [
     "'", "'", "'", "''", "\\", "\\'", "\\\\", "E'", "e'", "E''", "B'", "B'1'", "x'", "N'", "U&'",
     "U&\"", "\"", "\"\"", "$$", "$a$", "$A$", "$1", "$", "a$", "--", "-- x\n", "\n", "\r", " ",
     "/*", "*/", "/", "*", "-", "1E", "1", "a", ",", "(", ")", "\u{e9}", "\x0b", "||", "as ",
 ];
-/// Statements, and what some of them begin or end with.
+/// Statements, and the beginnings or ends of some.
 const STATEMENTS: [&str; 24] = [
     "select 1",
     "select ",
@@ -47,7 +47,7 @@ const STATEMENTS: [&str; 24] = [
     "savepoint g",
 ];
 
-/// Literals that are whole in one reading at least, and what can be between two of them.
+/// Literals that are complete under at least one setting, and separators between them.
 const LITERALS: [&str; 22] = [
     "'a'",
     "'\\'",
@@ -140,17 +140,17 @@ impl Random {
     }
 }
 
-/// What became of a text.
+/// The effect of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Refused,
-    /// The server executed it, or rejected it, and the transaction stands.
+    /// The server executed or rejected it, and the transaction is still open.
     Stands {
         executed: bool,
     },
 }
 
-/// Whether backslashes are escapes everywhere, and what to try.
+/// Whether backslashes are always escapes, and the texts to try.
 type Texts = (bool, Vec<String>);
 
 const NOW: &str = "select now()::text";
@@ -182,7 +182,7 @@ async fn try_all(
             fates.push(Fate::Refused);
             continue;
         }
-        // Fails outside of a transaction.
+        // Fails outside a transaction.
         let undone = sqlx::raw_sql("rollback to f").execute(&mut *db).await;
         let now = sqlx::query_scalar::<_, String>(NOW)
             .fetch_one(&mut *db)
@@ -196,7 +196,7 @@ async fn try_all(
     Ok(fates)
 }
 
-/// Whether `text` ends a transaction when nothing holds it back.
+/// Whether `text` ends a transaction if it is not filtered.
 async fn ends(connection: &mut PgConnection, escapes: bool, text: &str) -> bool {
     let begin = format!("begin; {}", setting(escapes));
     connection
@@ -206,7 +206,7 @@ async fn ends(connection: &mut PgConnection, escapes: bool, text: &str) -> bool 
     let _ = sqlx::raw_sql(AssertSqlSafe(text.to_owned()))
         .execute(&mut *connection)
         .await;
-    // In a transaction, aborted or not, this is no error.
+    // Outside a transaction, the error code is `25P01`.
     let stands = connection.execute("rollback to nowhere").await;
     let code = stands.expect_err("no such savepoint");
     let code = code
@@ -221,7 +221,7 @@ fn from_environment(variable: &str, otherwise: u64) -> u64 {
 }
 
 #[tokio::test]
-async fn text_that_is_let_through_does_not_end_the_transaction() {
+async fn accepted_text_does_not_end_transaction() {
     support::alone();
     let cases = from_environment("DB_HANDLER_FUZZ_CASES", CASES);
     let seed = from_environment("DB_HANDLER_FUZZ_SEED", 20_261_124);

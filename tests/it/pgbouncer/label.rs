@@ -1,4 +1,4 @@
-//! What a transaction is called on the server.
+//! The label of a transaction on the server.
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
@@ -16,9 +16,9 @@ async fn name(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<Strin
     Ok(sqlx::query_scalar(NAME).fetch_one(db).await?)
 }
 
-/// Whoever stops something by its name must find nobody else under it.
+/// Cancelling by label must not hit another session.
 #[tokio::test]
-async fn has_a_tag_that_no_session_keeps() {
+async fn label_has_tag_that_does_not_stay_in_session() {
     let behind = behind().await;
     let mut other = behind.plain().await;
     let inside = name(event(())).await.expect("answers");

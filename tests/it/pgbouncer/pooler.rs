@@ -1,4 +1,4 @@
-//! What the pooler itself does.
+//! Restarts, limits and modes of the pooler.
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
@@ -29,8 +29,8 @@ mod a_restart_of_the_pooler {
     }
 
     #[tokio::test]
-    async fn between_two_invocations_costs_none() {
-        // Started here, not within the handler's own time.
+    async fn restart_between_invocations_fails_none() {
+        // Starts the pooler before the handler's time limit begins.
         behind().await;
         for number in 0..5 {
             assert_eq!(trusting(event(number)).await.expect("answers"), number + 1);
@@ -54,9 +54,9 @@ mod a_full_pooler {
         Ok(doubled)
     }
 
-    /// PgBouncer's own limit, not the server's.
+    /// The limit is PgBouncer's, not the server's.
     #[tokio::test]
-    async fn whom_a_proxy_turns_away_asks_again() {
+    async fn rejected_connections_are_retried() {
         behind().await;
         let answers = join_all((0..12).map(async |number| handler(event(number)).await));
         for (number, answer) in (0..).zip(answers.await) {
@@ -77,7 +77,7 @@ mod statement_pooling {
     }
 
     #[tokio::test]
-    async fn is_named_with_what_to_set_instead() {
+    async fn error_names_required_pool_mode() {
         behind().await;
         let error = handler(event(())).await.expect_err("no transaction");
         let text = error.to_string();

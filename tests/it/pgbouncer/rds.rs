@@ -1,4 +1,4 @@
-//! What is set up for RDS Proxy, here straight on the server.
+//! The mode for RDS Proxy, here directly on the server.
 
 use crate::pgbouncer::world::event;
 use db_handler::{
@@ -10,11 +10,11 @@ use db_handler::{
 use support::{Database, Postgres, postgres};
 use tokio::sync::OnceCell;
 
-/// Straight to the server: other than through a pooler, a connection can be told by its session there.
+/// Connects directly to the server: the session then identifies the connection, unlike behind a pooler.
 static SERVER: OnceCell<Database> = OnceCell::const_new();
 
 pub(crate) async fn straight() -> Result<Secret, Error> {
-    // Whoever starts it must not wait for a test that waits for it.
+    // The test that starts the server must not wait for a test that waits for the server.
     support::beside();
     let database = SERVER.get_or_init(|| postgres().fresh_database()).await;
     Ok(Secret::new(Postgres::PASSWORD)
@@ -33,8 +33,8 @@ async fn session(event: LambdaEvent<&str>, db: &mut PgBouncerTransaction) -> Res
 }
 
 #[tokio::test]
-async fn what_pins_a_session_is_not_kept() {
-    // Started here, not within the handler's own time.
+async fn pinned_session_is_not_reused() {
+    // Starts the server before the handler's time limit begins.
     assert!(straight().await.is_ok());
     let first = session(event("select 1")).await.expect("answers");
     let second = session(event("set local work_mem = '1MB'")).await;

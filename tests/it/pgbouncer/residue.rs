@@ -1,4 +1,4 @@
-//! What a transaction does to its session does not reach the next client.
+//! Session state of a transaction does not reach the next client.
 
 use crate::pgbouncer::world::{Behind, behind, event};
 use db_handler::{
@@ -7,7 +7,7 @@ use db_handler::{
 };
 use support::Pooler;
 
-/// What would stay in the session.
+/// Statements whose effects would stay in the session.
 const DEEDS: [&str; 14] = [
     "set search_path = nowhere",
     "set default_transaction_read_only = on",
@@ -25,7 +25,7 @@ const DEEDS: [&str; 14] = [
     "declare left_behind cursor with hold for select 1",
 ];
 
-/// All of that in one row.
+/// The state that they change, in one row.
 const SESSION: &str = "select concat_ws(' ',
     current_setting('search_path'), current_setting('default_transaction_read_only'),
     current_setting('standard_conforming_strings'), current_setting('TimeZone'),
@@ -37,7 +37,7 @@ const SESSION: &str = "select concat_ws(' ',
 
 async fn session(client: &mut PgConnection) -> String {
     let row = sqlx::raw_sql(SESSION).fetch_one(client).await;
-    // A setting of one's own that was reset is empty, and one that never was is not there.
+    // A custom setting is empty after a reset, and NULL if it was never set.
     let session: String = row.expect("answers").get(0);
     session.replace("  ", " ")
 }
@@ -60,7 +60,7 @@ async fn nothing_is_left(
     behind: &Behind,
     handler: impl AsyncFn(LambdaEvent<Deed>) -> Result<(), Error>,
 ) {
-    // The server's only session is the same for both clients.
+    // Both clients use the server's only session.
     let mut other = behind.plain().await;
     let before = session(&mut other).await;
     for succeeds in [true, false] {
@@ -86,7 +86,7 @@ mod plain {
     }
 
     #[tokio::test]
-    async fn session_is_as_before_for_the_next_client() {
+    async fn next_client_gets_unchanged_session() {
         nothing_is_left(behind().await, handler).await;
     }
 }
@@ -101,9 +101,9 @@ mod tracking {
         act(event.payload, db).await
     }
 
-    /// What PgBouncer has prepared for another client stays as well.
+    /// Statements that PgBouncer prepared for another client stay, too.
     #[tokio::test]
-    async fn session_is_as_before_for_the_next_client() {
+    async fn next_client_gets_unchanged_session() {
         let behind = behind().await;
         let mut other = behind.plain().await;
         let named = "select 40 + $1::int4";
@@ -127,9 +127,9 @@ mod own_settings {
             .await?)
     }
 
-    /// sqlx says which time zone it wants when it connects, and PgBouncer keeps that for its client.
+    /// sqlx sets the time zone when it connects, and PgBouncer remembers it for that client.
     #[tokio::test]
-    async fn stay_from_one_transaction_to_the_next() {
+    async fn settings_persist_between_transactions() {
         let behind = behind().await;
         let name = behind.database.name();
         let sql = format!("alter database {name} set timezone = 'Asia/Tokyo'");

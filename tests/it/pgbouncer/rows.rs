@@ -9,18 +9,18 @@ use futures_util::future::join_all;
 use std::time::Instant;
 use support::Pooler;
 
-/// Connections of PgBouncer to the server.
+/// Server connections of PgBouncer.
 const SERVERS: usize = 5;
 const AT_ONCE: i32 = 40;
-/// Of each caller.
+/// Per caller.
 const INVOCATIONS: i32 = 50;
-/// The same where each of them opens a connection, and PgBouncer takes milliseconds for a password.
+/// The same if each invocation opens a connection: PgBouncer takes milliseconds to check a password.
 fn opening() -> i32 {
     if crate::extended() { INVOCATIONS } else { 5 }
 }
 const QUERIES: i32 = 5;
 
-/// What the queries of a run came to.
+/// The results of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     right: usize,
@@ -44,12 +44,12 @@ impl Tally {
     }
 }
 
-/// A question of its own for each number, with a statement of its own.
+/// A distinct statement for each number.
 fn question(number: i32) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!("select $1::int4 + {number}"))
 }
 
-/// The first number of an invocation's questions, and what is added to each.
+/// The first number of an invocation's queries, and the value added to each.
 type Questions = (i32, i32);
 
 async fn ask((first, bound): Questions, db: &mut PgBouncerTransaction) -> Result<Vec<i32>, Error> {
@@ -90,7 +90,7 @@ macro_rules! handlers {
 handlers!(plain, Pooler::Plain);
 handlers!(tracking, Pooler::Tracking);
 
-/// One caller after the other: `AT_ONCE` of them are there at any time.
+/// `AT_ONCE` callers run concurrently.
 async fn all_right(
     name: &str,
     invocations: i32,
@@ -125,7 +125,7 @@ async fn all_right(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn side_by_side_have_their_own_answers() {
+async fn concurrent_invocations_get_their_own_rows() {
     support::alone();
     all_right("1.18, always", opening(), plain::always).await;
     all_right("1.18, never", INVOCATIONS, plain::never).await;
@@ -133,9 +133,9 @@ async fn side_by_side_have_their_own_answers() {
     all_right("1.24, never", INVOCATIONS, tracking::never).await;
 }
 
-/// What the same comes to with plain connections: the tests would see it.
+/// The same with plain connections, to show that the test detects mixed-up rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_without_a_transaction_is_wrong() {
+async fn plain_connections_mix_up_rows() {
     support::alone();
     let behind = Behind::start(Pooler::Plain, SERVERS, 100).await;
     let mut total = Tally::default();

@@ -1,4 +1,4 @@
-//! Which statements are refused.
+//! Statements that are rejected and accepted.
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
@@ -24,7 +24,7 @@ async fn prepare(_: LambdaEvent<()>, db: &mut PgBouncerTransaction) -> Result<()
 }
 
 #[tokio::test]
-async fn that_ends_the_transaction_is_refused_before_it_is_sent() {
+async fn statement_that_ends_transaction_is_rejected_before_it_is_sent() {
     behind().await;
     for sql in [
         "commit",
@@ -40,7 +40,7 @@ async fn that_ends_the_transaction_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn that_does_not_is_executed() {
+async fn other_statements_are_executed() {
     behind().await;
     for sql in [
         "savepoint a; create table t (id int); rollback to a",

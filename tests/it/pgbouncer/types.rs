@@ -1,4 +1,4 @@
-//! Types of the database's own.
+//! User-defined types.
 
 use crate::pgbouncer::world::{behind, event};
 use db_handler::{
@@ -21,7 +21,7 @@ async fn handler(event: LambdaEvent<bool>, db: &mut PgBouncerTransaction) -> Res
 }
 
 #[tokio::test]
-async fn needs_no_name_and_leaves_none() {
+async fn user_defined_type_needs_and_leaves_no_prepared_statement() {
     let behind = behind().await;
     let mut owner = behind.direct().await;
     owner
@@ -31,7 +31,7 @@ async fn needs_no_name_and_leaves_none() {
         )
         .await
         .expect("creates");
-    // Somebody else has left sqlx's first two names on the server's only connection.
+    // Another client has left statements with sqlx's first two names on the server's only connection.
     let mut other = behind.plain().await;
     sqlx::raw_sql("prepare sqlx_s_1 as select 1; prepare sqlx_s_2 as select 2")
         .execute(&mut other)
@@ -49,7 +49,7 @@ async fn needs_no_name_and_leaves_none() {
     }
 }
 
-/// A database behind a PgBouncer of its own, and a handler that selects from it.
+/// A database behind its own PgBouncer, and a handler that selects from it.
 macro_rules! selecting {
     () => {
         behind!(Pooler::Plain, 2, 10);
@@ -59,7 +59,7 @@ macro_rules! selecting {
             event: LambdaEvent<&'static str>,
             db: &mut PgBouncerTransaction,
         ) -> Result<usize, Error> {
-            // The transaction has begun to do something before the type is met.
+            // The transaction has executed a statement before it uses the type.
             sqlx::query("select $1::int4")
                 .bind(1)
                 .execute(&mut *db)
@@ -110,7 +110,7 @@ mod enums {
     }
 
     #[tokio::test]
-    async fn enum_fails_no_invocation_of_a_reused_connection() {
+    async fn recreated_enum_fails_no_invocation_of_reused_connection() {
         let behind = behind().await;
         let mut owner = behind.direct().await;
         assert_eq!(select(event("select $1::int4")).await.expect("opens"), 1);
@@ -138,7 +138,7 @@ mod composites {
     selecting!();
 
     #[tokio::test]
-    async fn composite_fails_one_invocation_at_most() {
+    async fn composite_created_later_fails_at_most_one_invocation() {
         let behind = behind().await;
         let mut owner = behind.direct().await;
         assert_eq!(select(event("select $1::int4")).await.expect("opens"), 1);
@@ -160,9 +160,9 @@ mod unknown {
     selecting!();
 
     #[tokio::test]
-    async fn type_that_cannot_be_read_or_named_fails_no_other_statement() {
+    async fn inaccessible_type_fails_no_other_statement() {
         let behind = behind().await;
-        // The owner of a schema may as well close it to itself.
+        // The owner of a schema can revoke its own access.
         let mut owner = behind.direct().await;
         owner
             .execute(

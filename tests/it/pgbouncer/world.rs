@@ -1,4 +1,4 @@
-//! A PgBouncer with a database behind it, and events.
+//! PgBouncer in front of a database, and events.
 
 use db_handler::{
     Context, LambdaEvent,
@@ -12,7 +12,7 @@ use std::{
 };
 use support::{Database, PgBouncer, Pooler, Postgres, postgres};
 
-/// A PgBouncer, and a database behind it.
+/// PgBouncer and a database behind it.
 pub(crate) struct Behind {
     pub(crate) bouncer: Mutex<PgBouncer>,
     pub(crate) database: Database,
@@ -37,7 +37,7 @@ impl Behind {
             .database(self.database.name())
     }
 
-    /// A connection through the bouncer as sqlx makes it, but for what any PgBouncer turns away.
+    /// A connection through PgBouncer with sqlx's defaults, except for the options that PgBouncer rejects.
     pub(crate) async fn plain(&self) -> PgConnection {
         let url = self.bouncer.lock().expect("whole").url(&self.database);
         let options = PgConnectOptions::from_str(&url).expect("a URL");
@@ -45,7 +45,7 @@ impl Behind {
         options.connect().await.expect("PgBouncer")
     }
 
-    /// A connection past it.
+    /// A direct connection to the server.
     pub(crate) async fn direct(&self) -> PgConnection {
         PgConnection::connect(self.database.url())
             .await
@@ -53,14 +53,14 @@ impl Behind {
     }
 }
 
-/// A PgBouncer of a test's own, and `through_it` for the `credentials` of its handlers.
+/// Defines a separate PgBouncer for a test, and `through_it` for the `credentials` of its handlers.
 macro_rules! behind {
     ($pooler:expr, $servers:expr, $clients:expr) => {
         static BEHIND: tokio::sync::OnceCell<$crate::pgbouncer::world::Behind> =
             tokio::sync::OnceCell::const_new();
 
         async fn behind() -> &'static $crate::pgbouncer::world::Behind {
-            // Whoever starts it must not wait for a test that waits for it.
+            // The test that starts PgBouncer must not wait for a test that waits for PgBouncer.
             support::beside();
             BEHIND
                 .get_or_init(|| {
@@ -79,7 +79,7 @@ pub(crate) fn event<T>(payload: T) -> LambdaEvent<T> {
     LambdaEvent::new(payload, Context::default())
 }
 
-/// An event with so much time left.
+/// An event whose deadline is `left` from now.
 pub(crate) fn event_within<T>(payload: T, left: Duration) -> LambdaEvent<T> {
     let deadline = SystemTime::now() + left;
     let deadline = deadline.duration_since(UNIX_EPOCH).expect("after 1970");

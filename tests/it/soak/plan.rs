@@ -1,4 +1,4 @@
-//! What happens in one invocation, what happens to its network before, and how it may end.
+//! The plan of one invocation: what the handler does, the preceding incident, and the permitted outcomes.
 
 use super::random::Random;
 use crate::world::{Product, REFUSED};
@@ -30,7 +30,7 @@ pub(crate) enum Deed {
     OneTooMany,
     BeyondTheDeadline,
     HoldBeyondTheDeadline,
-    /// Something is done to a connection itself, and dropped half-way.
+    /// An operation on a connection itself, dropped before it completes.
     Hand(&'static str),
 }
 
@@ -74,7 +74,7 @@ const DEEDS: &[(Deed, u64)] = &[
     (Hand("begin"), 2),
 ];
 
-/// Which of the deeds with a connection in hand a database knows.
+/// Whether a database supports this operation on a connection.
 fn knows(product: Product, deed: &str) -> bool {
     match product {
         Product::Postgres => true,
@@ -83,7 +83,7 @@ fn knows(product: Product, deed: &str) -> bool {
     }
 }
 
-/// What a query returns that is told apart from others by its row alone.
+/// Results of queries that differ only in their row.
 const WORDS: &[(&str, u64)] = &[
     ("tea", 1),
     ("cups", 1),
@@ -93,20 +93,20 @@ const WORDS: &[(&str, u64)] = &[
     ("water", 1),
 ];
 
-/// What happens while the function stands still.
+/// What happens while the environment is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Incident {
     Nothing,
     LongPause,
-    /// The connections go in a long pause: they are asked before they are used.
+    /// The connections are lost in a long pause: they are pinged before use.
     DarkLong,
     ResetLong,
     KillLong,
-    /// They go within the time of trust: what was kept is used as it is.
+    /// The connections are lost within `trust_ms`: they are reused without a ping.
     DarkShort,
     ResetShort,
     KillShort,
-    /// No new connections while the invocation lasts.
+    /// No new connections during the invocation.
     Refused,
     Silence,
 }
@@ -132,17 +132,17 @@ impl Incident {
         )
     }
 
-    /// What is kept and not asked may be dead.
+    /// Whether a connection may be dead and reused without a ping.
     fn surprises(self) -> bool {
         matches!(self, Self::DarkShort | Self::ResetShort | Self::KillShort)
     }
 
-    /// Nobody can stop anything through a network that is closed or dark.
+    /// Whether the network prevents cancellation: it is closed or dark.
     pub(crate) fn hides(self) -> bool {
         self.bars() || matches!(self, Self::DarkLong | Self::DarkShort)
     }
 
-    /// No new connection can be had.
+    /// Whether no new connection can be opened.
     fn bars(self) -> bool {
         matches!(self, Self::Refused | Self::Silence)
     }
@@ -152,9 +152,9 @@ impl Incident {
 pub(crate) struct Scene {
     pub(crate) deed: Deed,
     pub(crate) incident: Incident,
-    /// What the handler asks for, and has to get.
+    /// The value that the handler queries and must receive.
     word: &'static str,
-    /// Whether anybody looks at the server afterwards.
+    /// Whether the server is inspected afterwards.
     pub(crate) inspect: bool,
 }
 
@@ -167,7 +167,7 @@ impl Scene {
             }
         };
         let incident = match random.pick(INCIDENTS) {
-            // There is no network on the way.
+            // There is no network.
             _ if product == Product::Sqlite => Incident::Nothing,
             incident => incident,
         };
@@ -229,14 +229,14 @@ impl Scene {
         let word = json!({ "ask": format!("SELECT '{}'", self.word) });
         let mut steps = vec![word.clone(), ask];
         steps.extend(after_asking);
-        // What a handler does to its only connection is its own affair until the invocation ends.
+        // A single connection is not restored until the invocation ends.
         if matches!(self.deed, Hand(_)) && kind != "single" {
             steps.extend([word.clone(), word]);
         }
         json!(steps)
     }
 
-    /// The row of another query came back.
+    /// Returns an error if a query returned another query's row.
     pub(crate) fn mixed_up(self, kind: &str, answers: &Value) -> Option<String> {
         if self.deed == GivenUpByItsCaller {
             return None;
@@ -253,25 +253,25 @@ impl Scene {
             .map(|other| format!("{other} came instead of {:?}", self.word))
     }
 
-    /// How the invocation ends when nothing comes in between; `None` is an answer.
+    /// The error type of the invocation without an incident; `None` if it succeeds.
     fn planned(self) -> Option<&'static str> {
         Some(match self.deed {
-            Fail => "HandlerFailed",
+            Fail => "Handler",
             Panic | PanicInATransaction => PANICKED,
-            Refused | Twin => "QueryFailed",
-            OneTooMany => "AllConnectionsInUse",
+            Refused | Twin => "Query",
+            OneTooMany => "PoolExhausted",
             BeyondTheDeadline | HoldBeyondTheDeadline => "DeadlineExceeded",
             _ => return None,
         })
     }
 
-    /// What is wrong with this outcome, if anything is. `shaken`: an earlier incident may still show.
+    /// Returns what is wrong with this outcome. `shaken`: an earlier incident may still have an effect.
     pub(crate) fn judge(self, close: &str, shaken: bool, outcome: &Outcome) -> Option<String> {
         let keeps = close != "always";
         let excused = self.incident.bars() || keeps && (self.incident.surprises() || shaken);
         match outcome {
             Outcome::Answered { .. } if self.planned().is_none() || self.deed == Twin => {
-                // Nobody can have got a connection that nobody can open.
+                // No connection can be opened, so no invocation can have got one.
                 let impossible = self.incident.bars() && !keeps && self.deed != GivenUpByItsCaller;
                 impossible.then(|| "it was answered without a connection".to_owned())
             }
@@ -280,7 +280,7 @@ impl Scene {
                 message,
             } => {
                 let as_planned = match self.planned() {
-                    // The platform's runtime names a panic in its own way.
+                    // The platform's runtime formats panics itself.
                     Some(PANICKED) => message.contains("told to panic"),
                     planned => planned == Some(error_type),
                 };
@@ -295,18 +295,18 @@ impl Scene {
 
 const PANICKED: &str = "a panic";
 
-/// What a broken network may be called.
+/// Error types that a broken network may cause.
 const NETWORK: &[&str] = &[
     "ConnectionLost",
     "ConnectionRefused",
     "ConnectTimeout",
-    "AllConnectionsInUse",
-    "DatabaseUnreachable",
-    "DatabaseUnavailable",
+    "PoolExhausted",
+    "ServerUnreachable",
+    "ServerUnavailable",
     "DeadlineExceeded",
 ];
 
-/// One connection can do less than several.
+/// Whether the deed is possible with this kind: a single connection supports fewer than several.
 fn possible(deed: Deed, product: Product, kind: &str) -> bool {
     if let Hand(deed) = deed {
         return knows(product, deed);
@@ -318,7 +318,7 @@ fn possible(deed: Deed, product: Product, kind: &str) -> bool {
     kind != "single" || !needs_several
 }
 
-/// After this one, what the incident broke has been noticed and replaced.
+/// Whether the broken connections have been noticed and replaced after this outcome.
 pub(crate) fn noticed(incident: Incident, shaken: bool, outcome: &Outcome) -> bool {
     !(incident.surprises() || shaken) || !matches!(outcome, Outcome::Answered { .. })
 }

@@ -1,4 +1,4 @@
-//! What a process uses of its machine.
+//! Memory and files of a process.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ pub(crate) struct Use {
 }
 
 impl Use {
-    /// `None`: it has ended.
+    /// Returns `None` if the process has ended.
     pub(crate) fn of(process: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -21,7 +21,7 @@ impl Use {
         })
     }
 
-    /// Whether this is no more than that, but for what allocators and one more connection or two use.
+    /// Whether usage has not grown, with a tolerance for allocators and a few more connections.
     pub(crate) fn is_flat_since(self, before: Self) -> bool {
         self.kib <= before.kib + before.kib / 4 + 4_096 && self.files <= before.files + 6
     }

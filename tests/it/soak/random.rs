@@ -1,9 +1,9 @@
-//! Random numbers that are the same for the same seed, on every machine (SplitMix64).
+//! Reproducible random numbers from a seed (SplitMix64).
 
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Another sequence, which does not depend on how far this one has come.
+    /// Returns an independent sequence for `number`.
     pub(crate) fn fork(seed: u64, number: usize) -> Self {
         let mut mixer = Self(seed ^ (number as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95));
         Self(mixer.next())
@@ -22,7 +22,7 @@ impl Random {
         self.next() % 100 < percent
     }
 
-    /// One of them, each as often as its weight says.
+    /// Picks one of them with a probability proportional to its weight.
     pub(crate) fn pick<T: Copy>(&mut self, weighted: &[(T, u64)]) -> T {
         let total: u64 = weighted.iter().map(|(_, weight)| weight).sum();
         let mut rest = self.next() % total;

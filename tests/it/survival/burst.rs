@@ -1,4 +1,4 @@
-//! Many environments that are thawed at once.
+//! Many environments that thaw at the same time.
 
 use crate::world::{Product, Running, World};
 use db_handler::config::TRUST;
@@ -10,13 +10,13 @@ use std::{
 };
 use support::Postgres;
 
-/// How many: `BURST=200` is the full size, for a machine with some memory to spare.
+/// The number of environments. `BURST=200` is the full size and needs more memory.
 fn size() -> usize {
     env::var("BURST").map_or(40, |size| size.parse().expect("BURST is a number"))
 }
 
 #[tokio::test]
-async fn a_burst_after_a_freeze_loses_nothing() {
+async fn burst_after_freeze_loses_no_invocation() {
     support::alone();
     let size = size();
     let room = (2 * size + 50).to_string();
@@ -24,7 +24,7 @@ async fn a_burst_after_a_freeze_loses_nothing() {
     let world = World::of(Product::Postgres, Some(server.fresh_database().await));
     let sandbox = world.sandbox("db", "never");
     let mut fleet = Vec::new();
-    // A few at a time: what is tested is the thaw.
+    // A few at a time: only the thaw is tested.
     while fleet.len() < size {
         let next = (size - fleet.len()).min(8);
         fleet.extend(join_all((0..next).map(|_| Running::of(sandbox.clone()))).await);

@@ -1,4 +1,4 @@
-//! The query that a handler has dropped is cancelled on the server, and no other one is.
+//! A query that a handler has dropped is cancelled on the server. No other query is.
 
 use crate::FUNCTION;
 use crate::world::{KINDS, Product, Running, World};
@@ -23,14 +23,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The values of the variable `FUNCTION`.
+/// Values of the variable `FUNCTION`.
 const SURVIVAL: &str = "survival";
 const TRANSACTION: &str = "transaction";
 const RENAME: &str = "SET application_name = 'renamed'";
-/// Long after a query should have been cancelled, and long before it would end by itself.
+/// Much longer than cancelling takes, and much shorter than the query.
 const NEVER_CANCELLED: Duration = Duration::from_secs(15);
 
-/// The server does not look for vanished clients: what ends a query there was cancelled.
+/// Turns off the server's check for lost clients, so that only a cancel request ends a query.
 fn unmonitored(database: &Database) -> String {
     let url = database.url();
     let separator = if url.contains('?') { '&' } else { '?' };
@@ -48,7 +48,7 @@ async fn start(function: &str, handler: &str, url: &str) -> Running {
     Running::of(sandbox).await
 }
 
-/// Nothing runs any more, long before it would end by itself.
+/// Asserts that no query runs, long before it would end by itself.
 async fn is_cancelled(database: &Database, place: &str) -> Duration {
     let from = Instant::now();
     loop {
@@ -71,9 +71,9 @@ fn error_of(invocation: &Invocation) -> (&str, &str) {
     }
 }
 
-/// Its connection is closed, and the server looks for that every [`CLIENT_CHECK`].
+/// Its connection is closed. The server checks for that every [`CLIENT_CHECK`].
 #[tokio::test]
-async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
+async fn renamed_session_of_new_connection_ends_at_client_check() {
     support::waits();
     for kind in KINDS {
         let world = World::new(Product::Postgres).await;
@@ -89,7 +89,7 @@ async fn renamed_session_of_a_new_connection_ends_when_the_server_looks() {
 }
 
 #[tokio::test]
-async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
+async fn renamed_session_of_transaction_ends_at_client_check() {
     support::waits();
     let world = Transactions::new("postgres").await;
     for close in ["always", "never"] {
@@ -103,7 +103,7 @@ async fn renamed_session_of_a_transaction_ends_when_the_server_looks() {
     }
 }
 
-/// Here the server has no connection to spare for cancelling.
+/// The server has no free connection for cancelling.
 #[tokio::test]
 async fn failed_cancellation_is_logged_with_its_reason() {
     support::waits();
@@ -120,11 +120,11 @@ async fn failed_cancellation_is_logged_with_its_reason() {
         let endless = Product::Postgres.endless();
         let steps = json!([{ "give_up": { "sql": endless, "ms": 3_000 } }]);
         running.succeed(steps).await;
-        world.wait_for_log("could not be stopped").await;
+        world.wait_for_log("could not be cancelled").await;
         let log = world.log();
         let line = log
             .lines()
-            .find(|line| line.contains("could not be stopped"));
+            .find(|line| line.contains("could not be cancelled"));
         let line = line.expect("it was there");
         assert!(line.contains(" WARN "), "{kind}: {line}");
         assert!(
@@ -137,9 +137,9 @@ async fn failed_cancellation_is_logged_with_its_reason() {
     }
 }
 
-/// From its first reset on it is known by its process, whatever it calls itself.
+/// After its first reset the session is identified by its process, not by its name.
 #[tokio::test]
-async fn renamed_session_of_a_kept_connection_is_cancelled() {
+async fn renamed_session_of_reused_connection_is_cancelled() {
     support::measures_time();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
@@ -155,7 +155,7 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
             { "run": RENAME },
             { "give_up": { "sql": endless, "ms": 1_000 } },
         ]);
-        // On a busy machine a connection may not be reset in time to be kept.
+        // On a busy machine a connection may not be reset in time to be reused.
         for attempt in 1.. {
             assert!(attempt <= 5, "{kind}: it is never kept");
             let session = running.ask(Product::Postgres.session()).await;
@@ -170,13 +170,13 @@ async fn renamed_session_of_a_kept_connection_is_cancelled() {
     }
 }
 
-/// A session of another role that copies the name is not touched, and does not keep ours from being found.
+/// A session of another role with the same name is not cancelled, and does not hide ours.
 #[tokio::test]
 #[allow(
     clippy::async_yields_async,
     reason = "the other query goes on meanwhile"
 )]
-async fn copy_of_the_name_by_another_role_changes_nothing() {
+async fn same_name_of_another_role_does_not_affect_cancellation() {
     support::waits();
     let server = Postgres::builder().start();
     let mut admin = server.admin().await;
@@ -229,7 +229,7 @@ async fn copy_of_the_name_by_another_role_changes_nothing() {
     }
 }
 
-/// Each connection leads to the other one of two servers.
+/// A balanced address: connections alternate between two servers.
 struct Balanced {
     url: String,
     relaying: JoinHandle<()>,
@@ -266,7 +266,7 @@ async fn id(connection: &mut MySqlConnection) -> u64 {
         .expect("an id")
 }
 
-/// Behind a balanced address, another server has a session with the same `CONNECTION_ID()`.
+/// Behind a balanced address, the other server has a session with the same `CONNECTION_ID()`.
 #[tokio::test]
 #[allow(
     clippy::async_yields_async,
@@ -276,7 +276,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
     support::waits();
     for kind in KINDS {
         let (ours, others) = (MariaDb::builder().start(), MariaDb::builder().start());
-        // The ids of ours are ahead of those of the other one.
+        // Our server's ids are ahead of the other server's.
         for _ in 0..20 {
             let one = MySqlConnection::connect(&ours.url())
                 .await
@@ -335,7 +335,7 @@ async fn kill_reaches_the_right_server_behind_a_balanced_address() {
     }
 }
 
-/// Without `run`, nobody calls the cleanup of a handler whose future is dropped.
+/// Without `run`, no cleanup runs for a handler whose future is dropped.
 #[tokio::test]
 async fn dropped_handler_without_run_is_cancelled() {
     support::waits();
@@ -375,7 +375,7 @@ fn locally(handler: &str, url: &str, steps: &serde_json::Value) -> FunctionBuild
 }
 
 #[tokio::test]
-async fn signals_cancel_what_runs_locally() {
+async fn signals_cancel_running_queries_in_local_mode() {
     support::measures_time();
     let database = postgres().fresh_database().await;
     let url = unmonitored(&database);
@@ -392,10 +392,10 @@ async fn signals_cancel_what_runs_locally() {
     }
 }
 
-/// Who starts it with `nohup` wants it to go on when the terminal is closed.
+/// A function started with `nohup` continues when the terminal is closed.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn ignored_hangup_ends_nothing() {
+async fn ignored_hangup_cancels_nothing() {
     let database = postgres().fresh_database().await;
     let mut function = local(Path::new("/bin/sh"))
         .env("FUNCTION", SURVIVAL)
@@ -459,7 +459,7 @@ async fn count(running: &Running) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn transaction_with_a_dropped_statement_is_not_committed() {
+async fn transaction_with_dropped_statement_is_not_committed() {
     support::measures_time();
     for product in ["postgres", "mariadb"] {
         let world = Transactions::new(product).await;
@@ -489,9 +489,9 @@ async fn transaction_with_a_dropped_statement_is_not_committed() {
     }
 }
 
-/// It fails after it was dropped, and before anybody would have cancelled it.
+/// The statement fails after it was dropped and before it would be cancelled.
 #[tokio::test]
-async fn dropped_statement_that_fails_is_what_the_error_names() {
+async fn failed_dropped_statement_is_named_in_error() {
     support::measures_time();
     let world = Transactions::new("postgres").await;
     let running = world.start("never").await;
@@ -504,9 +504,9 @@ async fn dropped_statement_that_fails_is_what_the_error_names() {
     running.end().await;
 }
 
-/// It has been answered by the time of the `COMMIT`, or the rest of its rows is on the way.
+/// The statement has completed before the `COMMIT`, or the rest of its rows is on the wire.
 #[tokio::test]
-async fn dropped_statement_that_is_done_is_committed() {
+async fn completed_dropped_statement_is_committed() {
     support::measures_time();
     for product in ["postgres", "mariadb"] {
         let world = Transactions::new(product).await;
@@ -526,7 +526,7 @@ async fn dropped_statement_that_is_done_is_committed() {
 }
 
 #[tokio::test]
-async fn deadline_before_the_commit_leaves_nothing_unknown() {
+async fn deadline_before_commit_reports_known_outcome() {
     support::measures_time();
     let world = Transactions::new("postgres").await;
     let function = Function::new(FUNCTION)
@@ -537,12 +537,12 @@ async fn deadline_before_the_commit_leaves_nothing_unknown() {
         .database("DATABASE_URL", world.database.url())
         .expect("a URL with a host");
     let running = Running::of(sandbox).await;
-    // Dropped 100 ms before the handler is stopped, and waited for until then.
+    // Dropped 100 ms before the handler is cancelled, and awaited until then.
     let event = json!({ "sql": world.endless(), "then": "drop_late" });
     let invocation = running.invoke(event).await;
     let (error_type, message) = error_of(&invocation);
     assert_eq!(error_type, "DeadlineExceeded", "{message}");
-    assert!(!message.contains("nobody knows"), "{message}");
+    assert!(!message.contains("may or may not"), "{message}");
     is_cancelled(&world.database, "deadline").await;
     running.end().await;
 }

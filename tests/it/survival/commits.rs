@@ -1,4 +1,4 @@
-//! A transaction is committed as a whole, and says so, or says that it was not.
+//! A commit is complete or returns an error.
 
 use crate::world::{Product, Running, World};
 use db_handler::sqlx::{self, Connection, MySqlConnection};
@@ -7,7 +7,7 @@ use support::wait_for;
 
 const INSERT: &str = "INSERT INTO orders VALUES (1)";
 
-/// What is dropped half-way, without a trace that sqlx could see.
+/// Operations that are dropped before they complete, unnoticed by sqlx.
 const COPIES: &[&str] = &[
     "copy_in",
     "copy_in_and_go_on",
@@ -20,7 +20,7 @@ const COPIES: &[&str] = &[
     "prepare",
 ];
 
-/// The steps of a transaction in which something is written and `deed` is done, and which is then committed.
+/// The steps of a transaction that writes a row, does `deed` and commits.
 fn committed_after(kind: &str, deed: &str) -> Value {
     match kind {
         "transaction" => json!([{ "run": INSERT }, { "hand": deed }]),
@@ -46,7 +46,7 @@ async fn dropped_copy_is_not_committed() {
                 let place = format!("{kind}/{close}: {deed}");
                 let (error_type, text) = running.fail(committed_after(kind, deed)).await;
                 assert_eq!(error_type, "CommitFailed", "{place}: {text}");
-                // Where the handler went on, the next statement has had the error of the `COPY`.
+                // If the handler continues, the next statement gets the error of the `COPY`.
                 let says_why = text.contains("dropped") && text.contains("rolled back")
                     || *deed == "copy_in_and_go_on" && text.contains("is aborted");
                 assert!(says_why, "{place}: {text}");
@@ -58,9 +58,9 @@ async fn dropped_copy_is_not_committed() {
     }
 }
 
-/// Whatever is dropped, success means that it is there, and a failed commit that it is not.
+/// Whatever is dropped: after a successful commit the row exists, after a failed one it does not.
 #[tokio::test]
-async fn commit_tells_the_truth_after_anything_that_was_dropped() {
+async fn commit_result_is_correct_after_dropped_operations() {
     support::measures_time();
     let world = World::new(Product::Postgres).await;
     let others = ["copy_in_refused", "copy_out_refused", "copy_as_a_query"];
@@ -94,9 +94,9 @@ async fn commit_tells_the_truth_after_anything_that_was_dropped() {
     }
 }
 
-/// The server rolls one transaction of a deadlock back, and what its handler does after that is written outside of any.
+/// The server rolls back one transaction of a deadlock. Later statements of its handler run outside a transaction.
 #[tokio::test]
-async fn commit_fails_after_a_deadlock_that_was_passed_over() {
+async fn commit_fails_after_ignored_deadlock() {
     support::measures_time();
     for kind in ["transaction", "db"] {
         let world = World::new(Product::MariaDb).await;
@@ -110,7 +110,7 @@ async fn commit_fails_after_a_deadlock_that_was_passed_over() {
             .await
             .expect("server");
         let running = world.start(kind, "never").await;
-        // The server gives up the one that has written less.
+        // The server rolls back the transaction that has written less.
         run(
             &mut other,
             "BEGIN; UPDATE orders SET n = 2 WHERE id >= 10; UPDATE orders SET n = 2 WHERE id = 2",
@@ -139,9 +139,9 @@ async fn commit_fails_after_a_deadlock_that_was_passed_over() {
     }
 }
 
-/// In MySQL it commits what came before.
+/// In MySQL such a statement commits the preceding ones.
 #[tokio::test]
-async fn commit_fails_after_a_statement_that_ended_the_transaction() {
+async fn commit_fails_after_statement_that_ended_transaction() {
     for kind in ["transaction", "db"] {
         let world = World::new(Product::MariaDb).await;
         world.prepare("CREATE TABLE orders (id INT)").await;

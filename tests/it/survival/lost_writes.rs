@@ -1,4 +1,4 @@
-//! What was answered with success is in the database, and what was not committed says so.
+//! A write that succeeded is in the database. A write that was not committed returns an error.
 
 use crate::world::{PRODUCTS, Product, Running, World};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn deeds(product: Product) -> &'static [&'static str] {
 }
 
 #[tokio::test]
-async fn write_after_a_guard_that_left_a_transaction_open_is_kept() {
+async fn write_after_guard_with_open_transaction_is_not_lost() {
     support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
@@ -42,7 +42,7 @@ async fn write_after_a_guard_that_left_a_transaction_open_is_kept() {
 }
 
 #[tokio::test]
-async fn write_after_a_raw_begin_through_the_handle_is_kept() {
+async fn write_after_raw_begin_on_handle_is_not_lost() {
     support::measures_time();
     for product in PRODUCTS {
         for kind in ["db", "pool"] {
@@ -61,7 +61,7 @@ async fn write_after_a_raw_begin_through_the_handle_is_kept() {
 }
 
 #[tokio::test]
-async fn write_after_an_xa_start_through_the_handle_is_kept() {
+async fn write_after_xa_start_on_handle_is_not_lost() {
     support::measures_time();
     let world = World::new(Product::MariaDb).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
@@ -87,7 +87,7 @@ async fn commit_fails_when_postgres_rolled_back() {
 }
 
 #[tokio::test]
-async fn commit_is_complete_although_a_savepoint_was_leaked() {
+async fn commit_is_complete_with_leaked_savepoint() {
     support::measures_time();
     for product in PRODUCTS {
         let world = World::new(product).await;
@@ -102,7 +102,7 @@ async fn commit_is_complete_although_a_savepoint_was_leaked() {
 }
 
 #[tokio::test]
-async fn transactions_in_a_row_share_one_connection() {
+async fn sequential_transactions_share_one_connection() {
     support::measures_time();
     for product in crate::world::SERVERS {
         let world = World::new(product).await;

@@ -1,4 +1,4 @@
-//! sqlx 0.9.0 forgets `TCP_NODELAY`; every socket that leads to a database has it nevertheless.
+//! Every socket to a database has `TCP_NODELAY`, although sqlx 0.9.0 does not set it.
 
 use crate::FUNCTION;
 use crate::world::{KINDS, Product, Running, SERVERS, World};
@@ -10,7 +10,7 @@ use sandbox::{Fault, Function, Sandbox};
 use serde_json::json;
 use std::{fs, net::SocketAddr};
 
-/// Of each socket that the process has open to `port`: whether it sends without delay.
+/// For each socket of the process to `port`: whether `TCP_NODELAY` is set.
 fn sockets(process: u32, port: u16) -> Vec<bool> {
     let raw = i32::try_from(process).expect("a process id");
     let pid = Pid::from_raw(raw).expect("a process id");
@@ -32,7 +32,7 @@ async fn check(running: &Running, port: u16, place: &str) {
 }
 
 #[tokio::test]
-async fn with_tls_and_without() {
+async fn nodelay_is_set_with_and_without_tls() {
     for product in SERVERS {
         let world = World::new(product).await;
         for url in [world.server().url(), world.server().tls_url()] {
@@ -41,7 +41,7 @@ async fn with_tls_and_without() {
                 let function = Function::new(FUNCTION)
                     .env("FUNCTION", "survival")
                     .env("HANDLER", &handler);
-                // Its certificate is for the server's own address.
+                // The certificate is valid for the server's own address.
                 let sandbox = Sandbox::new(function)
                     .database("DATABASE_URL", url)
                     .expect("a URL with a host");
@@ -59,9 +59,9 @@ async fn with_tls_and_without() {
     }
 }
 
-/// An opening that fails says nothing about sqlx: the next one is mended all the same.
+/// A failed connection attempt does not show whether sqlx sets the option: it is still set on the next connection.
 #[tokio::test]
-async fn after_an_opening_that_was_refused() {
+async fn nodelay_is_set_after_refused_connection() {
     let product = Product::Postgres;
     let world = World::new(product).await;
     for kind in ["db", "single"] {
@@ -69,7 +69,7 @@ async fn after_an_opening_that_was_refused() {
         let port = running.0.networks()[0].addr().port();
         let session = json!({ "ask": product.session() });
         running.succeed(json!([session])).await;
-        // One connection is there, and another one is refused.
+        // One connection is open, and another one is refused.
         if kind == "db" {
             running.0.apply(Fault::Refuse);
             let guards = json!({ "guards": { "count": 2, "sql": product.session() } });

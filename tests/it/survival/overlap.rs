@@ -1,4 +1,4 @@
-//! Several invocations at once in one process: each owns what it uses, and an accident of one is nobody else's.
+//! Concurrent invocations in one process: a failure of one does not affect the others.
 
 use crate::world::{Product, Running, SERVERS, World};
 use futures_util::future::{join, join_all};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const KINDS: [&str; 2] = ["db", "single"];
-/// With an acquire that a crowded machine does not run into.
+/// With an acquire timeout that a busy machine does not reach.
 const CLOSES: [&str; 2] = ["patient_always", "patient_never"];
 const AT_ONCE: [usize; 2] = [2, 8];
 
@@ -17,7 +17,7 @@ async fn start(world: &World, kind: &str, close: &str, at_once: usize) -> Runnin
     Running::of(sandbox.timeout(Duration::from_secs(seconds))).await
 }
 
-/// What a neighbour does: it is there before the accident, and after it.
+/// The steps of a concurrent invocation, which starts before the failure and ends after it.
 fn neighbour(product: Product) -> Value {
     let ask = json!({ "ask": product.session() });
     json!([ask, { "linger": 40 }, ask, { "linger": 40 }, ask])
@@ -34,7 +34,7 @@ fn assert_unharmed(neighbours: &[Invocation], place: &str, world: &World) {
     }
 }
 
-/// One invocation does `accident`, beside others that do nothing special, before, during and after it.
+/// Runs `accident` in one invocation, with ordinary invocations before, during and after it.
 async fn only_one_has(accident: impl Fn(Product) -> Value) {
     for product in SERVERS {
         for (kind, close) in KINDS
@@ -63,19 +63,19 @@ async fn only_one_has(accident: impl Fn(Product) -> Value) {
 }
 
 #[tokio::test]
-async fn panic_of_one_fails_no_other() {
+async fn panic_fails_no_other_invocation() {
     support::measures_time();
     only_one_has(|product| json!([{ "ask": product.session() }, { "linger": 20 }, "panic"])).await;
 }
 
 #[tokio::test]
-async fn dropped_query_of_one_fails_no_other() {
+async fn dropped_query_fails_no_other_invocation() {
     support::measures_time();
     only_one_has(|product| json!([{ "give_up": { "sql": product.endless(), "ms": 30 } }])).await;
 }
 
 #[tokio::test]
-async fn dropped_handler_of_one_fails_no_other() {
+async fn dropped_handler_fails_no_other_invocation() {
     support::measures_time();
     only_one_has(|product| {
         let steps = json!([{ "ask": product.endless() }]);
@@ -84,9 +84,9 @@ async fn dropped_handler_of_one_fails_no_other() {
     .await;
 }
 
-/// The deadline comes for one of them; the others come and go meanwhile.
+/// One invocation reaches its deadline while others start and end.
 #[tokio::test]
-async fn deadline_of_one_fails_no_other() {
+async fn deadline_fails_no_other_invocation() {
     support::measures_time();
     for product in SERVERS {
         for kind in KINDS {
@@ -111,9 +111,9 @@ async fn deadline_of_one_fails_no_other() {
     }
 }
 
-/// A query that was dropped is cancelled when its invocation has ended, although another one goes on.
+/// A dropped query is cancelled at the end of its invocation, while another invocation continues.
 #[tokio::test]
-async fn orphan_is_cancelled_while_others_run() {
+async fn orphaned_query_is_cancelled_while_others_run() {
     support::measures_time();
     for product in SERVERS {
         for kind in KINDS {
@@ -134,9 +134,9 @@ async fn orphan_is_cancelled_while_others_run() {
     }
 }
 
-/// However many queries are dropped: no more of them run than `max`, which is 2, and one that is being cancelled.
+/// However many queries are dropped, at most `max` (2) and one that is being cancelled run at a time.
 #[tokio::test]
-async fn orphans_count_against_max() {
+async fn orphaned_queries_count_against_max() {
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
@@ -166,9 +166,9 @@ async fn orphans_count_against_max() {
     }
 }
 
-/// What one leaves in its session is seen neither by its neighbour nor by the next.
+/// Session state of one invocation is visible neither to concurrent nor to later invocations.
 #[tokio::test]
-async fn state_of_a_session_reaches_nobody_else() {
+async fn session_state_is_not_shared() {
     support::measures_time();
     let cases = [
         (
@@ -192,11 +192,11 @@ async fn state_of_a_session_reaches_nobody_else() {
                 let world = World::new(product).await;
                 let running = start(&world, kind, close, 2).await;
                 let ask = json!({ "ask": product.session() });
-                // Somebody is always there.
+                // One invocation always runs.
                 let stays = running.invoke(json!([ask, { "linger": 1_000 }, ask]));
                 let others = async {
                     for _ in 0..4 {
-                        // It may be in its cleanup still when the next one begins.
+                        // Its cleanup may still run when the next invocation begins.
                         running.succeed(json!([{ "run": leave }])).await;
                         let seen = running.ask(look).await;
                         assert_eq!(seen, clean, "{place}");

@@ -1,4 +1,4 @@
-//! Several invocations at once in one process, on sqlx's own pool: each one's accident is its own.
+//! Concurrent invocations in one process on sqlx's pool: a failure of one does not affect the others.
 
 use crate::world::{Product, Running, World};
 use db_handler::sqlx::{Connection, Executor, MySqlConnection, PgConnection};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::wait_for;
 
-/// Kinds of parameters whose connections come from sqlx's pool.
+/// Parameter kinds whose connections come from sqlx's pool.
 const KINDS: [&str; 2] = ["pool", "transaction"];
 const SERVERS: [Product; 2] = [Product::Postgres, Product::MariaDb];
 const AT_ONCE: [usize; 2] = [2, 8];
-/// Long after a query should have been cancelled, and long before it would end by itself.
+/// Much longer than cancelling takes, and much shorter than the query.
 const NEVER_CANCELLED: Duration = Duration::from_secs(15);
 
-/// Whoever reads its table waits until it is opened.
+/// A locked table: reading it blocks until the gate is opened.
 struct Gate(Key);
 
 enum Key {
@@ -50,7 +50,7 @@ impl Gate {
     }
 }
 
-/// Waits at the gate, and does something afterwards.
+/// Steps that wait at the gate and then run a query.
 fn passing(product: Product) -> Value {
     let gate = match product {
         Product::Postgres => "SELECT count(*)::text FROM gate",
@@ -59,7 +59,7 @@ fn passing(product: Product) -> Value {
     json!([{ "ask": gate }, { "ask": product.session() }, { "ask": product.session() }])
 }
 
-/// One function, several invocations at once.
+/// One function with concurrent invocations.
 struct Scene {
     world: World,
     running: Running,
@@ -83,7 +83,7 @@ impl Scene {
         world.prepare("CREATE TABLE gate (id INT)").await;
         let mut url = world.server().url().to_owned();
         if product == Product::Postgres {
-            // The server does not look for vanished clients: what ends a query there was cancelled.
+            // Turns off the server's check for lost clients, so that only a cancel request ends a query.
             let separator = if url.contains('?') { '&' } else { '?' };
             url = format!("{url}{separator}options=-c%20client_connection_check_interval%3D0");
         }
@@ -105,7 +105,7 @@ impl Scene {
         &self.running.0
     }
 
-    /// While the other invocations wait at the gate, `steps` are done; then the others pass.
+    /// Runs `steps` while the other invocations wait at the gate, and then opens the gate.
     async fn beside(&self, steps: impl AsyncFnOnce() -> Invocation) -> Invocation {
         let gate = Gate::shut(&self.world).await;
         let others = self.at_once - 1;
@@ -114,7 +114,7 @@ impl Scene {
         let accident = async {
             self.world.server().wait_until_running(others).await;
             let accident = steps().await;
-            // What it has left running does not outlast it, although the others are still there.
+            // Its orphaned queries are cancelled while the others still run.
             let from = Instant::now();
             loop {
                 let runs = self.world.server().running_queries().await;
@@ -179,7 +179,7 @@ fn failed(invocation: &Invocation) -> &str {
 }
 
 #[tokio::test]
-async fn panic_fails_no_neighbour() {
+async fn panic_fails_no_concurrent_invocation() {
     support::waits();
     everywhere(&KINDS, async |scene| {
         let session = json!({ "ask": scene.world.product.session() });
@@ -193,7 +193,7 @@ async fn panic_fails_no_neighbour() {
 }
 
 #[tokio::test]
-async fn dropped_future_fails_no_neighbour_and_its_query_is_cancelled() {
+async fn dropped_future_fails_no_concurrent_invocation_and_is_cancelled() {
     support::waits();
     everywhere(&KINDS, async |scene| {
         let steps = [json!({ "ask": scene.world.product.endless() })];
@@ -208,7 +208,7 @@ async fn dropped_future_fails_no_neighbour_and_its_query_is_cancelled() {
 }
 
 #[tokio::test]
-async fn dropped_query_is_cancelled_beside_neighbours() {
+async fn dropped_query_is_cancelled_while_others_run() {
     support::waits();
     everywhere(&KINDS, async |scene| {
         let endless = scene.world.product.endless();
@@ -221,9 +221,9 @@ async fn dropped_query_is_cancelled_beside_neighbours() {
     .await;
 }
 
-/// The ones that began before the deadline of another have theirs much later.
+/// The concurrent invocations have much later deadlines.
 #[tokio::test]
-async fn deadline_fails_no_neighbour() {
+async fn deadline_fails_no_concurrent_invocation() {
     support::measures_time();
     let scenes = SERVERS.iter().flat_map(|product| {
         KINDS.map(async |kind| {
@@ -259,14 +259,14 @@ async fn deadline_fails_no_neighbour() {
 }
 
 #[tokio::test]
-async fn leaked_clone_fails_no_neighbour() {
+async fn leaked_clone_fails_no_concurrent_invocation() {
     support::waits();
     everywhere(&["pool"], async |scene| {
         let escape = json!([{ "escape": { "sql": "SELECT 1", "ms": 50 } }]);
         let accident = scene
             .beside(async || {
                 let accident = scene.running.invoke(escape).await;
-                // The clone's turn comes meanwhile. Beside others it is served as nobody's, and logs nothing.
+                // The clone's query runs meanwhile. While other invocations run, it is executed and not logged.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 accident
             })
@@ -277,9 +277,9 @@ async fn leaked_clone_fails_no_neighbour() {
     .await;
 }
 
-/// However many queries are dropped: no more of them run than `max`, which is 2, and one that is being cancelled.
+/// However many queries are dropped, at most `max` (2) and one that is being cancelled run at a time.
 #[tokio::test]
-async fn orphans_count_against_max() {
+async fn orphaned_queries_count_against_max() {
     support::waits();
     for product in SERVERS {
         for at_once in [1, 2, 8] {
@@ -312,7 +312,7 @@ async fn orphans_count_against_max() {
     }
 }
 
-/// What an invocation leaves in its session, and what would show it, with what a new session shows.
+/// Session state: how to set it, how to read it, and its value in a new session.
 fn marks(product: Product) -> Vec<(&'static str, &'static str, Option<&'static str>)> {
     match product {
         Product::Postgres => vec![
@@ -353,7 +353,7 @@ fn marks(product: Product) -> Vec<(&'static str, &'static str, Option<&'static s
 }
 
 #[tokio::test]
-async fn no_state_of_a_session_is_seen_by_neighbours_or_by_the_next() {
+async fn session_state_is_not_visible_to_other_invocations() {
     support::waits();
     everywhere(&KINDS, async |scene| {
         let marks = marks(scene.world.product);
@@ -366,13 +366,13 @@ async fn no_state_of_a_session_is_seen_by_neighbours_or_by_the_next() {
             .map(|(_, sql, _)| json!({ "ask": sql }))
             .collect();
         let expected: Vec<Value> = marks.iter().map(|(.., fresh)| json!(fresh)).collect();
-        // Alone, and idle from now on.
+        // Runs alone, and leaves the session idle.
         scene.running.succeed(json!(look)).await;
         let next = scene
             .beside(async || {
                 let left = scene.running.invoke(json!(leave)).await;
                 assert!(left.is_answered(), "{}: {}", scene.place, left.outcome);
-                // Each of them may be given any of the connections.
+                // Each invocation may get any of the connections.
                 let mut seen = scene.running.invoke(json!(look)).await;
                 for _ in 0..4 {
                     if seen.json() != Some(json!(expected)) {
@@ -389,16 +389,16 @@ async fn no_state_of_a_session_is_seen_by_neighbours_or_by_the_next() {
     .await;
 }
 
-/// A neighbour that begins when the session of another is dirty and idle.
+/// Another invocation begins while the dirty session is idle.
 #[tokio::test]
-async fn newcomer_does_not_see_the_session_of_one_that_still_runs() {
+async fn new_invocation_does_not_see_session_of_running_one() {
     support::waits();
     for product in SERVERS {
         for close in ["wide_always", "wide_never"] {
             let scene = Scene::new(product, "pool", close, 2).await;
             for (leave, look, fresh) in marks(product) {
                 if leave.to_lowercase().contains("lock") {
-                    // That is seen by everybody, for as long as it is held.
+                    // A held lock is visible to all sessions.
                     continue;
                 }
                 let said = format!("left {leave}");
@@ -421,9 +421,9 @@ async fn newcomer_does_not_see_the_session_of_one_that_still_runs() {
     }
 }
 
-/// It begins while the query of the one before is being cancelled.
+/// The second invocation begins while the query of the first is being cancelled.
 #[tokio::test]
-async fn newcomer_is_not_cancelled_with_the_one_that_ends() {
+async fn new_invocation_is_not_cancelled_with_ending_one() {
     support::waits();
     for product in SERVERS {
         for kind in KINDS {
@@ -457,9 +457,9 @@ async fn newcomer_is_not_cancelled_with_the_one_that_ends() {
     }
 }
 
-/// Each drops a query, or does not, at the same time.
+/// Some concurrent invocations drop a query.
 #[tokio::test]
-async fn nobody_is_cancelled_with_another() {
+async fn concurrent_cancellations_hit_only_dropped_queries() {
     support::waits();
     for product in SERVERS {
         for kind in KINDS {

@@ -1,4 +1,4 @@
-//! Where sqlx's pool would say nothing, or something else, it says what our own handle says.
+//! sqlx's pool returns the same errors as `&Db<..>`, where it would return none or different ones.
 
 use crate::world::{Product, Running, SERVERS, World};
 use serde_json::json;
@@ -12,9 +12,9 @@ use std::{
 use support::{mariadb, wait_for};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the URL asks for is refused by the server: at once, and in its own words.
+/// The server rejects a setting of the URL: the error is returned immediately, with the server's text.
 #[tokio::test]
-async fn what_the_server_refuses_to_set() {
+async fn rejected_setting_is_reported() {
     support::measures_time();
     for (option, word) in [
         ("timezone=Mars/Olympus", "Mars/Olympus"),
@@ -29,7 +29,7 @@ async fn what_the_server_refuses_to_set() {
                 .database("DATABASE_URL", &url)
                 .expect("a URL with a host");
             let running = Running::of(sandbox).await;
-            // A failure is not remembered: the server may know the time zone by the next time.
+            // A failure is not cached: the server may accept the setting the next time.
             for number in 0..2 {
                 let steps = json!([{ "ask": world.product.session() }]);
                 let (error_type, text) = running.fail(steps).await;
@@ -45,10 +45,10 @@ async fn what_the_server_refuses_to_set() {
     }
 }
 
-/// The same over TLS: with rustls, sqlx's pool waits until the server has ended such a connection, too, which took
-/// 1.5 s. With all features, where the system's library is used, this shows nothing; the test below does.
+/// The same over TLS: with rustls, sqlx's pool waits until the server has closed such a connection, which took 1.5 s.
+/// With all features the system's TLS library is used and this test has no effect; the next one has.
 #[tokio::test]
-async fn what_the_server_refuses_to_set_over_tls() {
+async fn rejected_setting_is_reported_over_tls() {
     support::measures_time();
     let world = World::new(Product::MariaDb).await;
     let url = format!("{}&collation=klingon_ci", world.server().tls_url());
@@ -69,10 +69,10 @@ async fn what_the_server_refuses_to_set_over_tls() {
     }
 }
 
-/// Where the client waits for the server's end before it closes its own, as sqlx does over rustls, the server has
-/// to end it. Which TLS library is compiled in does not matter here: the relay keeps the client's end from the server.
+/// sqlx over rustls waits for the server to close the connection first. The relay hides the client's close from the
+/// server, so that the test does not depend on the TLS library.
 #[tokio::test]
-async fn refused_session_is_ended_by_the_server() {
+async fn rejected_session_is_closed_by_server() {
     support::measures_time();
     let world = World::new(Product::MariaDb).await;
     for url in [world.server().url(), world.server().tls_url()] {
@@ -100,7 +100,7 @@ async fn refused_session_is_ended_by_the_server() {
     }
 }
 
-/// A way to a server that does not tell it when the client closes its end.
+/// A relay that does not forward the client's close to the server.
 struct HalfRelay {
     port: u16,
     ended_by_the_server: Arc<AtomicUsize>,
@@ -121,7 +121,7 @@ impl HalfRelay {
                     let (mut from_server, mut to_server) = server.into_split();
                     let up = tokio::spawn(async move {
                         let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-                        // Not dropped: that would close it.
+                        // Kept alive: dropping it would close it.
                         to_server
                     });
                     let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
@@ -138,9 +138,9 @@ impl HalfRelay {
     }
 }
 
-/// A clone that is used when its pool has been closed is used after its invocation, whatever `close` is.
+/// A clone of a closed pool returns the same error as one that is used after its invocation, whatever `close` is.
 #[tokio::test]
-async fn a_clone_that_outlives_its_pool() {
+async fn clone_of_closed_pool_reports_use_after_invocation() {
     support::measures_time();
     for product in SERVERS {
         let mut said = Vec::new();
@@ -149,18 +149,15 @@ async fn a_clone_that_outlives_its_pool() {
             let running = world.start(kind, "always").await;
             let escape = json!({ "escape": { "sql": product.session(), "ms": 300 } });
             running.succeed(json!([escape])).await;
-            // It wakes up in another invocation, which has a database of its own.
+            // The clone runs during another invocation, which has its own database.
             let ask = json!({ "ask": product.session() });
             running.succeed(json!([ask, { "linger": 400 }, ask])).await;
             world.wait_for_log("the clone: ").await;
             let log = world.log();
             let line = log.lines().find(|line| line.contains("the clone: "));
             let line = line.expect("it is there");
-            assert!(
-                line.contains(r#"escaped="EscapedFromInvocation""#),
-                "{line}"
-            );
-            let (_, text) = line.split_once("finally: ").expect("the stage");
+            assert!(line.contains(r#"escaped="UsedAfterInvocation""#), "{line}");
+            let (_, text) = line.split_once("cleanup: ").expect("the stage");
             said.push(text.to_owned());
             running.end().await;
         }

@@ -1,10 +1,10 @@
-//! A connection that somebody had in hand is used again only after a reply on it has been recognized: what is
-//! dropped half-way never makes a query return the row of another one.
+//! A connection that the handler used directly is reused only after a reply on it has been recognized, so that a
+//! dropped operation never makes a query return another query's row.
 
 use crate::world::{Product, Running, World};
 use serde_json::json;
 
-/// What leaves sqlx out of step with PostgreSQL, or might.
+/// Operations that can leave sqlx out of sync with PostgreSQL.
 const POSTGRES: &[&str] = &[
     "copy_in",
     "copy_in_and_go_on",
@@ -31,7 +31,7 @@ fn deeds(product: Product) -> &'static [&'static str] {
     }
 }
 
-/// Statements that sqlx has prepared before: their rows are told apart by nothing but their order.
+/// Results of statements that sqlx has already prepared: only their order tells their rows apart.
 const WORDS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
 fn questions() -> Vec<serde_json::Value> {
@@ -39,16 +39,16 @@ fn questions() -> Vec<serde_json::Value> {
     WORDS.iter().map(ask).collect()
 }
 
-/// Every query gets its own row.
+/// Asserts that every query gets its own row.
 async fn rows_are_right(running: &Running, place: &str) {
     let questions = json!(questions());
     let answers = running.succeed(questions).await;
     assert_eq!(answers, WORDS.map(|word| json!(word)), "{place}");
 }
 
-/// What was dropped half-way is stopped, unless the function says that the time was too short for that.
+/// Asserts that dropped operations are cancelled, unless the function logged that there was too little time.
 async fn nothing_runs(world: &World, place: &str) {
-    if !world.log().contains("could not be stopped") {
+    if !world.log().contains("could not be cancelled") {
         world.nothing_runs(place).await;
     }
 }
@@ -95,13 +95,13 @@ async fn pool_returns_no_row_of_an_earlier_query() {
 async fn single_connection_returns_no_row_of_an_earlier_invocation() {
     support::measures_time();
     for product in crate::world::PRODUCTS {
-        // In the same invocation it is sqlx's own, and nobody stands between.
+        // Within the invocation the handler uses sqlx's connection directly.
         every_deed(product, "single", false).await;
     }
 }
 
 #[tokio::test]
-async fn transaction_is_replaced_after_a_dropped_copy() {
+async fn transaction_is_replaced_after_dropped_copy() {
     support::measures_time();
     let world = World::new(Product::Postgres).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
@@ -109,7 +109,7 @@ async fn transaction_is_replaced_after_a_dropped_copy() {
         let place = format!("transaction: {deed}");
         let running = world.start("transaction", "never").await;
         rows_are_right(&running, &place).await;
-        // Whether it can be committed depends on what was dropped; it never takes the next one with it.
+        // The commit may fail, depending on the operation, but the next transaction never does.
         let insert = json!({ "run": "INSERT INTO orders VALUES (1)" });
         let _ = running.invoke(json!([insert, { "hand": deed }])).await;
         nothing_runs(&world, &place).await;
@@ -119,10 +119,10 @@ async fn transaction_is_replaced_after_a_dropped_copy() {
     }
 }
 
-/// sqlx stops reading in MySQL once it has the one row that was asked for: what comes behind it is no reply to the
-/// next query, and is stopped with the invocation.
+/// In MySQL sqlx stops reading after the requested row. The rest is not taken for a reply to the next query, and the
+/// query is cancelled at the end of the invocation.
 #[tokio::test]
-async fn what_follows_the_first_row_is_nobody_elses_reply() {
+async fn rest_after_first_row_is_not_a_later_reply() {
     support::measures_time();
     for product in crate::world::SERVERS {
         let world = World::new(product).await;
@@ -151,9 +151,9 @@ async fn what_follows_the_first_row_is_nobody_elses_reply() {
     }
 }
 
-/// Its reset waits for the `COPY` in vain, and leaves time to stop it.
+/// The reset waits for the `COPY` in vain, but leaves time to cancel it.
 #[tokio::test]
-async fn copy_on_a_kept_connection_is_stopped_in_time() {
+async fn copy_on_reused_connection_is_cancelled_in_time() {
     support::measures_time();
     let world = World::new(Product::Postgres).await;
     let running = world.start("single", "never").await;
@@ -162,13 +162,13 @@ async fn copy_on_a_kept_connection_is_stopped_in_time() {
         .await;
     world.nothing_runs("single").await;
     let log = world.log();
-    assert!(!log.contains("could not be stopped"), "{log}");
+    assert!(!log.contains("could not be cancelled"), "{log}");
     running.end().await;
 }
 
-/// Nothing on the client's side tells that a `COPY` still runs. A connection that is not used again is asked as well.
+/// The client cannot tell that a `COPY` still runs, so a connection that will be closed is checked as well.
 #[tokio::test]
-async fn copy_is_cancelled_where_the_connection_is_closed() {
+async fn copy_is_cancelled_before_connection_is_closed() {
     support::measures_time();
     let world = World::new(Product::Postgres).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
@@ -186,14 +186,14 @@ async fn copy_is_cancelled_where_the_connection_is_closed() {
                 ("panic", json!([{ "hand": deed }, "panic"])),
             ] {
                 let place = format!("{kind}: {deed}, {ending}");
-                // Whether the connection comes back before the pool is closing is a matter of luck.
+                // The connection may or may not be released before the pool closes.
                 let tries = if ending == "failure" { 6 } else { 1 };
                 for _ in 0..tries {
                     running.invoke(steps.clone()).await;
                     world.nothing_runs(&place).await;
                 }
                 let log = world.log();
-                assert!(!log.contains("could not be stopped"), "{place}: {log}");
+                assert!(!log.contains("could not be cancelled"), "{place}: {log}");
                 world.server().wait_until_connections(0).await;
             }
         }
@@ -201,7 +201,7 @@ async fn copy_is_cancelled_where_the_connection_is_closed() {
     }
 }
 
-/// A guard that did nothing unusual costs no connection.
+/// An ordinary guard does not cost a connection.
 #[tokio::test]
 async fn guard_is_reused_after_completed_statements() {
     support::measures_time();

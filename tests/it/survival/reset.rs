@@ -1,17 +1,17 @@
-//! What an invocation does to its session does not reach the next one, although it is the same session.
+//! Session state of an invocation does not reach the next one in the same session.
 
 use crate::world::{KINDS, Product, SERVERS, World};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeMap;
 
-/// What is done to a session, and what shows it, with what a new session would show.
+/// Session state: how to set it, how to read it, and its value in a new session.
 struct Mark {
     name: &'static str,
     leave: &'static [&'static str],
     look: &'static str,
     expected: Option<&'static str>,
-    /// It is undone without another connection.
+    /// Whether it is reset without another connection.
     same_session: bool,
 }
 
@@ -220,7 +220,7 @@ async fn undone(product: Product, marks: &[Mark]) {
         for mark in marks {
             let place = format!("{product:?}/{kind}: {}", mark.name);
             let running = world.start(kind, "never").await;
-            // One text, for one connection.
+            // One text, so that it runs on one connection.
             let leave = json!({ "run": mark.leave.join("; ") });
             let before = running
                 .succeed(json!([{ "ask": product.session() }, leave]))
@@ -235,7 +235,7 @@ async fn undone(product: Product, marks: &[Mark]) {
                     after[0], mark.expected
                 ));
             }
-            // sqlx's own pool may use its second connection for the second query.
+            // sqlx's pool may use its second connection for the second query.
             if mark.same_session && product != Product::Sqlite && kind != "pool" {
                 assert_eq!(before[0], after[1], "{place}: another session");
             }
@@ -246,22 +246,22 @@ async fn undone(product: Product, marks: &[Mark]) {
 }
 
 #[tokio::test]
-async fn postgres_sessions_are_as_good_as_new() {
+async fn postgres_sessions_are_reset() {
     undone(Product::Postgres, POSTGRES).await;
 }
 
 #[tokio::test]
-async fn mariadb_sessions_are_as_good_as_new() {
+async fn mariadb_sessions_are_reset() {
     undone(Product::MariaDb, MARIADB).await;
 }
 
 #[tokio::test]
-async fn sqlite_connections_are_as_good_as_new() {
+async fn sqlite_connections_are_reset() {
     undone(Product::Sqlite, SQLITE).await;
 }
 
 #[tokio::test]
-async fn what_did_nothing_to_its_session_keeps_it() {
+async fn session_is_reused_after_ordinary_invocation() {
     for product in SERVERS {
         let world = World::new(product).await;
         world.prepare("CREATE TABLE orders (id INT)").await;
@@ -284,7 +284,7 @@ async fn what_did_nothing_to_its_session_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_leaked_transaction_is_not_inherited() {
+async fn leaked_transaction_is_rolled_back() {
     for product in SERVERS {
         let world = World::new(product).await;
         world.prepare("CREATE TABLE orders (id INT)").await;
@@ -306,9 +306,9 @@ async fn a_leaked_transaction_is_not_inherited() {
 }
 
 #[tokio::test]
-async fn prepared_statements_survive() {
+async fn prepared_statements_survive_reset() {
     let world = World::new(Product::Postgres).await;
-    // sqlx's own pool uses two connections for queries in a row.
+    // sqlx's pool uses two connections for sequential queries.
     for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
         let statements = "SELECT count(*)::text FROM pg_prepared_statements";
@@ -320,12 +320,12 @@ async fn prepared_statements_survive() {
             let answers = running
                 .succeed(json!([{ "ask": orders }, { "ask": statements }]))
                 .await;
-            // The two of them, and sqlx's own for neither.
+            // These two statements, and none of sqlx's.
             assert_eq!(answers[1], "2", "{kind}");
         }
         running.end().await;
     }
-    // MariaDB counts what each session has prepared.
+    // MariaDB counts the prepared statements of each session.
     let world = World::new(Product::MariaDb).await;
     for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
@@ -340,7 +340,7 @@ async fn prepared_statements_survive() {
 }
 
 #[tokio::test]
-async fn an_error_in_a_transaction_is_undone_too() {
+async fn failed_transaction_is_reset() {
     let world = World::new(Product::Postgres).await;
     for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
@@ -348,7 +348,7 @@ async fn an_error_in_a_transaction_is_undone_too() {
         let (error_type, _) = running
             .fail(json!([{ "run": "BEGIN; SET app.tenant = 'acme'; SELECT no_such_column" }]))
             .await;
-        assert_eq!(error_type, "QueryFailed", "{kind}");
+        assert_eq!(error_type, "Query", "{kind}");
         let tenant = "SELECT nullif(current_setting('app.tenant', true), '')";
         assert_eq!(running.ask(tenant).await, Value::Null, "{kind}");
         assert_eq!(
@@ -361,8 +361,8 @@ async fn an_error_in_a_transaction_is_undone_too() {
 }
 
 #[tokio::test]
-async fn the_servers_prepared_statements_are_those_of_the_function() {
-    // What the test relies on: the server counts them.
+async fn server_keeps_only_the_functions_prepared_statements() {
+    // The test requires that the server counts them.
     let world = World::new(Product::Postgres).await;
     let mut connection = PgConnection::connect(world.server().url())
         .await

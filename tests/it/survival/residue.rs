@@ -1,9 +1,9 @@
-//! Nothing of a session can be read in a later invocation: what cannot be undone, or not be proved, is closed.
+//! No session state is visible in a later invocation: a session that cannot be reset verifiably is closed.
 
 use crate::world::{KINDS, Product, World};
 use serde_json::json;
 
-/// What is left behind, and what would show it, with what a new session shows.
+/// Session state: how to set it, how to read it, and its value in a new session.
 type Mark = (&'static str, &'static str, Option<&'static str>);
 
 const POSTGRES: &[Mark] = &[
@@ -110,7 +110,7 @@ async fn nothing_is_left(product: Product, marks: &[Mark]) {
     for kind in KINDS {
         for (leave, look, expected) in marks {
             let running = world.start(kind, "never").await;
-            // What a new session shows, so that the test tests something.
+            // Checks the value in a new session first.
             let fresh = running.ask(look).await;
             assert_eq!(fresh, json!(expected), "{product:?}/{kind}: {look}");
             running.succeed(json!([{ "run": leave }])).await;
@@ -127,22 +127,22 @@ async fn nothing_is_left(product: Product, marks: &[Mark]) {
 }
 
 #[tokio::test]
-async fn postgres_forgets_statements_prepared_in_sql() {
+async fn postgres_clears_statements_prepared_in_sql() {
     nothing_is_left(Product::Postgres, POSTGRES).await;
 }
 
 #[tokio::test]
-async fn mariadb_forgets_variables_statements_and_ids() {
+async fn mariadb_clears_variables_statements_and_ids() {
     nothing_is_left(Product::MariaDb, MARIADB).await;
 }
 
 #[tokio::test]
-async fn sqlite_forgets_pragmas_and_the_last_row() {
+async fn sqlite_clears_pragmas_and_last_row() {
     nothing_is_left(Product::Sqlite, SQLITE).await;
 }
 
 #[tokio::test]
-async fn postgres_session_is_kept_after_a_prepare_in_sql() {
+async fn postgres_session_is_reused_after_prepare_in_sql() {
     let world = World::new(Product::Postgres).await;
     for kind in ["db", "single"] {
         let running = world.start(kind, "never").await;
@@ -157,7 +157,7 @@ async fn postgres_session_is_kept_after_a_prepare_in_sql() {
 }
 
 #[tokio::test]
-async fn mariadb_session_is_kept_after_an_insert() {
+async fn mariadb_session_is_reused_after_insert() {
     let world = World::new(Product::MariaDb).await;
     world
         .prepare("CREATE TABLE numbered (id INT AUTO_INCREMENT PRIMARY KEY, v INT)")
@@ -173,9 +173,9 @@ async fn mariadb_session_is_kept_after_an_insert() {
     }
 }
 
-/// A hook of the user's own does not outlive its invocation, and ours, which stops what runs too long, is back.
+/// A hook of the handler is removed at the end of its invocation, and ours, which cancels queries, is restored.
 #[tokio::test]
-async fn sqlite_hooks_end_with_their_invocation() {
+async fn sqlite_hooks_are_removed_after_invocation() {
     let world = World::new(Product::Sqlite).await;
     world.prepare("CREATE TABLE orders (id INT)").await;
     for kind in KINDS {
@@ -192,9 +192,9 @@ async fn sqlite_hooks_end_with_their_invocation() {
     }
 }
 
-/// A database in memory lives in its connection: that is kept.
+/// An in-memory database belongs to its connection, which is reused.
 #[tokio::test]
-async fn sqlite_in_memory_keeps_its_data() {
+async fn sqlite_in_memory_database_keeps_data() {
     for kind in ["db", "single"] {
         let world = World::new(Product::Sqlite).await;
         let sandbox = world.sandbox_with(kind, "never", |function| {

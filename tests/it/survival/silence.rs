@@ -1,4 +1,4 @@
-//! A server that says nothing any more holds up no function after its answer.
+//! A silent server does not delay a function after its response.
 
 use crate::world::{KINDS, SERVERS, SLACK, World};
 use db_handler::config::CANCEL_TIMEOUT;
@@ -6,10 +6,10 @@ use futures_util::future::join_all;
 use sandbox::{Fault, PhaseKind};
 use serde_json::{Value, json};
 
-/// The queries have been answered, and a pause begins.
+/// Logged after the queries, when the pause begins.
 const SAID: &str = "now the pause";
 
-/// What the handler has left to be done after its answer.
+/// Work that is left for the cleanup after the response.
 fn left(session: &str, endless: &str) -> [(&'static str, Vec<Value>); 4] {
     let ask = json!({ "ask": session });
     let said = json!({ "say": SAID });
@@ -54,8 +54,8 @@ async fn bounded(fault: Fault) {
                     );
                     assert!(after < CANCEL_TIMEOUT + SLACK, "{place}: {after:?}");
                     running.heal().await;
-                    // Within the time of trust a connection that went dark is not asked: that is the
-                    // price of not asking. This one was, by the reset.
+                    // Within `trust_ms` a dark connection is not pinged, which is the price of
+                    // saving the ping. This one was checked by the reset.
                     running.ask(product.session()).await;
                     running.end().await;
                 }
@@ -66,13 +66,13 @@ async fn bounded(fault: Fault) {
 }
 
 #[tokio::test]
-async fn when_open_connections_go_dark() {
+async fn dark_connections_do_not_delay_cleanup() {
     support::measures_time();
     bounded(Fault::DarkExisting).await;
 }
 
 #[tokio::test]
-async fn when_everything_goes_dark() {
+async fn dark_network_does_not_delay_cleanup() {
     support::measures_time();
     bounded(Fault::Dark).await;
 }

@@ -1,4 +1,4 @@
-//! On a slow network what is healthy is reused, and no connection is opened but to be used.
+//! On a slow network, healthy connections are reused and no unnecessary ones are opened.
 
 use crate::world::{Product, Running, SERVERS, World};
 use db_handler::config::TRUST;
@@ -18,13 +18,13 @@ async fn start(world: &World, kind: &str, close: &str, rtt: Duration) -> Running
     Running::of(world.sandbox(kind, close).rtt(rtt)).await
 }
 
-/// Nothing before it: sqlx's pool would still be pinging that connection, and open another one.
+/// No other step before it: sqlx's pool would still ping that connection, and open another one.
 fn rolled_back(product: Product) -> Value {
     json!([{ "transaction": { "sql": product.session(), "end": "drop" } }])
 }
 
-/// One connection serves all invocations: also after a rollback that nobody has waited for, and after a
-/// ping. `rtt` is what the network takes for a message and its reply.
+/// Checks that one connection serves all invocations, also after a rollback that was not awaited and after a ping.
+/// `rtt` is the network's round-trip time.
 async fn one_connection(rtt: Duration, kinds: &[&str]) {
     for product in SERVERS {
         let database = World::new(product).await.server().clone();
@@ -58,14 +58,14 @@ async fn one_connection_serves_all_invocations() {
 }
 
 #[tokio::test]
-async fn also_where_a_round_trip_takes_as_long_as_the_whole_reserve() {
+async fn one_connection_serves_all_with_round_trip_as_long_as_reserve() {
     support::measures_time();
-    // Without the transaction: to open its connection and to begin takes all of `acquire_ms`.
+    // Without the transaction: opening its connection and BEGIN take all of `acquire_ms`.
     one_connection(RTT * 3, &["db", "pool", "single"]).await;
 }
 
 #[tokio::test]
-async fn always_opens_one_connection_for_each_invocation() {
+async fn always_opens_one_connection_per_invocation() {
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
@@ -74,7 +74,7 @@ async fn always_opens_one_connection_for_each_invocation() {
             for _ in 0..INVOCATIONS {
                 running.ask(product.session()).await;
             }
-            // A pool finds out once per process what the server lets a connection say when it is opened.
+            // A pool tests once per process which startup options the server accepts.
             let once =
                 usize::from(product == Product::Postgres && !["db", "single"].contains(&kind));
             let opened = running.opened();
@@ -87,9 +87,9 @@ async fn always_opens_one_connection_for_each_invocation() {
     }
 }
 
-/// Two at once, the second one begun when the first one is on its way: nobody asks why they take so long.
+/// Two connections are opened concurrently, the second one while the first one is pending.
 #[tokio::test]
-async fn a_slow_opening_is_no_reason_to_open_another_one() {
+async fn slow_connect_opens_no_extra_connection() {
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
@@ -103,16 +103,16 @@ async fn a_slow_opening_is_no_reason_to_open_another_one() {
     }
 }
 
-/// What was measured nearby does not hold for ever.
+/// The measured round-trip time is updated.
 #[tokio::test]
-async fn a_network_that_becomes_slow_costs_few_connections() {
+async fn network_that_becomes_slow_costs_few_connections() {
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
             let running = start(&world, kind, "never", Duration::ZERO).await;
             running.ask(product.session()).await;
-            // Connections that are open keep the round trip that they were opened with.
+            // Open connections keep their original round-trip time.
             running.0.apply(Fault::Rtt(RTT));
             running.0.apply(Fault::ResetExisting);
             running.stand_still(LONG).await;
@@ -127,9 +127,9 @@ async fn a_network_that_becomes_slow_costs_few_connections() {
     }
 }
 
-/// What cancels a query is opened for that, and that may take longer than anything else in a cleanup.
+/// Cancelling opens a new connection, which may be the slowest part of the cleanup.
 #[tokio::test]
-async fn dropped_query_is_cancelled_although_opening_takes_longer_than_the_reserve() {
+async fn dropped_query_is_cancelled_when_connect_exceeds_reserve() {
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;

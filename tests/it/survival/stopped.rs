@@ -1,4 +1,4 @@
-//! What still runs on the server when its invocation is over is stopped there.
+//! Queries that still run on the server at the end of their invocation are cancelled.
 
 use crate::world::{KINDS, PRODUCTS, Product, REFUSED, Running, SLACK, World};
 use db_handler::config::CANCEL_TIMEOUT;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const UPDATE: &str = "UPDATE orders SET touched = touched + 1 WHERE id = 1";
 
-/// A world with a row to lock.
+/// A world with one row to lock.
 async fn world(product: Product) -> World {
     let world = World::new(product).await;
     world
@@ -17,13 +17,13 @@ async fn world(product: Product) -> World {
     world
 }
 
-/// A row is locked, and an endless query keeps it so.
+/// Locks a row and keeps it locked with an endless query.
 fn hold(product: Product) -> Value {
     let sql = format!("{UPDATE}; {}", product.endless());
     json!({ "transaction": { "sql": sql, "end": "commit" } })
 }
 
-/// Somebody else can write the row, at once.
+/// Asserts that another session can write the row immediately.
 async fn row_is_free(world: &World, place: &str) {
     world.nothing_runs(place).await;
     let other = world.start("single", "always").await;
@@ -46,7 +46,7 @@ struct Scene<'a> {
     place: String,
 }
 
-/// `prove` with each of these handlers, one after the other: what is cancelled within the reserve needs a processor.
+/// Runs `prove` with each of these handlers. Sequentially, because cancelling within the reserve needs a processor.
 async fn everywhere(kinds: &[&str], closes: &[&str], prove: impl AsyncFn(Scene<'_>)) {
     for product in PRODUCTS {
         let world = world(product).await;
@@ -83,7 +83,7 @@ impl Scene<'_> {
         row_is_free(self.world, &self.place).await;
     }
 
-    /// The next invocation works. The process has not been killed: it is no cold start.
+    /// Asserts that the next invocation succeeds in the same process, without a cold start.
     async fn goes_on(&self, running: Running) {
         let next = running.invoke(json!([{ "run": UPDATE }])).await;
         assert!(
@@ -97,7 +97,7 @@ impl Scene<'_> {
 }
 
 #[tokio::test]
-async fn at_the_deadline() {
+async fn query_is_cancelled_at_deadline() {
     support::alone();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let place = &scene.place;
@@ -116,7 +116,7 @@ async fn at_the_deadline() {
 }
 
 #[tokio::test]
-async fn after_an_error_with_a_twin() {
+async fn sibling_query_is_cancelled_after_error() {
     support::measures_time();
     let closes = ["always", "on_error", "never"];
     everywhere(&["db", "pool"], &closes, async |scene| {
@@ -125,7 +125,7 @@ async fn after_an_error_with_a_twin() {
         let twins = [scene.world.product.endless(), REFUSED];
         let invocation = running.invoke(json!([{ "together": twins }])).await;
         assert!(
-            matches!(&invocation.outcome, Outcome::Failed { error_type, .. } if error_type == "QueryFailed"),
+            matches!(&invocation.outcome, Outcome::Failed { error_type, .. } if error_type == "Query"),
             "{place}: {}",
             invocation.outcome
         );
@@ -137,7 +137,7 @@ async fn after_an_error_with_a_twin() {
 }
 
 #[tokio::test]
-async fn after_the_callers_own_timeout() {
+async fn query_is_cancelled_after_callers_timeout() {
     support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;
@@ -154,7 +154,7 @@ async fn after_the_callers_own_timeout() {
 }
 
 #[tokio::test]
-async fn after_a_panic() {
+async fn query_is_cancelled_after_panic() {
     support::measures_time();
     everywhere(&KINDS, &["always", "never"], async |scene| {
         let running = scene.start().await;

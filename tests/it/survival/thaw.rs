@@ -1,4 +1,4 @@
-//! A connection that died while its function stood still costs no invocation, and little time.
+//! A connection that died during a freeze fails no invocation and costs little time.
 
 use crate::world::{KINDS, Product, Running, SERVERS, SLACK, World};
 use db_handler::config::{PING, TRUST};
@@ -10,10 +10,10 @@ use sqlx::{
 };
 use std::{str::FromStr, time::Duration};
 
-/// Long enough for a kept connection to be asked.
+/// Long enough for a reused connection to be pinged.
 const LONG: Duration = TRUST.saturating_add(Duration::from_millis(150));
 
-/// A function that has asked for its session, and has stood still since something befell it.
+/// Starts a function, queries its session, runs `befalls` and keeps the environment frozen.
 async fn thawed(
     world: &World,
     kind: &str,
@@ -27,7 +27,7 @@ async fn thawed(
 }
 
 #[tokio::test]
-async fn sessions_that_the_server_ended() {
+async fn sessions_ended_by_server_are_replaced() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -44,7 +44,7 @@ async fn sessions_that_the_server_ended() {
 }
 
 #[tokio::test]
-async fn a_reset_during_the_freeze() {
+async fn connection_reset_during_freeze_is_replaced() {
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -56,9 +56,9 @@ async fn a_reset_during_the_freeze() {
     }
 }
 
-/// A dark connection costs at most an opening and `ping_ms`, whatever the round trip.
+/// A dark connection costs at most a connect and `ping_ms`, for any round-trip time.
 #[tokio::test]
-async fn darkness_costs_at_most_one_opening_and_a_ping() {
+async fn dark_connection_costs_at_most_connect_and_ping() {
     support::measures_time();
     for product in SERVERS {
         for rtt in [1, 20] {
@@ -73,7 +73,7 @@ async fn darkness_costs_at_most_one_opening_and_a_ping() {
                 running.stand_still(LONG).await;
                 let dark = running.invoke(ask.clone()).await;
                 assert!(dark.is_answered(), "{place}: {}", dark.outcome);
-                // The first invocation opened a connection, too, and started the process.
+                // The first invocation also opened a connection and started the process.
                 let opening = cold.spent(sandbox::PhaseKind::Handler);
                 let bound = opening + PING + SLACK / 4;
                 println!(
@@ -92,8 +92,8 @@ async fn darkness_costs_at_most_one_opening_and_a_ping() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_restarted_in_between() {
-    // As the function sees it: all connections are gone, and the port is closed for a while.
+async fn restarted_server_fails_no_invocation() {
+    // For the function, all connections are lost and the port is closed for a while.
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {
@@ -104,7 +104,7 @@ async fn a_server_that_was_restarted_in_between() {
             let (running, _) = thawed(&world, kind, restart).await;
             let (error_type, text) = running.fail(json!([{ "ask": product.session() }])).await;
             assert!(
-                ["ConnectionRefused", "AllConnectionsInUse"].contains(&error_type.as_str()),
+                ["ConnectionRefused", "PoolExhausted"].contains(&error_type.as_str()),
                 "{product:?}/{kind}: {error_type}: {text}"
             );
             running.heal().await;
@@ -114,32 +114,32 @@ async fn a_server_that_was_restarted_in_between() {
     }
 }
 
-/// Within the time of trust, a warm invocation sends what a bare connection sends, to the byte.
+/// Within `trust_ms`, a warm invocation sends exactly the bytes of a bare connection.
 #[tokio::test]
-async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
+async fn no_extra_bytes_within_trust_ms() {
     const QUERIES: usize = 4;
     support::measures_time();
     for product in SERVERS {
         let world = World::new(product).await;
         let floor = bare(product, &world, QUERIES).await;
-        // sqlx's own pool pings whatever comes back to it.
+        // sqlx's pool pings every released connection.
         for kind in ["db", "single"] {
             let sandbox = world.sandbox(kind, "never").freeze_between(false);
             let running = Running::of(sandbox).await;
             let ask = json!({ "ask": product.session() });
             let steps = json!(vec![ask; QUERIES]);
-            // Prepared, and once through a reset.
+            // The statement is prepared, and the session has been reset once.
             running.succeed(steps.clone()).await;
             running.succeed(steps.clone()).await;
             let network = &running.0.networks()[0];
-            // Up to the answer: what is reset afterwards is not the caller's.
+            // Measured up to the response: the reset comes later.
             let before = network.stats();
             let mut with_a_pause = steps.as_array().cloned().unwrap_or_default();
             let said = format!("{kind} has asked");
             with_a_pause.extend([json!({ "say": said }), json!({ "linger": 300 })]);
             let (invocation, warm) = tokio::join!(running.invoke(json!(with_a_pause)), async {
                 world.wait_for_log(&said).await;
-                // In the middle of the pause: whatever it says too much, it has said by now.
+                // In the middle of the pause, when any extra bytes have been sent.
                 tokio::time::sleep(Duration::from_millis(150)).await;
                 let now = network.stats();
                 (now.sent - before.sent, now.received - before.received)
@@ -151,7 +151,7 @@ async fn within_the_time_of_trust_there_is_not_one_extra_byte() {
     }
 }
 
-/// What a bare connection sends and receives for its second round of queries.
+/// The bytes that a bare connection sends and receives in its second round of queries.
 async fn bare(product: Product, world: &World, queries: usize) -> (u64, u64) {
     let url = world.server().url();
     let target = url

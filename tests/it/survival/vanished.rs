@@ -1,4 +1,4 @@
-//! A process that is killed cancels nothing: the server itself notices that it is gone.
+//! A killed process cannot cancel its queries: the server detects that the client is gone.
 
 use crate::FUNCTION;
 use crate::world::{KINDS, Product, World};
@@ -37,7 +37,7 @@ fn settings(idle: Duration) -> String {
 }
 
 #[tokio::test]
-async fn query_of_a_killed_process_ends_within_a_minute() {
+async fn query_of_killed_process_ends_within_one_minute() {
     support::waits();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
@@ -60,7 +60,7 @@ async fn query_of_a_killed_process_ends_within_a_minute() {
     }
 }
 
-/// A relay whose machine can vanish.
+/// A relay whose machine can disappear.
 struct Relay {
     process: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -94,10 +94,10 @@ impl Relay {
     }
 }
 
-/// No FIN, no reset, no acknowledgement: nothing but TCP's own questions finds that out.
+/// No FIN, reset or acknowledgement: only TCP keepalive detects this.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn query_on_a_silent_network_ends_within_a_minute() {
+async fn query_on_silent_network_ends_within_one_minute() {
     support::waits();
     let database = postgres().fresh_database().await;
     let mut relay = Relay::before(postgres().port()).await;
@@ -124,16 +124,16 @@ async fn query_on_a_silent_network_ends_within_a_minute() {
     }
 }
 
-/// The settings by which TCP notices a silent network add up to less than a minute.
+/// The keepalive settings detect a silent network within one minute.
 #[tokio::test]
-async fn sessions_are_monitored_from_the_first_one_on() {
+async fn sessions_have_client_checks_from_the_first_one() {
     support::waits();
     assert!(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_COUNT < Duration::from_mins(1));
     for kind in KINDS {
         let world = World::new(Product::Postgres).await;
         for (close, idle) in [
             ("always", KEEPALIVE_IDLE),
-            // A sandbox that is frozen does not reply, and has not vanished.
+            // A frozen environment does not reply, but is not lost.
             ("never", KEEPALIVE_IDLE + DEFAULT_KEPT_IDLE),
         ] {
             let running = world.start(kind, close).await;
@@ -149,9 +149,9 @@ async fn sessions_are_monitored_from_the_first_one_on() {
     }
 }
 
-/// What idles without a client gives its locks back in the end.
+/// Idle sessions without a client release their locks in the end.
 #[tokio::test]
-async fn sessions_of_mysql_may_not_idle_for_ever() {
+async fn mysql_sessions_have_idle_timeout() {
     support::waits();
     for kind in KINDS {
         let world = World::new(Product::MariaDb).await;
@@ -170,7 +170,7 @@ async fn sessions_of_mysql_may_not_idle_for_ever() {
 }
 
 #[tokio::test]
-async fn settings_of_the_url_win() {
+async fn settings_in_url_take_precedence() {
     support::waits();
     for kind in KINDS {
         let database = postgres().fresh_database().await;
@@ -198,9 +198,9 @@ async fn settings_of_the_url_win() {
     }
 }
 
-/// A pooler that nobody has declared refuses what it does not know at startup: then it is left out.
+/// An undeclared pooler rejects unknown startup parameters, which are then omitted.
 #[tokio::test]
-async fn refused_settings_are_left_out() {
+async fn rejected_settings_are_omitted() {
     support::waits();
     let server = support::Postgres::builder().start();
     let database = server.fresh_database().await;

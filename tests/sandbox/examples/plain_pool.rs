@@ -1,5 +1,4 @@
-//! A function with a global sqlx pool, written as everyone writes it: what a run looks like
-//! that nobody has made fit for a freeze.
+//! A function with a typical global sqlx pool, to show a run of a function that is not prepared for freezes.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A function on `lambda_runtime` that does what the event says: the tests' model patient.
+//! The test fixture: a function on `lambda_runtime` that does what its event says.
 
 use std::{
     sync::{
@@ -11,7 +11,7 @@ use std::{
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
-/// Counts tenths of seconds, as long as the process is allowed to run.
+/// Counts tenths of seconds while the process runs.
 static TICKS: AtomicU64 = AtomicU64::new(0);
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
         tokio::time::sleep(Duration::from_millis(ms.parse()?)).await;
     }
     if let Ok(file) = std::env::var("PROBE_SHUTDOWN_FILE") {
-        // Registers an internal extension: SIGTERM is sent, and leaves this file.
+        // Registers an internal extension, so that SIGTERM is sent; its handler writes this file.
         let write = || async move {
             std::fs::write(file, "asked").unwrap_or_default();
         };
@@ -47,7 +47,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
             Ok(json!({"slept": ms}))
         }
         Some("after") => {
-            // Work that goes on after the answer, with the same runtime.
+            // Work that continues after the response, on the same runtime.
             let ms = payload.get("ms").and_then(Value::as_u64).unwrap_or(0);
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(1)).await;

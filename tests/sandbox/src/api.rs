@@ -1,5 +1,5 @@
-//! The platform's HTTP side: one server per process of a function, on a port of its own, so that
-//! a predecessor's late answer can never reach its successor.
+//! The platform's HTTP API: one server per process of a function, on its own port, so that a late response of an
+//! earlier process cannot reach a later one.
 
 mod answer;
 mod board;
@@ -29,7 +29,7 @@ use crate::{
     record::Violation,
 };
 
-/// What the function is told about itself.
+/// The function's identity, as the platform reports it.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) platform: Platform,
@@ -37,16 +37,16 @@ pub(crate) struct Identity {
     pub(crate) arn: String,
     pub(crate) handler: String,
     pub(crate) timeout: Duration,
-    /// In MB; told, not enforced.
+    /// In MB; reported, but not enforced.
     pub(crate) memory: u32,
     pub(crate) concurrency: usize,
-    /// Whether there is a restore to ask for.
+    /// Whether SnapStart is enabled.
     pub(crate) snap_start: bool,
-    /// Names of the extensions that the platform started; all others are internal ones.
+    /// Names of the external extensions; all others are internal.
     pub(crate) external: Vec<String>,
 }
 
-/// What every request handler works on.
+/// The shared state of all request handlers.
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) board: watch::Sender<Board>,
@@ -56,7 +56,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Enters what the function did wrong, and makes the answer that it gets for it.
+    /// Records a violation by the function, and returns its reply.
     fn refuse(&self, request: &str, reply: Reply, message: impl Into<String>) -> Reply {
         let violation = Violation {
             at: self.epoch.ms(std::time::Instant::now()),
@@ -82,7 +82,7 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
         let task = tokio::spawn(async move {
-            // Owned by this task, so that all connections end with it.
+            // All connections end with this task.
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
@@ -104,7 +104,7 @@ impl Drop for Server {
 }
 
 async fn serve(stream: TcpStream, desk: Arc<Desk>) {
-    // Without it the answers to small requests wait for the other side's delayed ACK.
+    // Without it, replies to small requests wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
@@ -116,7 +116,7 @@ async fn serve(stream: TcpStream, desk: Arc<Desk>) {
             Ok::<_, Infallible>(reply.into_response())
         }
     });
-    // A connection that breaks shows in the board through the guards of its requests.
+    // The guards of its requests record a broken connection on the board.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -164,7 +164,7 @@ async fn route(desk: &Arc<Desk>, request: Request<Incoming>) -> Reply {
                 "error",
             ],
         ) => extensions::error(desk, &name, phase, &request),
-        // The telemetry and logs APIs are refused politely, as outside of Lambda's own network.
+        // The telemetry and logs APIs are accepted without effect, as outside Lambda's network.
         (&Method::PUT, ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"]) => Reply::accepted(),
         _ => desk.refuse(&name, Reply::not_found(), "no such call in the Runtime API"),
     }

@@ -16,7 +16,7 @@ use crate::{
     observe::is_observable, parse_duration,
 };
 
-/// Plays AWS Lambda, or Tencent SCF, for any binary that speaks its runtime API.
+/// Simulates AWS Lambda or Tencent SCF for any binary that uses its runtime API.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version)]
 struct Cli {
@@ -26,9 +26,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a function in many environments at once, with freezes and a bad network.
+    /// Runs a function in many concurrent environments, with freezes and a faulty network.
     ///
-    /// Exit code 0: every invocation was answered and nothing was left on the server.
+    /// Exit code 0: every invocation succeeded and nothing was left on the server.
     /// 1: something was lost or left behind. 2: bad usage, or a binary that never came up.
     Run(Box<Run>),
 }
@@ -36,25 +36,25 @@ enum Command {
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Run {
-    /// Whose rules it plays by: lambda, or scf (Tencent Cloud Functions).
+    /// The simulated platform: lambda, or scf (Tencent Cloud Functions).
     #[arg(long, default_value = "lambda", value_name = "NAME")]
     platform: Platform,
     /// Let the function run on between two events, instead of stopping it.
     #[arg(long, conflicts_with = "freeze")]
     no_freeze: bool,
-    /// Environments side by side.
+    /// Number of concurrent environments.
     #[arg(long, default_value_t = 1, value_name = "N")]
     envs: usize,
-    /// Invocations in all, dealt out evenly.
+    /// Total number of invocations, distributed evenly.
     #[arg(long, default_value_t = 10, value_name = "N")]
     invocations: usize,
-    /// How long each environment stands still after every answer.
+    /// The length of the freeze after every response.
     #[arg(long, default_value = "0", value_parser = parse_duration, value_name = "TIME")]
     freeze: Duration,
-    /// How far the wall clock jumps in each freeze, on top of it (needs libfaketime).
+    /// The jump of the wall clock in each freeze, in addition to its length (needs libfaketime).
     #[arg(long, default_value = "0", value_parser = parse_duration, value_name = "TIME")]
     jump: Duration,
-    /// In every N-th freeze of an environment the network forgets its open connections.
+    /// In every N-th freeze of an environment its open connections go dark.
     #[arg(long, value_name = "N")]
     dark_every: Option<usize>,
     /// FAULT@MOMENT[+DELAY], such as reset@freeze:3 or dark@invocation:2+20ms; may be repeated.
@@ -68,13 +68,13 @@ struct Run {
     /// The time limit of an invocation.
     #[arg(long, default_value = "3s", value_parser = parse_duration, value_name = "TIME")]
     timeout: Duration,
-    /// How long a process may take until its first poll.
+    /// The time limit from the start of a process to its first poll.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     init_timeout: Duration,
-    /// The memory that the function is told it has, in MB (not enforced).
+    /// The memory size that is reported to the function, in MB (not enforced).
     #[arg(long, default_value_t = 128, value_name = "MB")]
     memory: u32,
-    /// Invocations at once in one process (AWS_LAMBDA_MAX_CONCURRENCY).
+    /// Concurrent invocations in one process (AWS_LAMBDA_MAX_CONCURRENCY).
     #[arg(long, default_value_t = 1, value_name = "N")]
     concurrency: usize,
     /// SnapStart: restore each environment from its snapshot this long after its init.
@@ -89,7 +89,7 @@ struct Run {
     /// The event, as JSON.
     #[arg(long, value_name = "JSON", conflicts_with = "events")]
     event: Option<String>,
-    /// A file with one event per line, taken in turn.
+    /// A file with one event per line, used in rotation.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// The database's URL. The function gets it with the address of a proxy.
@@ -98,16 +98,16 @@ struct Run {
     /// The variable in which the function expects the database's URL.
     #[arg(long, default_value = "DATABASE_URL", value_name = "NAME")]
     database_env: String,
-    /// Do not look at the database's own list of connections.
+    /// Do not query the database's list of connections.
     #[arg(long)]
     no_observer: bool,
-    /// Show what the function writes.
+    /// Show the function's output.
     #[arg(long)]
     logs: bool,
-    /// Print the whole record as JSON instead of the table.
+    /// Print the full report as JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Write a page with pictures of the run.
+    /// Write an HTML page with charts of the run.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// The function and its arguments.
@@ -115,10 +115,10 @@ struct Run {
     function: Vec<String>,
 }
 
-/// The program: reads the arguments, runs, prints, and says how it went.
+/// The program: parses the arguments, runs, prints, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Bad usage ends here, with code 2 as everywhere.
+    // Invalid usage exits here, with code 2.
     let Command::Run(run) = Cli::parse().command;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -127,11 +127,11 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         tokio::select! {
             code = execute(&run) => code,
-            // The children end with the sandbox, as the run is dropped here.
+            // The run is dropped here, which ends the children.
             _ = tokio::signal::ctrl_c() => ExitCode::from(130),
         }
     });
-    // Nothing that is still going on is worth waiting for.
+    // Remaining tasks need not be awaited.
     runtime.shutdown_background();
     code
 }
@@ -250,7 +250,7 @@ fn events(run: &Run) -> Result<Vec<Event>, String> {
             .map_err(|error| format!("--events {}: {error}", file.display()))?,
         (None, None) => "{}".into(),
     };
-    // One event may be spread over several lines, several events stand on a line each.
+    // One event may span several lines; several events are on one line each.
     let lines: Vec<&str> = match &run.event {
         Some(event) => vec![event],
         None => text
@@ -287,7 +287,7 @@ fn present(report: &Report, run: &Run) -> ExitCode {
     } else {
         report.table()
     };
-    // A reader that has seen enough (`| head`) is no reason to fail.
+    // A closed pipe (`| head`) is not a failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let written = run.report.as_ref().map(|file| write(file, &report.html()));
     if let Some(Err(message)) = written {

@@ -1,10 +1,9 @@
-//! The clocks: one epoch for all times of a run, and a wall clock that can be made to jump.
+//! The clocks: one epoch for all times of a run, and a wall clock that can jump.
 //!
-//! The jump is made by libfaketime, preloaded into the function, and not by a seam in the
-//! function's own code: a release build needs no test-only branch, the drivers inside it see the
-//! jump too, and it works for any dynamically linked binary. It reads its offset from a file, so
-//! the offset can change while the function is stopped. Statically linked binaries and Go
-//! programs ask the kernel directly and see no jump.
+//! libfaketime is preloaded into the function and makes the clock jump. The function needs no test-only code,
+//! its drivers see the jump as well, and it works for any dynamically linked binary. libfaketime reads the
+//! offset from a file, so the offset can change while the function is stopped. Statically linked binaries and
+//! Go programs call the kernel directly and see no jump.
 
 use std::{
     io,
@@ -33,13 +32,13 @@ impl Epoch {
     }
 }
 
-/// A duration as milliseconds with three decimals, as every report has it.
+/// A duration in milliseconds with three decimals, as in reports.
 #[must_use]
 pub fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Where Debian, Fedora, Arch and Homebrew put the library.
+/// Where Debian, Fedora, Arch and Homebrew install the library.
 const LIBRARIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -48,7 +47,7 @@ const LIBRARIES: &[&str] = &[
     "/usr/local/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// The wall clock of one environment: the machine's, plus what it was made to jump.
+/// The wall clock of one environment: the machine's plus all jumps.
 #[derive(Debug)]
 pub(crate) struct WallClock {
     offset: Mutex<Duration>,
@@ -91,7 +90,7 @@ impl WallClock {
         Ok(clock)
     }
 
-    /// Moves the wall clock on; the monotonic clock does not notice.
+    /// Advances the wall clock, but not the monotonic clock.
     pub(crate) fn jump(&self, by: Duration) -> io::Result<()> {
         let Some(fake) = &self.fake else {
             return Err(io::Error::new(
@@ -101,13 +100,13 @@ impl WallClock {
         };
         let mut offset = lock(&self.offset);
         *offset += by;
-        // Renamed into place, so that the function never reads half an offset.
+        // Replaced atomically, so that the function never reads a partial offset.
         let fresh = fake.folder.path().join("offset.new");
         std::fs::write(&fresh, format!("+{:.3}\n", offset.as_secs_f64()))?;
         std::fs::rename(fresh, fake.folder.path().join("offset"))
     }
 
-    /// What the function needs in its environment.
+    /// The variables that the function needs.
     pub(crate) fn env(&self) -> Vec<(String, String)> {
         let Some(fake) = &self.fake else {
             return Vec::new();
@@ -116,10 +115,10 @@ impl WallClock {
         [
             ("LD_PRELOAD", fake.library.display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
-            // Timers must go on as after a real freeze; the name changed between versions.
+            // Timers must behave as after a real freeze. The name differs between versions.
             ("DONT_FAKE_MONOTONIC", "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-            // The jump must be seen by the very next look at the clock.
+            // The next read of the clock must see the jump.
             ("FAKETIME_NO_CACHE", "1".into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -130,13 +129,13 @@ impl WallClock {
     pub(crate) fn forget(&self, pid: impl std::fmt::Display) {
         if self.fake.is_some() {
             for name in ["faketime_shm", "sem.faketime_sem"] {
-                // Most often it is not there: nothing to do then.
+                // The file usually does not exist.
                 let _ = std::fs::remove_file(format!("/dev/shm/{name}_{pid}"));
             }
         }
     }
 
-    /// The platform's idea of the time, in milliseconds since 1970: deadlines follow the jump.
+    /// The platform's time in milliseconds since 1970: deadlines follow the jump.
     pub(crate) fn epoch_ms(&self) -> u64 {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -145,8 +144,8 @@ impl WallClock {
     }
 }
 
-/// Locks, and goes on with the value when a panic poisoned it: a report of what happened before
-/// the panic is worth more than a second panic.
+/// Locks, and ignores poisoning: a report of the events before the panic is more useful than a second
+/// panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()

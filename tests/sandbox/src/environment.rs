@@ -1,4 +1,4 @@
-//! One execution environment: a sequence of lives of one function, behind its own network.
+//! One execution environment: a sequence of processes of one function, behind its own network.
 
 use std::{
     io,
@@ -19,12 +19,12 @@ use crate::{
     record::{After, InitFailure, Invocation, Outcome, Phase, PhaseKind, Violation},
 };
 
-/// How long a function may take after its answer until it stands still.
+/// Maximum time from a response to the freeze.
 const TO_FREEZE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// An execution environment. After a timeout or a crash its process is gone, and the next
-/// invocation starts a new one, as on the real platform. Dropped, it ends every process at once.
+/// An execution environment. After a timeout or a crash the next invocation starts a new process, as on the
+/// real platform. Dropping it kills every process immediately.
 #[derive(Debug)]
 pub struct Environment {
     number: usize,
@@ -32,7 +32,7 @@ pub struct Environment {
     proxies: Vec<Proxy>,
     freeze_between: bool,
     life: Mutex<Option<Arc<Life>>>,
-    /// When the last start was over.
+    /// When the last start had finished.
     ready: std::sync::Mutex<Option<Instant>>,
     invocations: AtomicU32,
     starts: AtomicU32,
@@ -60,16 +60,16 @@ impl Environment {
     /// Starts the process if there is none, and waits until it is ready.
     ///
     /// # Errors
-    /// When the function does not come up in time.
+    /// If the function does not become ready in time.
     pub async fn start(&self) -> Result<(), InitFailure> {
         let (life, _) = self.living(self.blueprint.limits.init).await?;
         self.settle(&life).await;
         Ok(())
     }
 
-    /// Sends one event and follows it until the function waits for the next one (or is gone).
-    /// Starts a process where there is none, continues one that is stopped, and stops it again
-    /// afterwards (unless [`freeze_between`](crate::Sandbox::freeze_between) says no).
+    /// Sends one event and follows it until the function waits for the next one or ends. Starts a process if there
+    /// is none, continues a stopped one, and stops it again afterwards (unless
+    /// [`freeze_between`](crate::Sandbox::freeze_between) is off).
     pub async fn invoke(&self, event: impl Into<Event>) -> Invocation {
         let asked = Instant::now();
         let number = self.invocations.fetch_add(1, Ordering::SeqCst) + 1;
@@ -81,7 +81,7 @@ impl Environment {
             event: event.into(),
             number,
             asked,
-            // Also if it waited for a start that another invocation, or nobody, had asked for.
+            // Also if it waited for a start that it did not request.
             cold: lock(&self.ready).is_some_and(|ready| ready > asked),
             init,
         };
@@ -90,8 +90,7 @@ impl Environment {
         invocation
     }
 
-    /// Stops the process group. Nothing happens while an invocation is under way.
-    /// `true`: every process stands still.
+    /// Stops the process group, unless an invocation is running. Returns whether every process is stopped.
     pub async fn freeze(&self) -> bool {
         match self.current().await {
             Some(life) => life.freeze().await,
@@ -106,15 +105,14 @@ impl Environment {
         }
     }
 
-    /// How long it has been standing still; none when it is not.
+    /// How long it has been frozen; `None` if it is not.
     pub async fn frozen_for(&self) -> Option<Duration> {
         self.current().await?.frozen_for().await
     }
 
-    /// Waits until it has been standing still for `pause`, counted from the beginning of the freeze.
-    /// This is for a freeze whose length matters: what happens during one can be waited for itself.
-    /// What is still done after an answer comes first, for 2 s at most. `false`: it does not stand
-    /// still, or has not all the while.
+    /// Waits until it has been frozen for `pause`, counted from the beginning of the freeze. Use it only
+    /// if the length of the freeze matters; wait for an event during the freeze directly. Waits at most 2 s
+    /// for work after the response. Returns `false` if it is not frozen, or was not all the time.
     pub async fn stands_still_for(&self, pause: Duration) -> bool {
         let frozen = async {
             loop {
@@ -133,16 +131,16 @@ impl Environment {
             .is_some_and(|lasted| lasted >= pause)
     }
 
-    /// Moves the wall clock on, as a long freeze does; the monotonic clock does not notice.
+    /// Advances the wall clock, as a long freeze does, but not the monotonic clock.
     ///
     /// # Errors
-    /// When the sandbox was built without [`wall_clock_jumps`](crate::Sandbox::wall_clock_jumps).
+    /// If the simulator was built without [`wall_clock_jumps`](crate::Sandbox::wall_clock_jumps).
     pub fn jump(&self, by: Duration) -> io::Result<()> {
         self.blueprint.wall.jump(by)
     }
 
-    /// Ends the environment as the platform does when it is no longer needed.
-    /// None: there was no process.
+    /// Ends the environment as the platform does when it is no longer needed. Returns `None` if there was no
+    /// process.
     pub async fn shutdown(&self) -> Option<Ended> {
         let life = self.life.lock().await.take()?;
         Some(life.end("SPINDOWN").await)
@@ -158,7 +156,7 @@ impl Environment {
         self.current().await.map(|life| life.pid())
     }
 
-    /// How many processes it has had.
+    /// The number of processes so far.
     #[must_use]
     pub fn starts(&self) -> u32 {
         self.starts.load(Ordering::SeqCst)
@@ -177,7 +175,7 @@ impl Environment {
         &self.proxies
     }
 
-    /// Makes something happen on the way to every database.
+    /// Applies a fault to the network to every database.
     pub fn apply(&self, fault: Fault) {
         self.proxies.iter().for_each(|proxy| proxy.apply(fault));
     }
@@ -188,7 +186,7 @@ impl Environment {
         self.blueprint.journal.phases()
     }
 
-    /// What the function sent that it should not have, in the lives that are over and this one.
+    /// The function's violations of the protocol, in this and earlier processes.
     pub async fn violations(&self) -> Vec<Violation> {
         let mut violations = self.blueprint.journal.violations();
         if let Some(life) = self.current().await {
@@ -201,7 +199,7 @@ impl Environment {
         self.life.lock().await.clone()
     }
 
-    /// The life that goes on, or a new one (and then the phases of its start).
+    /// The current process, or a new one (with the phases of its start).
     async fn living(
         &self,
         limit: Duration,
@@ -211,7 +209,7 @@ impl Environment {
             if life.is_alive() {
                 return Ok((Arc::clone(life), None));
             }
-            // It ended while nobody called it: what it left goes with it.
+            // It ended between invocations: ends the processes that it left.
             life.end("FAILURE").await;
             *slot = None;
         }
@@ -223,7 +221,7 @@ impl Environment {
         Ok((life, Some(phases)))
     }
 
-    /// After an invocation: the freeze, or the end of a life that is over.
+    /// After an invocation: freezes the process, or ends it if it has exited.
     async fn settle(&self, life: &Arc<Life>) {
         if !life.is_alive() {
             let mut slot = self.life.lock().await;
@@ -252,7 +250,7 @@ impl Environment {
         }
     }
 
-    /// The time that all its inits took, which is billed as well.
+    /// The total time of its inits, which is billed as well.
     #[must_use]
     pub fn billed_init(&self) -> Duration {
         let phases = self.phases();

@@ -1,4 +1,4 @@
-//! Many environments side by side, following a plan.
+//! Concurrent environments that follow a plan.
 
 use std::{
     collections::HashSet,
@@ -28,9 +28,9 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunError {
-    /// Not one process of the function ever became ready.
+    /// No process of the function ever became ready.
     NeverReady(InitFailure),
-    /// The machine refused a port, a process or a file.
+    /// The machine could not provide a port, a process or a file.
     Io(io::Error),
     /// The database cannot be observed.
     Observer(String),
@@ -54,14 +54,14 @@ impl From<io::Error> for RunError {
     }
 }
 
-/// A sandbox and a plan.
+/// A simulator and a plan.
 pub struct Fleet {
     sandbox: Sandbox,
     plan: Plan,
     observe: Option<String>,
 }
 
-/// Without the URL of the server, which has a password in it.
+/// Omits the URL of the server, which contains a password.
 impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fleet")
@@ -72,7 +72,7 @@ impl fmt::Debug for Fleet {
     }
 }
 
-/// What one environment brings home.
+/// The results of one environment.
 struct Return {
     environment: Arc<Environment>,
     invocations: Vec<Invocation>,
@@ -80,18 +80,18 @@ struct Return {
     ended: Option<Ended>,
 }
 
-/// What the environments' tasks share.
+/// Shared state of the environments' tasks.
 struct Common {
     plan: Plan,
     concurrency: usize,
     freezes: bool,
-    /// Whether any process ever became ready: if none does, going on is pointless.
+    /// Whether any process ever became ready: if none does, the run is aborted.
     up: AtomicBool,
     hopeless: AtomicBool,
 }
 
 impl Fleet {
-    /// A fleet of environments of this sandbox.
+    /// A fleet of environments of this simulator.
     #[must_use]
     pub fn new(sandbox: Sandbox, plan: Plan) -> Self {
         Self {
@@ -101,17 +101,17 @@ impl Fleet {
         }
     }
 
-    /// Also looks at the server while it runs (PostgreSQL and MySQL/MariaDB).
+    /// Observes the server during the run (PostgreSQL and MySQL/MariaDB).
     #[must_use]
     pub fn observe(mut self, url: impl Into<String>) -> Self {
         self.observe = Some(url.into());
         self
     }
 
-    /// Carries out the plan; `progress` is called with every invocation as it ends.
+    /// Runs the plan; `progress` is called with every invocation as it ends.
     ///
     /// # Errors
-    /// When the run cannot take place at all. What goes wrong within it is in the report.
+    /// If the run cannot take place at all. Failures during the run are in the report.
     pub async fn run(
         self,
         progress: impl Fn(&Invocation) + Send + Sync + 'static,
@@ -143,7 +143,7 @@ impl Fleet {
         }
         let mut returns = Vec::new();
         while let Some(joined) = tasks.join_next().await {
-            // A panic in a task is ours: it goes on here, and `Drop` ends the children.
+            // A panic in a task is a bug: it is returned here, and `Drop` ends the children.
             returns.push(joined.map_err(io::Error::other)?);
         }
         returns.sort_by_key(|home| home.environment.number());
@@ -206,7 +206,7 @@ fn all_ports(environment: &Environment) -> HashSet<u16> {
         .collect()
 }
 
-/// Waits until the ends of the processes have come through the proxies.
+/// Waits until the proxies have seen the ends of the processes.
 async fn settled(returns: &[Return], limit: Duration) {
     let until = Instant::now() + limit;
     let open = |proxy: &Proxy| proxy.stats().open > proxy.stats().dark;
@@ -221,7 +221,7 @@ async fn settled(returns: &[Return], limit: Duration) {
     }
 }
 
-/// What is on the server after the last process ended, without what the dark network hides.
+/// What is left on the server after the last process, without connections that the dark network hides.
 async fn residue(observer: Option<&Observer>, returns: &[Return]) -> Option<Residue> {
     let observer = observer?;
     let ports = |dark: bool| -> HashSet<u16> {
@@ -271,7 +271,7 @@ async fn drive(
     }
 }
 
-/// One caller: an invocation after the other.
+/// One caller, with sequential invocations.
 async fn lane(
     environment: &Environment,
     common: &Common,
@@ -303,7 +303,7 @@ async fn lane(
     }
 }
 
-/// The freeze after the n-th invocation, and what happens in it.
+/// The freeze after the n-th invocation, with its incidents.
 async fn stand_still(environment: &Environment, plan: &Plan, n: usize) -> Option<FreezeNote> {
     let frozen = environment.freeze().await;
     let until = Instant::now() + plan.freeze;
@@ -311,11 +311,11 @@ async fn stand_still(environment: &Environment, plan: &Plan, n: usize) -> Option
     let alive: Vec<_> = environment.networks().iter().map(Proxy::alive).collect();
     happen(environment, plan, Moment::Freeze(n)).await;
     if !plan.jump.is_zero() {
-        // Checked when the sandbox was built: it has a clock that jumps.
+        // The simulator was built with a clock that can jump.
         let _ = environment.jump(plan.jump);
     }
     tokio::time::sleep_until(until.into()).await;
-    // One that stands still closes nothing: what it seems to have closed meanwhile was closing before.
+    // A frozen process closes nothing: connections that end now were closed before.
     let held = environment
         .networks()
         .iter()

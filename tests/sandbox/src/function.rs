@@ -1,4 +1,4 @@
-//! What is run, and what it is given.
+//! The function and its events.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 
-/// A program that speaks the Lambda Runtime API.
+/// A program that uses the Lambda Runtime API.
 #[derive(Clone)]
 pub struct Function {
     pub(crate) program: PathBuf,
@@ -18,7 +18,7 @@ pub struct Function {
     pub(crate) env: Vec<(OsString, OsString)>,
 }
 
-/// Without the variables' values, among which are passwords.
+/// Omits the values of variables, which contain passwords.
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variables: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
@@ -31,7 +31,7 @@ impl fmt::Debug for Function {
 }
 
 impl Function {
-    /// A program, found as a shell finds it: by its path, or by its name in `PATH`.
+    /// A program, given by its path or by its name in `PATH`, as in a shell.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -61,10 +61,10 @@ impl Function {
         self
     }
 
-    /// Where the program is; an error in words where it cannot be run.
+    /// Returns the path of the program.
     ///
     /// # Errors
-    /// When there is no such file, or it is not executable.
+    /// If there is no such file, or it is not executable.
     pub fn locate(&self) -> io::Result<PathBuf> {
         let named = &self.program;
         let search = std::env::var_os("PATH").unwrap_or_default();
@@ -108,7 +108,7 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// What a caller sends with one invocation.
+/// The event of one invocation.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
     pub(crate) payload: Bytes,

@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-/// 64 random bits. The standard library seeds each `RandomState` from the system's randomness,
-/// and moves it on: no dependency is needed for ids that only have to differ.
+/// 64 random bits. The standard library seeds each `RandomState` from the system's randomness, which is enough
+/// for unique ids without a dependency.
 pub(crate) fn bits() -> u64 {
     RandomState::new().hash_one(std::time::Instant::now())
 }

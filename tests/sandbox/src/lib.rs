@@ -1,6 +1,6 @@
-//! Plays AWS Lambda (or Tencent SCF) for any binary that speaks its runtime API: cold starts, freezes
-//! between invocations, deadlines, crashes and shutdowns, with a network to the database that
-//! can be slow, go dark, or break at a chosen moment.
+//! Simulates AWS Lambda (or Tencent SCF) for any binary that uses its runtime API: cold starts, freezes between
+//! invocations, deadlines, crashes and shutdowns, with a network to the database that can be slow, go dark or break
+//! at a chosen moment.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -14,7 +14,7 @@
 //!
 //! let environment = sandbox.start().await?;
 //! assert!(environment.invoke(serde_json::json!({"order": 1})).await.is_answered());
-//! // It stands still now, and the network forgets its idle connections.
+//! // The environment is frozen, and its idle connections go dark.
 //! environment.apply(Fault::DarkExisting);
 //! let second = environment.invoke(serde_json::json!({"order": 2})).await;
 //! assert!(second.is_answered() && second.waited < Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! One life of an environment: one process of the function, from its start to its end.
+//! One process of an environment's function, from its start to its end.
 
 mod call;
 mod end;
@@ -25,7 +25,7 @@ use crate::{
     record::{Phase, PhaseKind, Violation},
 };
 
-/// What an environment remembers across its lives.
+/// The records of an environment across its processes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     pub(crate) epoch: Epoch,
@@ -76,14 +76,14 @@ pub(crate) struct Life {
     wall: Arc<WallClock>,
     /// The function's own process.
     pid: u32,
-    /// Since when it is stopped. Held over every stop and start, so that they never cross.
+    /// When it was stopped. Locked during every stop and continue, so that they never overlap.
     frozen: tokio::sync::Mutex<Option<Instant>>,
     in_flight: AtomicUsize,
     _server: Server,
 }
 
 impl Life {
-    /// The process is there, and has not been ended by the platform.
+    /// Whether the process runs and has not been ended by the platform.
     pub(crate) fn is_alive(&self) -> bool {
         let board = self.desk.board.borrow();
         board.exited.is_none() && board.extension_error().is_none()
@@ -97,12 +97,12 @@ impl Life {
         self.pid
     }
 
-    /// Waits until `ready` sees what it wants on the board, or until the moment has come.
+    /// Waits until `ready` returns a value, at most until `until`.
     async fn wait<T>(&self, until: Instant, ready: impl FnMut(&Board) -> Option<T>) -> Option<T> {
         wait_on(&self.desk, until, ready).await
     }
 
-    /// Stops every process, unless an invocation is going on. `true`: it stands still.
+    /// Stops every process, unless an invocation is running. Returns whether it is frozen.
     pub(crate) async fn freeze(&self) -> bool {
         let mut frozen = self.frozen.lock().await;
         if frozen.is_some() {
@@ -116,7 +116,7 @@ impl Life {
         stopped
     }
 
-    /// Lets every process go on.
+    /// Continues every process.
     pub(crate) async fn thaw(&self) {
         let mut frozen = self.frozen.lock().await;
         if let Some(since) = frozen.take() {
@@ -125,7 +125,7 @@ impl Life {
         }
     }
 
-    /// How long the process has been standing still.
+    /// How long the process has been frozen.
     pub(crate) async fn frozen_for(&self) -> Option<Duration> {
         self.frozen.lock().await.map(|since| since.elapsed())
     }
@@ -152,7 +152,7 @@ async fn wait_on<T>(
         }
         match tokio::time::timeout_at(until.into(), seen.changed()).await {
             Ok(Ok(())) => {}
-            // The desk lives as long as `self`: only the time can be over.
+            // The desk lives as long as `self`, so this is always a timeout.
             Ok(Err(_)) | Err(_) => return None,
         }
     }

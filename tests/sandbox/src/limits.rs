@@ -1,8 +1,8 @@
-//! Every wait of the sandbox, in one place: nothing here waits without a bound.
+//! The limits of all waits of the simulator: no wait is unbounded.
 
 use std::time::Duration;
 
-/// How long each step may take. The defaults are AWS Lambda's where it has one.
+/// The time limit of each step. The defaults are AWS Lambda's, if it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From the start of the process to its first poll (Lambda: 10 s).
@@ -15,23 +15,23 @@ pub struct Limits {
     pub grace_external: Duration,
     /// SIGTERM to the end of everything, external extensions included.
     pub shutdown_external: Duration,
-    /// SIGKILL until the kernel reports the end of the process.
+    /// From SIGKILL until the kernel reports the end of the process.
     pub reap: Duration,
-    /// After a failed init, until the function's last lines have come through the pipe.
+    /// After a failed init, until the function's last lines have been read.
     pub last_words: Duration,
-    /// SIGSTOP until every process of the group is seen stopped.
+    /// From SIGSTOP until every process of the group is stopped.
     pub stop: Duration,
     /// Opening the connection to the real database behind a [`Proxy`](crate::Proxy).
     pub proxy_connect: Duration,
-    /// Taking back the port of a [`Proxy`](crate::Proxy) that had been refusing.
+    /// Reopening the port of a [`Proxy`](crate::Proxy) that refused connections.
     pub proxy_rebind: Duration,
     /// Opening the observer's own connection to the database.
     pub observer_connect: Duration,
-    /// One look of the observer at the server.
+    /// One query of the observer.
     pub observer_query: Duration,
-    /// Between two looks of the observer.
+    /// The interval between two queries of the observer.
     pub observer_interval: Duration,
-    /// After the last environment ended, until what is still on the server counts as left behind.
+    /// After the last environment, until remaining connections count as left on the server.
     pub drain: Duration,
 }
 
@@ -56,17 +56,17 @@ impl Default for Limits {
     }
 }
 
-/// The largest answer that Lambda takes in one piece: 6 MiB and a little for the envelope.
+/// The largest buffered response that Lambda accepts: 6 MiB and a little for the envelope.
 pub(crate) const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
 
-/// The largest streamed answer.
+/// The largest streamed response.
 pub(crate) const MAX_STREAMED_ANSWER: usize = 200 * 1024 * 1024;
 
-/// Lambda takes ten extensions per function.
+/// Lambda accepts ten extensions per function.
 pub(crate) const MAX_EXTENSIONS: usize = 10;
 
 /// Lines of the function's output kept for error messages.
 pub(crate) const LOG_TAIL: usize = 20;
 
-/// What one direction of a proxied connection may hold back to play the round-trip time.
+/// How much one direction of a proxied connection may buffer to simulate the round-trip time.
 pub(crate) const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;

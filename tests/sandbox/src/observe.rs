@@ -1,8 +1,7 @@
-//! What the server sees: its connections and running queries over time.
+//! Observes the server's connections and running queries over time.
 //!
-//! The observer has a connection of its own, straight to the server, and knows the function's
-//! connections by the ports that the proxies use, so that other users of the server, and other
-//! sandboxes, do not disturb the count.
+//! The observer connects directly to the server, and identifies the function's connections by the ports of the
+//! proxies, so that other users of the server and other simulators are not counted.
 
 use std::{
     collections::HashSet,
@@ -19,22 +18,22 @@ use crate::{
     limits::Limits,
 };
 
-/// The server's view at one moment.
+/// One observation of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
     /// Milliseconds since the start of the run.
     pub at: f64,
-    /// Connections that came through the sandbox's proxies.
+    /// Connections through the simulator's proxies.
     pub connections: usize,
     /// Of these, with a query running.
     pub running: usize,
-    /// Of these, idle within a transaction (PostgreSQL).
+    /// Of these, idle in a transaction (PostgreSQL).
     pub in_transaction: usize,
-    /// All other connections of clients.
+    /// All other client connections.
     pub others: usize,
 }
 
-/// One connection, as the server describes it.
+/// One session on the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) port: Option<u16>,
@@ -48,10 +47,10 @@ enum State {
     InTransaction,
 }
 
-/// The ports of the connections that count.
+/// The ports of the counted connections.
 pub(crate) type Ports = Arc<dyn Fn() -> HashSet<u16> + Send + Sync>;
 
-/// Looks at the server at short intervals until it is dropped.
+/// Queries the server at short intervals until it is dropped.
 pub(crate) struct Observer {
     samples: Arc<Mutex<Vec<Sample>>>,
     task: JoinHandle<()>,
@@ -60,7 +59,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// An error in words when the server cannot be reached or is of an unknown kind.
+    /// Returns an error if the server cannot be reached or its kind is unknown.
     pub(crate) async fn start(
         url: &str,
         ports: Ports,
@@ -68,13 +67,13 @@ impl Observer {
         epoch: Epoch,
     ) -> Result<Self, String> {
         let mut server = Server::connect(url, &limits).await?;
-        // The first look comes before anything is started.
+        // The first observation precedes the first process.
         let look = move |sessions: &[Session]| count(sessions, &ports(), epoch.ms(Instant::now()));
         let first = look(&server.sessions(limits.observer_query).await?);
         let samples = Arc::new(Mutex::new(vec![first]));
         let seen = Arc::clone(&samples);
         let task = tokio::spawn(async move {
-            // An error ends the observation: the gap shows in the report's time axis.
+            // An error ends the observation: the gap is visible in the report.
             while let Ok(sessions) = server.sessions(limits.observer_query).await {
                 lock(&seen).push(look(&sessions));
                 tokio::time::sleep(limits.observer_interval).await;
@@ -92,13 +91,13 @@ impl Observer {
         lock(&self.samples).clone()
     }
 
-    /// The connections with one of these ports that are still there when all should be gone.
+    /// The connections with one of these ports that are left after the drain limit.
     pub(crate) async fn left_behind(&self, ports: &HashSet<u16>) -> Result<Vec<Session>, String> {
         self.remaining(ports, Instant::now() + self.limits.drain)
             .await
     }
 
-    /// The connections with one of these ports that are there now.
+    /// The connections with one of these ports that are open now.
     pub(crate) async fn left_behind_now(
         &self,
         ports: &HashSet<u16>,

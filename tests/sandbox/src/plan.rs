@@ -1,4 +1,4 @@
-//! What a fleet shall do: how many environments and invocations, and what happens when.
+//! The plan of a fleet: environments, invocations and incidents.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -7,20 +7,20 @@ use crate::{function::Event, proxy::Fault};
 /// A schedule for many environments.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Environments side by side.
+    /// Number of concurrent environments.
     pub environments: usize,
-    /// Invocations in all, dealt out evenly.
+    /// Total number of invocations, distributed evenly.
     pub invocations: usize,
-    /// How long every environment stands still after each answer.
+    /// The length of the freeze after each response.
     pub freeze: Duration,
-    /// How far the wall clock jumps in every freeze, beyond the time that really passes.
+    /// The jump of the wall clock in every freeze, in addition to the real time.
     pub jump: Duration,
-    /// The events, taken in turn.
+    /// The events, used in rotation.
     pub events: Vec<Event>,
-    /// In every n-th freeze of each environment its open connections are forgotten by the network.
-    /// Staggered, so that the environments of a fleet do not go dark all at once.
+    /// In every n-th freeze of each environment its open connections go dark. Staggered, so that the
+    /// environments of a fleet do not go dark at the same time.
     pub dark_every: Option<usize>,
-    /// What else happens, in every environment.
+    /// Other incidents, in every environment.
     pub faults: Vec<Incident>,
 }
 
@@ -39,7 +39,7 @@ impl Plan {
         }
     }
 
-    /// How many invocations fall to this environment.
+    /// The number of invocations of this environment.
     pub(crate) fn share(&self, environment: usize) -> usize {
         let (each, rest) = (
             self.invocations / self.environments,
@@ -80,14 +80,14 @@ pub enum Moment {
     Invocation(usize),
 }
 
-/// Something that happens to the network at a moment: `reset@freeze:3`, `dark@invocation:2+20ms`.
+/// A fault of the network at a moment: `reset@freeze:3`, `dark@invocation:2+20ms`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Incident {
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
-    /// When.
+    /// The moment.
     pub at: Moment,
-    /// How much later.
+    /// The delay after that moment.
     pub delay: Duration,
 }
 

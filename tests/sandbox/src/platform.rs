@@ -1,4 +1,4 @@
-//! Whose rules the sandbox plays by.
+//! The simulated platforms.
 
 use std::str::FromStr;
 
@@ -6,10 +6,10 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Platform {
-    /// AWS Lambda: the Runtime API, deadlines as moments, extensions, SnapStart.
+    /// AWS Lambda: the Runtime API, absolute deadlines, extensions, SnapStart.
     #[default]
     Lambda,
-    /// Tencent Cloud Functions: the custom runtime, limits as durations, the first answer wins.
+    /// Tencent Cloud Functions: the custom runtime, limits as durations, the first response wins.
     Scf,
 }
 

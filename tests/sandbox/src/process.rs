@@ -1,4 +1,4 @@
-//! The processes of one environment: started in a group of their own, stopped, continued, ended.
+//! The processes of one environment: started in their own group, stopped, continued, ended.
 
 mod logs;
 mod watchdog;
@@ -20,9 +20,9 @@ use tokio::process::{Child, Command};
 pub(crate) use self::{logs::Logs, watchdog::Watchdog};
 use crate::function::Function;
 
-/// Waits for the word "go" and becomes the function. Between the start of this shell and the
-/// word, it is marked, and the group is entered in the watchdog's book: were the sandbox killed in between, the
-/// shell reads the end of its input and goes away, so that there is no moment without a keeper.
+/// Waits for the word "go" and becomes the function. Before that, the shell is marked and its group is added to
+/// the watchdog's list. If the simulator is killed in between, the shell reads the end of its input and exits,
+/// so that no process is ever unwatched.
 const LAUNCH: &str = r#"read -r go && exec "$@" </dev/null"#;
 
 /// A process group: the function, its external extensions, and all their children.
@@ -76,12 +76,12 @@ impl Group {
         Ok((leader, child))
     }
 
-    /// The number that the files of libfaketime carry.
+    /// The number in the names of libfaketime's files.
     pub(crate) fn id(&self) -> Pid {
         self.id
     }
 
-    /// Stops every process, and waits until the kernel says so.
+    /// Stops every process, and waits until the kernel reports it.
     pub(crate) async fn stop(&self, limit: Duration) -> bool {
         let _ = kill_process_group(self.id, Signal::STOP);
         let until = Instant::now() + limit;
@@ -100,7 +100,7 @@ impl Group {
         }
     }
 
-    /// Lets every process go on.
+    /// Continues every process.
     pub(crate) fn cont(&self) {
         let _ = kill_process_group(self.id, Signal::CONT);
     }
@@ -113,7 +113,7 @@ impl Group {
         }
     }
 
-    /// The kernel's letters for the states of the group's processes.
+    /// The kernel's state letters of the group's processes.
     fn states(&self) -> Vec<char> {
         let group = self.id.as_raw_nonzero().get().to_string();
         let Ok(folders) = std::fs::read_dir("/proc") else {
@@ -144,10 +144,10 @@ impl Drop for Group {
     }
 }
 
-/// SIGTERM for the function itself, as the platform does: not for what it started.
+/// Sends SIGTERM to the function only, not to its children, as the platform does.
 pub(crate) fn terminate(child: u32) {
     if let Some(pid) = Pid::from_raw(child.cast_signed()) {
-        // An error means that it is gone already, which is what is wanted.
+        // An error means that it has already ended.
         let _ = kill_process(pid, Signal::TERM);
     }
 }
@@ -169,7 +169,7 @@ fn release(child: &mut Child) -> io::Result<()> {
     io::Write::write_all(&mut pipe, b"go\n")
 }
 
-/// What a function may see of the machine's own environment; the rest is the platform's.
+/// The machine's variables that a function inherits; the platform sets the rest.
 fn inherited() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
     [
         "PATH",
@@ -183,7 +183,7 @@ fn inherited() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
     .filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
 }
 
-/// "exited with status 3", "was killed by signal 9": for people.
+/// A readable description: "exited with status 3", "was killed by signal 9".
 pub(crate) fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {

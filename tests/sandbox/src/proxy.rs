@@ -1,5 +1,5 @@
-//! The network between function and database: a TCP proxy with a round-trip time, that can be
-//! made to fail at a chosen moment, and that keeps a record of every connection.
+//! The network between function and database: a TCP proxy with a round-trip time, which can fail at a chosen moment
+//! and records every connection.
 
 mod fault;
 mod link;
@@ -31,11 +31,11 @@ use crate::{
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Flow {
     Pass,
-    /// Nothing passes, nothing is closed. `forgotten`: for ever, like a dropped NAT entry.
+    /// Transfers nothing and closes nothing. `forgotten`: for ever, like a dropped NAT entry.
     Dark {
         forgotten: bool,
     },
-    /// So many more bytes from the database, then a reset.
+    /// This many more bytes from the database, then a reset.
     Cut(u64),
     Reset,
 }
@@ -44,9 +44,9 @@ enum Flow {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Welcome {
     Pass,
-    /// Accepted, and never answered.
+    /// Accepted, without a reply.
     Silence,
-    /// Nobody listens: `ECONNREFUSED`.
+    /// Refused: `ECONNREFUSED`.
     Refuse,
     Cut(u64),
 }
@@ -58,12 +58,12 @@ struct Rules {
     welcome: Welcome,
 }
 
-/// One connection, as the report has it.
+/// One connection, as in the report.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ConnectionRecord {
     /// When the function opened it, in milliseconds since the start of the run.
     pub opened: f64,
-    /// When it was over; none: it still is open.
+    /// When it was closed; `None` while it is open.
     pub closed: Option<f64>,
     /// When it first went dark.
     pub dark: Option<f64>,
@@ -75,7 +75,7 @@ pub struct ConnectionRecord {
     pub port: Option<u16>,
 }
 
-/// The connections of one proxy in numbers.
+/// Statistics of one proxy's connections.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct ProxyStats {
     /// Opened by the function so far.
@@ -84,7 +84,7 @@ pub struct ProxyStats {
     pub open: usize,
     /// Of these, dark.
     pub dark: usize,
-    /// The most that were open at once.
+    /// Maximum number of open connections.
     pub peak: usize,
     /// Bytes from the function to the database.
     pub sent: u64,
@@ -92,7 +92,7 @@ pub struct ProxyStats {
     pub received: u64,
 }
 
-/// A TCP proxy on a loopback port of its own; dropped, it closes everything.
+/// A TCP proxy on its own loopback port. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -113,16 +113,16 @@ struct Shared {
 struct Book {
     records: Vec<ConnectionRecord>,
     open: HashMap<usize, watch::Sender<Flow>>,
-    /// Those that the function has closed, although their end may still be on its way.
+    /// Connections that the function has closed, although the close may still be in flight.
     let_go: HashSet<usize>,
     peak: usize,
 }
 
 impl Proxy {
-    /// Starts a proxy before `target` (`host:port`), with default limits and times from now.
+    /// Starts a proxy in front of `target` (`host:port`), with default limits and an epoch of now.
     ///
     /// # Errors
-    /// When no loopback port can be had.
+    /// If no loopback port is free.
     pub async fn start(target: impl Into<String>) -> io::Result<Self> {
         Self::start_with(target, Duration::ZERO, Limits::default(), Epoch::now()).await
     }
@@ -151,13 +151,13 @@ impl Proxy {
         Ok(Self { addr, shared, task })
     }
 
-    /// Where the function finds the database.
+    /// The address that the function connects to.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Makes the network do something, from now on.
+    /// Applies a fault from now on.
     pub fn apply(&self, fault: Fault) {
         let shared = &self.shared;
         match fault {
@@ -185,7 +185,7 @@ impl Proxy {
         }
     }
 
-    /// The connections in numbers.
+    /// Statistics of the connections.
     #[must_use]
     pub fn stats(&self) -> ProxyStats {
         let book = lock(&self.shared.book);
@@ -200,13 +200,13 @@ impl Proxy {
         }
     }
 
-    /// Every connection so far.
+    /// All connections so far.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionRecord> {
         lock(&self.shared.book).records.clone()
     }
 
-    /// Those that are open and not dark.
+    /// Connections that are open and not dark.
     pub(crate) fn alive(&self) -> HashSet<usize> {
         let book = lock(&self.shared.book);
         let alive = book
@@ -216,12 +216,12 @@ impl Proxy {
         alive.map(|(number, _)| *number).collect()
     }
 
-    /// How many of these the function has not closed.
+    /// The number of these that the function has not closed.
     pub(crate) fn not_let_go(&self, numbers: &HashSet<usize>) -> usize {
         numbers.difference(&lock(&self.shared.book).let_go).count()
     }
 
-    /// The ports that the database sees, of connections that are (`true`) or are not dark.
+    /// The ports that the database sees of connections that are (`true`) or are not dark.
     pub(crate) fn ports(&self, dark: bool) -> HashSet<u16> {
         let book = lock(&self.shared.book);
         let wanted = book
@@ -255,7 +255,7 @@ impl Shared {
         }
     }
 
-    /// Enters a new connection; its flow can be changed from here on.
+    /// Adds a new connection; its flow can be changed from now on.
     fn enter(&self, flow: Flow) -> (usize, watch::Receiver<Flow>) {
         let mut book = lock(&self.book);
         let (control, seen) = watch::channel(flow);
@@ -288,11 +288,11 @@ impl Shared {
     }
 }
 
-/// Accepts, or does not listen at all while the rule is to refuse.
+/// Accepts connections, or does not listen while connections are refused.
 async fn listen(listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>) {
     let mut rules = shared.rules.subscribe();
     let mut listener = Some(listener);
-    // Owned by this task, so that all connections end with it.
+    // All connections end with this task.
     let mut links = JoinSet::new();
     loop {
         let now = *rules.borrow_and_update();
@@ -318,7 +318,7 @@ async fn listen(listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>) {
     }
 }
 
-/// Takes the port back. Somebody else may have it for a moment: their connection's own port.
+/// Reopens the port. Another process may use it for a moment as the local port of a connection.
 async fn rebind(addr: SocketAddr, limit: Duration) -> Option<TcpListener> {
     let until = Instant::now() + limit;
     loop {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_that_the_function_has_closed_is_not_held() {
+    async fn connection_closed_by_function_is_not_counted_as_held() {
         let server = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let target = server.local_addr().expect("an address").to_string();
         let proxy = Proxy::start(target).await.expect("a port");

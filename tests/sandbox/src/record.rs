@@ -1,4 +1,4 @@
-//! What happened: invocations, their phases and their outcomes, as the report has them.
+//! Records of invocations, their phases and outcomes, as in the report.
 
 use std::{fmt, time::Duration};
 
@@ -7,18 +7,18 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::millis;
 
-/// One stretch of an environment's life, in milliseconds since the start of the run.
+/// One period of an environment, in milliseconds since the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Phase {
-    /// What was going on.
+    /// Its kind.
     pub kind: PhaseKind,
     /// When it began.
     pub from: f64,
-    /// When it was over.
+    /// When it ended.
     pub to: f64,
 }
 
-/// What an environment can be doing.
+/// Kinds of phases.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseKind {
@@ -26,26 +26,26 @@ pub enum PhaseKind {
     Init,
     /// From the restore of a snapshot to the first poll.
     Restore,
-    /// The caller's request is there, the function has not got it yet (thawing, or all busy).
+    /// The request has arrived, but is not yet delivered (thawing, or all busy).
     Wait,
-    /// The function has the event and has sent nothing.
+    /// The function has the event and has not responded.
     Handler,
-    /// The answer is on its way, in pieces.
+    /// The response is being streamed.
     Stream,
-    /// The answer is in; the function has not asked for the next event (still billed).
+    /// The response has arrived; the function has not polled for the next event (still billed).
     After,
     /// From SIGTERM or SIGKILL at a deadline, or after a crash, to the end of the process.
     Kill,
     /// Stopped between two invocations.
     Frozen,
-    /// From the shutdown's beginning to the end of the process.
+    /// From the start of the shutdown to the end of the process.
     Shutdown,
 }
 
 /// An invocation, from the caller's request to the function's next poll.
 #[derive(Clone, Debug, Serialize)]
 pub struct Invocation {
-    /// The id that the function got.
+    /// The id that the function received.
     pub request_id: String,
     /// Counted from 1 in each environment.
     pub number: u32,
@@ -53,26 +53,26 @@ pub struct Invocation {
     pub cold: bool,
     /// How it ended.
     pub outcome: Outcome,
-    /// What the caller waited, until the last byte of the answer (or the failure).
+    /// The caller's waiting time, until the last byte of the response (or the failure).
     #[serde(rename = "waited_ms", serialize_with = "as_ms")]
     pub waited: Duration,
-    /// From the hand-over to the function until its next poll (or its end).
+    /// From the delivery to the function until its next poll (or its end).
     #[serde(rename = "billed_ms", serialize_with = "as_ms")]
     pub billed: Duration,
-    /// What happened after the answer.
+    /// What happened after the response.
     pub after: After,
-    /// Its stretches, in order.
+    /// Its phases, in order.
     pub phases: Vec<Phase>,
 }
 
 impl Invocation {
-    /// Whether the caller got an answer that is no error.
+    /// Whether the caller got a response that is not an error.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         matches!(self.outcome, Outcome::Answered { .. })
     }
 
-    /// The answer as JSON, where there is one and it is JSON.
+    /// The response as JSON, if there is one and it is valid JSON.
     #[must_use]
     pub fn json(&self) -> Option<serde_json::Value> {
         match &self.outcome {
@@ -81,7 +81,7 @@ impl Invocation {
         }
     }
 
-    /// How long it was in phases of this kind.
+    /// The total time in phases of this kind.
     #[must_use]
     pub fn spent(&self, kind: PhaseKind) -> Duration {
         let ms: f64 = self
@@ -98,22 +98,22 @@ impl Invocation {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
-    /// With an answer.
+    /// With a response.
     Answered {
-        /// The answer's bytes; a report has their number.
+        /// The body of the response; a report contains its length.
         #[serde(rename = "bytes", serialize_with = "as_length")]
         body: Bytes,
     },
     /// The function reported an error.
     Failed {
-        /// What the function (or the platform) calls it.
+        /// The error type that the function (or the platform) reported.
         error_type: String,
-        /// Its words.
+        /// The error message.
         message: String,
     },
-    /// No answer until the deadline.
+    /// No response before the deadline.
     TimedOut,
-    /// The process ended in the middle: `Runtime.ExitError`.
+    /// The process ended during the invocation: `Runtime.ExitError`.
     Crashed {
         /// Exit status or signal.
         status: String,
@@ -140,9 +140,9 @@ impl fmt::Display for Outcome {
 /// Why a function never became ready.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct InitFailure {
-    /// As Lambda names it: `Runtime.ExitError`, `Runtime.InvalidEntrypoint`, `Sandbox.Timedout` ..., or the function's own.
+    /// Lambda's error type (`Runtime.ExitError`, `Sandbox.Timedout` ...) or the function's.
     pub error_type: String,
-    /// What happened, for people.
+    /// A readable description.
     pub message: String,
     /// The last lines that the function wrote.
     pub output: Vec<String>,
@@ -160,28 +160,28 @@ impl fmt::Display for InitFailure {
 
 impl std::error::Error for InitFailure {}
 
-/// What the function did after its answer.
+/// What the function did after its response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum After {
-    /// It asked for the next event.
+    /// It polled for the next event.
     Polled,
     /// It was still busy at the deadline, and was killed.
     KilledAtDeadline,
     /// Its process ended.
     Exited,
-    /// There was no answer to come after.
+    /// There was no response.
     NoAnswer,
 }
 
-/// Something that the function should not have sent, and what it was told.
+/// An invalid call of the function, and the reply that it got.
 #[derive(Clone, Debug, Serialize)]
 pub struct Violation {
     /// Milliseconds since the start of the run.
     pub at: f64,
     /// The method and path.
     pub request: String,
-    /// The status that it got.
+    /// The status of the reply.
     pub status: u16,
     /// What was wrong.
     pub message: String,

@@ -1,4 +1,4 @@
-//! What a run amounts to: everything that happened, and the sums.
+//! The report of a run: all events and the totals.
 
 mod html;
 mod svg;
@@ -24,73 +24,73 @@ use crate::{
 /// The record of a run. All times are in milliseconds, counted from its start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was run, and how.
+    /// The configuration of the run.
     pub setting: Setting,
-    /// How long it took.
+    /// The duration of the run.
     pub duration_ms: f64,
-    /// Each environment's part.
+    /// The records of each environment.
     pub environments: Vec<EnvironmentReport>,
-    /// What the server saw.
+    /// Observations on the server.
     pub samples: Vec<Sample>,
-    /// The sums.
+    /// The totals.
     pub totals: Totals,
-    /// Whether anything was lost or left behind.
+    /// Whether anything was lost or left on the server.
     pub verdict: Verdict,
 }
 
-/// What was run, and how.
+/// The configuration of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Environments side by side.
+    /// Number of concurrent environments.
     pub environments: usize,
-    /// Invocations asked for, in all.
+    /// Total number of requested invocations.
     pub invocations: usize,
-    /// Invocations at once in one process.
+    /// Concurrent invocations in one process.
     pub concurrency: usize,
     /// The time limit of an invocation.
     pub timeout_ms: f64,
-    /// The memory that the function was told it has.
+    /// The memory size that was reported to the function.
     pub memory_mb: u32,
-    /// How long each freeze was.
+    /// The length of each freeze.
     pub freeze_ms: f64,
-    /// How far the wall clock jumped in each freeze.
+    /// The jump of the wall clock in each freeze.
     pub jump_ms: f64,
     /// The round-trip time to the database.
     pub rtt_ms: f64,
-    /// Every n-th freeze the network forgot the open connections.
+    /// The open connections went dark in every n-th freeze.
     pub dark_every: Option<usize>,
-    /// What else was planned.
+    /// Other planned incidents.
     pub faults: Vec<String>,
     /// Whether the function reached its databases through a proxy.
     pub proxied: bool,
 }
 
-/// One environment's part.
+/// The records of one environment.
 #[derive(Clone, Debug, Serialize)]
 pub struct EnvironmentReport {
     /// Its number, from 0.
     pub number: usize,
-    /// How many processes it had.
+    /// The number of its processes.
     pub starts: u32,
-    /// What its inits cost.
+    /// The billed time of its inits.
     pub billed_init_ms: f64,
     /// Its inits, freezes and shutdown.
     pub phases: Vec<Phase>,
     /// Its invocations.
     pub invocations: Vec<Invocation>,
-    /// Its freezes, and what it held open in them.
+    /// Its freezes, and the connections held open in them.
     pub freezes: Vec<FreezeNote>,
     /// Its connections to every database.
     pub connections: Vec<ConnectionRecord>,
-    /// What it should not have sent.
+    /// Its violations of the protocol.
     pub violations: Vec<Violation>,
     /// How its last process ended.
     pub ended: Option<Ended>,
 }
 
-/// A freeze, and the living connections that stood through it.
+/// A freeze, and the open connections during it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct FreezeNote {
     /// When it began.
@@ -101,16 +101,16 @@ pub struct FreezeNote {
     pub held: usize,
 }
 
-/// What was on the server when the last process had ended.
+/// What was left on the server after the last process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Residue {
     /// Connections.
     pub connections: usize,
     /// Of these, with a query still running.
     pub running: usize,
-    /// Connections that only the dark network keeps open: no function can help it.
+    /// Connections that only the dark network keeps open, which no function can close.
     pub hidden: usize,
-    /// Why it could not be found out.
+    /// Why it could not be determined.
     pub problem: Option<String>,
 }
 
@@ -140,7 +140,7 @@ impl Setting {
 }
 
 impl EnvironmentReport {
-    /// Taken when the network has settled: only then are the connections' ends known.
+    /// Called when the network is quiet: only then are the ends of all connections known.
     pub(crate) async fn new(
         environment: &Environment,
         invocations: Vec<Invocation>,
@@ -191,7 +191,7 @@ impl Report {
         table::render(self)
     }
 
-    /// One self-contained page with the pictures.
+    /// One self-contained page with charts.
     #[must_use]
     pub fn html(&self) -> String {
         html::render(self)

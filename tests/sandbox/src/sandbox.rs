@@ -1,4 +1,4 @@
-//! The configuration from which environments are made.
+//! The configuration of environments.
 
 use std::{
     fmt, io,
@@ -40,18 +40,18 @@ pub struct Sandbox {
     logs: bool,
     pub(crate) limits: Limits,
     pub(crate) epoch: Epoch,
-    /// Started with the first environment; shared by all of them.
+    /// Started with the first environment, and shared by all.
     watchdog: Arc<Mutex<Option<Arc<Watchdog>>>>,
 }
 
-/// A database that the function reaches through a proxy of its own.
+/// A database that the function reaches through its own proxy.
 #[derive(Clone)]
 pub(crate) struct Database {
     variable: String,
     url: Url,
 }
 
-/// Without the URL, which has a password in it.
+/// Omits the URL, which contains a password.
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
@@ -85,22 +85,22 @@ impl Sandbox {
         }
     }
 
-    /// Whose rules it plays by. The default: AWS Lambda's. SCF has no extensions, no SnapStart, and
-    /// one event at a time for functions such as these.
+    /// The simulated platform. The default is AWS Lambda. SCF has no extensions, no SnapStart, and one event at a
+    /// time for such functions.
     #[must_use]
     pub fn platform(mut self, platform: Platform) -> Self {
         self.platform = platform;
         self
     }
 
-    /// How long an invocation may take.
+    /// The time limit of an invocation.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The memory that the function is told it has, in MB. It is not enforced.
+    /// The memory size that is reported to the function, in MB. It is not enforced.
     #[must_use]
     pub fn memory(mut self, megabytes: u32) -> Self {
         self.memory = megabytes;
@@ -114,9 +114,9 @@ impl Sandbox {
         self
     }
 
-    /// More than one: several invocations at once in one process, as on Lambda Managed Instances.
-    /// The environment is then not frozen between them unless you say so, and a deadline ends the
-    /// invocation, not the process.
+    /// The number of concurrent invocations in one process, as on Lambda Managed Instances. With more than one,
+    /// the environment is not frozen between invocations by default, and a deadline ends the invocation, not the
+    /// process.
     #[must_use]
     pub fn concurrency(mut self, invocations: usize) -> Self {
         self.concurrency = invocations.max(1);
@@ -124,28 +124,28 @@ impl Sandbox {
         self
     }
 
-    /// Whether the process group is stopped as soon as an invocation is over. The default: yes.
+    /// Whether the process group is stopped after each invocation. The default is `true`.
     #[must_use]
     pub fn freeze_between(mut self, freeze: bool) -> Self {
         self.freeze_between = freeze;
         self
     }
 
-    /// Adds an external extension, started before the function. Its name is its file's.
+    /// Adds an external extension, started before the function. It is named after its file.
     #[must_use]
     pub fn extension(mut self, extension: Function) -> Self {
         self.extensions.push(extension);
         self
     }
 
-    /// SnapStart: the environment is stopped when it asks for the restore, and restored later.
+    /// SnapStart: the environment is stopped when it requests the restore, and restored later.
     #[must_use]
     pub fn snap_start(mut self, restored_after: Duration) -> Self {
         self.snap_start = Some(restored_after);
         self
     }
 
-    /// Puts the function under libfaketime, so that [`Environment::jump`] works.
+    /// Runs the function with libfaketime, which [`Environment::jump`] requires.
     #[must_use]
     pub fn wall_clock_jumps(mut self, jumps: bool) -> Self {
         self.wall_clock_jumps = jumps;
@@ -156,7 +156,7 @@ impl Sandbox {
     /// proxy's address in it. Each environment has its own proxy.
     ///
     /// # Errors
-    /// When the URL has no single host and no port that is known.
+    /// If the URL has no single host or no known port.
     pub fn database(mut self, variable: impl Into<String>, url: &str) -> Result<Self, String> {
         let url: Url = url
             .parse()
@@ -176,14 +176,14 @@ impl Sandbox {
         self
     }
 
-    /// Shows what the function writes on standard error.
+    /// Shows the function's output on standard error.
     #[must_use]
     pub fn logs(mut self, show: bool) -> Self {
         self.logs = show;
         self
     }
 
-    /// Other limits than the platform's.
+    /// Overrides the platform's limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -193,15 +193,15 @@ impl Sandbox {
     /// An environment without a process: its first invocation is a cold start.
     ///
     /// # Errors
-    /// When a port, a process or libfaketime cannot be had.
+    /// If a port, a process or libfaketime is not available.
     pub async fn environment(&self) -> io::Result<Environment> {
         self.numbered(0).await
     }
 
-    /// An environment whose process is up and waits for its first event.
+    /// An environment whose process is ready for its first event.
     ///
     /// # Errors
-    /// When the function does not come up.
+    /// If the function does not become ready.
     pub async fn start(&self) -> Result<Environment, InitFailure> {
         let environment = self.environment().await.map_err(|error| InitFailure {
             error_type: "Sandbox.Error".into(),
@@ -303,11 +303,11 @@ pub(crate) fn target(url: &Url) -> Result<String, String> {
     }
 }
 
-/// The URL with the proxy's address. `localhost` stays, for certificates that name it.
+/// The URL with the proxy's address. `localhost` is kept for certificates that name it.
 fn proxied(url: &Url, proxy: &Proxy) -> String {
     let mut url = url.clone();
     if url.host_str() != Some("localhost") {
-        // Both can only fail for URLs without a host, which `target` has refused.
+        // Both fail only for URLs without a host, which `target` has rejected.
         let _ = url.set_host(Some("127.0.0.1"));
     }
     let _ = url.set_port(Some(proxy.addr().port()));
@@ -320,7 +320,7 @@ mod tests {
     use crate::{fleet::Fleet, plan::Plan};
 
     #[test]
-    fn no_debug_shows_a_password() {
+    fn debug_output_shows_no_password() {
         let url = "postgres://app:hunter2@db.internal:5432/shop";
         let function = Function::new("orders").env("DB_PASSWORD", "hunter2");
         let sandbox = Sandbox::new(function)

@@ -1,4 +1,4 @@
-//! A way to a MongoDB server on which every command is written down.
+//! A relay to a MongoDB server that records every command.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Where the length of a message, its kind and its body are: MongoDB's wire protocol, `OP_MSG`.
+/// Offsets in a message of MongoDB's wire protocol, `OP_MSG`.
 const HEADER: usize = 16;
 const OP_MSG: i32 = 2013;
-/// Flags and the kind of the first section, the length of its document, the type of the first element.
+/// After the flags, the kind of the first section, the length of its document and the type of the first element.
 const NAME: usize = HEADER + 4 + 1 + 4 + 1;
 
-/// Passes everything on to a server, and writes down the names of the commands: `find`, `hello` ...
+/// Forwards everything to a server, and records the names of the commands: `find`, `hello` ...
 #[derive(Debug)]
 pub struct MongoRelay {
     address: SocketAddr,
@@ -36,7 +36,7 @@ impl MongoRelay {
         let commands = Arc::<Mutex<Vec<String>>>::default();
         let book = Arc::clone(&commands);
         let task = tokio::spawn(async move {
-            // Owned by this task, so that all connections end with it.
+            // All connections end with this task.
             let mut links = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 links.spawn(link(client, port, Arc::clone(&book)));
@@ -55,7 +55,7 @@ impl MongoRelay {
         self.address.port()
     }
 
-    /// Takes the names of the commands that have come by since the last time.
+    /// Takes the names of the commands since the last call.
     #[must_use]
     pub fn commands(&self) -> Vec<String> {
         std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
@@ -103,7 +103,7 @@ async fn record(
 fn command(message: &[u8]) -> Option<String> {
     let kind = i32::from_le_bytes(message.get(12..HEADER)?.try_into().ok()?);
     if kind != OP_MSG {
-        // The first word on a connection is said in an older form.
+        // The first message on a connection has an older format.
         return Some("hello".to_owned());
     }
     let name = message.get(NAME..)?.split(|byte| *byte == 0).next()?;

@@ -1,4 +1,4 @@
-//! What the function calls, and what it is told.
+//! The function's calls and their replies.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 
 /// Serves until it is dropped.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and then ends them all.
+    // All connections end with this task.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(serve_connection(stream, Arc::clone(&shared)));
@@ -32,7 +32,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(respond(request, &shared).await) }
     });
-    // The function hangs up when it is killed: no failure of ours.
+    // A killed function closes the connection, which is not an error.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -65,7 +65,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
                 .insert(header, HeaderValue::from_static("extension-1"));
             response
         }
-        // There is never an event for an extension: the platform tells about the shutdown by SIGTERM.
+        // Extensions never get an event: the shutdown is announced with SIGTERM.
         (&Method::GET, ["2020-01-01", "extension", "event", "next"]) => {
             std::future::pending().await
         }
@@ -78,7 +78,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
 
 async fn next(shared: &Shared) -> Response<Full<Bytes>> {
     shared.record(Call::Next).await;
-    // A function that hangs up while it waits drops this future: it no longer waits then.
+    // A function that closes the connection while it waits drops this future.
     let waiting = Waiting::new(shared);
     let event = shared.until(|state| state.queue.pop_front()).await;
     drop(waiting);
@@ -144,7 +144,7 @@ async fn answered(
         Call::ResponseEnd
     };
     shared.record(end(id.to_owned())).await;
-    // The first answer counts, as with the real one.
+    // The first response wins, as on the real platform.
     shared.lock().answers.entry(id.to_owned()).or_insert(answer);
     shared.changed.notify_waiters();
     accepted()

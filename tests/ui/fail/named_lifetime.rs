@@ -1,4 +1,4 @@
-//! Resources are lent for the invocation.
+//! Resources are injected for one invocation.
 
 use db_handler::sqlx::PgPool;
 use db_handler::{Error, LambdaEvent, db_handler};

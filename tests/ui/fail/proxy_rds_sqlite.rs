@@ -1,7 +1,7 @@
 //! RDS Proxy serves no SQLite, and knows nothing of a client of one's own.
 
 use db_handler::config::Defaults;
-use db_handler::resource::{Acquire, Resource};
+use db_handler::resource::{AcquireContext, Resource};
 use db_handler::sqlx::SqlitePool;
 use db_handler::{Error, LambdaEvent, db_handler};
 
@@ -11,7 +11,7 @@ impl Resource for Own {
     const NAME: &'static str = "own";
     const DEFAULTS: Defaults = Defaults::KEPT;
 
-    async fn open(_: &Acquire) -> Result<Self, Error> {
+    async fn open(_: &AcquireContext) -> Result<Self, Error> {
         Ok(Self)
     }
 }

@@ -1,4 +1,4 @@
-//! Every key, with literals and with constants, on the attribute and on a parameter.
+//! Every key with literals and constants, on the attribute and on a parameter.
 
 #![deny(warnings)]
 

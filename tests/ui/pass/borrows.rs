@@ -1,4 +1,4 @@
-//! What a plain `async fn` may do with its parameters: temporaries at the end, early returns, `?`, transactions.
+//! Uses of parameters that a plain `async fn` permits: temporaries at the end, early returns, `?`, transactions.
 
 #![deny(warnings)]
 

@@ -1,4 +1,4 @@
-//! Everything that provides credentials, on the attribute and on a parameter.
+//! Every credentials provider, on the attribute and on a parameter.
 
 #![deny(warnings)]
 

@@ -1,4 +1,4 @@
-//! Type, const and lifetime parameters, of the function and of the block around it; `impl Trait` on both sides.
+//! Type, const and lifetime parameters of the function and its `impl` block; `impl Trait` as argument and return type.
 
 #![deny(warnings)]
 

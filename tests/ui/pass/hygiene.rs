@@ -1,4 +1,4 @@
-//! The user may shadow every name that the expansion might lean on.
+//! User code may shadow every name that the expansion could use.
 
 #![deny(warnings)]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Whatever `macro_rules!` passes on comes in invisible groups.
+//! Fragments from `macro_rules!` arrive in invisible groups.
 
 #![deny(warnings)]
 

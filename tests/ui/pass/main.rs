@@ -1,5 +1,5 @@
-//! Handlers of every kind, which compile without a warning: in edition 2021 and in edition 2024, by the two packages in `users/`
-//! whose test this is.
+//! Handlers of every kind that compile without warnings. The two packages in `users/` compile them in editions 2021 and
+//! 2024.
 
 mod arguments;
 mod borrows;

@@ -1,11 +1,11 @@
-//! What may be lent behind which proxy.
+//! Resources that can be injected behind each proxy.
 
 #![deny(warnings)]
 
 use db_handler::PgBouncerTransaction;
 use db_handler::config::Defaults;
 use db_handler::mongodb;
-use db_handler::resource::{Acquire, Resource, TransactionPoolingSafe};
+use db_handler::resource::{AcquireContext, Resource, TransactionPoolingSafe};
 use db_handler::sqlx::{
     MySqlConnection, MySqlPool, MySqlTransaction, PgConnection, PgPool, PgTransaction, Postgres,
     SqliteTransaction,
@@ -18,7 +18,7 @@ impl Resource for Own {
     const NAME: &'static str = "own";
     const DEFAULTS: Defaults = Defaults::KEPT;
 
-    async fn open(_: &Acquire) -> Result<Self, Error> {
+    async fn open(_: &AcquireContext) -> Result<Self, Error> {
         Ok(Self)
     }
 }

@@ -1,4 +1,4 @@
-//! Every kind of `self`, associated functions, and trait methods that demand `Send`.
+//! Every kind of `self`, associated functions, and trait methods that require `Send`.
 
 #![deny(warnings)]
 #![forbid(unsafe_code)]

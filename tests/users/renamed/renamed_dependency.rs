@@ -1,4 +1,4 @@
-//! The runtime under another name in `Cargo.toml`: `crate = ...` finds it.
+//! `crate = ...` finds a runtime that is renamed in `Cargo.toml`.
 
 use database::{Context, Error, ErrorKind, LambdaEvent, db_handler, sqlx::PgPool};
 
@@ -9,7 +9,7 @@ async fn handler(event: LambdaEvent<u32>, db: &PgPool) -> Result<u32, Error> {
 }
 
 #[tokio::test]
-async fn a_renamed_dependency_is_found() {
+async fn renamed_dependency_is_found() {
     let event = LambdaEvent::new(1, Context::default());
     let error = Box::pin(handler(event)).await;
     let error = error.expect_err("a variable that is not set");

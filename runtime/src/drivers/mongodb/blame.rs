@@ -1,10 +1,11 @@
-//! Which part of a URL the driver rejects. Its own words are left out: they may quote the URL, and with it a secret.
+//! Finds the part of a URL that the driver rejects. The driver's own message is left out: it may quote the URL, and
+//! with it a secret.
 
 use crate::util::regular_file;
 use ::mongodb::options::{ClientOptions, ConnectionString, Tls};
 use std::path::PathBuf;
 
-/// A URL in its parts, as far as they matter here.
+/// The parts of a URL.
 struct Parts<'a> {
     scheme: &'a str,
     /// User, password and hosts.
@@ -19,7 +20,7 @@ impl<'a> Parts<'a> {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let options: Vec<&str> = query.split('&').filter(|one| !one.is_empty()).collect();
-        // What looks like options may be the rest of a password with a `?` in it.
+        // Apparent options may be the rest of a password that contains a `?`.
         let is_certain = authority.contains('@') || !query.contains('@');
         is_certain.then_some(Self {
             scheme,
@@ -29,7 +30,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// Whether the driver takes the URL with these options.
+    /// Whether the driver accepts the URL with these options.
     fn is_taken_with<'b>(&self, options: impl Iterator<Item = &'b str>) -> bool {
         let options: Vec<&str> = options.collect();
         let Self {
@@ -43,7 +44,7 @@ impl<'a> Parts<'a> {
         ConnectionString::parse(url).is_ok()
     }
 
-    /// The first option without which the URL would be right, or else the first that is wrong by itself.
+    /// The first option without which the URL would be valid, or else the first that is invalid by itself.
     fn wrong_option(&self) -> Option<&'a str> {
         let others = |wrong: usize| {
             let others = self.options.iter().enumerate();
@@ -66,14 +67,14 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What is wrong with a URL that the driver cannot read; `None` if that cannot be said without guessing.
+/// The error in a URL that the driver cannot parse; `None` if it is not certain.
 pub(super) fn wrong_part(url: &str) -> Option<String> {
     let parts = Parts::of(url)?;
     if let Some(option) = parts.wrong_option() {
         let Some((key, _)) = option.split_once('=') else {
             return Some("an option has no value, as in `tls=true`".to_owned());
         };
-        // Nothing else can be a key, and what is none might be anything.
+        // A key has no other characters. Text that is not a key may be part of a password.
         if !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return None;
         }
@@ -95,8 +96,8 @@ pub(super) fn wrong_part(url: &str) -> Option<String> {
         .then(|| "the port of a host must be from 1 to 65535".to_owned())
 }
 
-/// Whether the driver has an option of this name, whatever its values are: what it says of one that it does not have
-/// is the same for each name.
+/// Whether the driver has an option of this name, for any value. Its message about an unknown option is the same for
+/// each name.
 fn is_known(key: &str) -> bool {
     let url = format!("mongodb://localhost/?{key}=");
     match ConnectionString::parse(url) {
@@ -120,8 +121,8 @@ struct TlsFile {
     has_key: bool,
 }
 
-/// The option that names a file which cannot be used, with the file and the reason. The driver would take a file
-/// without certificates for one with no authority that it trusts, and waits where reading waits.
+/// Returns the option that names an unusable file, with the file and the reason. The driver would accept a file without
+/// certificates as an empty list of trusted authorities, and it blocks while it reads.
 pub(super) async fn wrong_file(options: &ClientOptions) -> Option<String> {
     let Some(Tls::Enabled(tls)) = &options.tls else {
         return None;
@@ -143,7 +144,7 @@ pub(super) async fn wrong_file(options: &ClientOptions) -> Option<String> {
     if files.is_empty() {
         return None;
     }
-    // A file may lie in a network's file system: nothing else has to wait for it.
+    // The file may be on a network file system: reading it must not block other tasks.
     let looking = move || files.iter().find_map(TlsFile::wrong);
     tokio::task::spawn_blocking(looking).await.ok().flatten()
 }

@@ -1,10 +1,10 @@
-//! What the driver's errors mean.
+//! Maps the driver's errors to [`Error`].
 
 use super::options;
 use crate::{
     error::{Error, ErrorKind, Stage},
     resource::running,
-    resource::{Acquire, Symptom},
+    resource::{AcquireContext, Symptom},
 };
 use ::mongodb::{
     error::{Error as DriverError, ErrorKind as Cause},
@@ -12,8 +12,7 @@ use ::mongodb::{
 };
 use std::io;
 
-/// The symptom in `error`, if it is one whose cause the driver hides in a long text, or one of which it does not say
-/// where it came up.
+/// The symptom in `error`, if the driver hides its cause in a long text or does not say where it occurred.
 pub(crate) fn symptom(error: &DriverError) -> Option<Symptom> {
     match &*error.kind {
         Cause::ServerSelection { .. } => Some(Symptom::TimedOut),
@@ -23,7 +22,7 @@ pub(crate) fn symptom(error: &DriverError) -> Option<Symptom> {
     }
 }
 
-/// Whether all that `error` says is that somebody was not let in.
+/// Whether `error` says only that authentication failed.
 fn says_nothing_more(error: &DriverError) -> bool {
     match &*error.kind {
         Cause::Authentication { message, .. } => {
@@ -34,7 +33,7 @@ fn says_nothing_more(error: &DriverError) -> bool {
     }
 }
 
-/// An error of an operation in a handler.
+/// Converts an error of an operation in a handler.
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         if let Some(cause) = symptom(&error).and_then(running::explain) {
@@ -47,7 +46,7 @@ impl From<DriverError> for Error {
             return denied.adding(&reason(&error)).caused_by(error);
         }
         if is_forbidden(&error) {
-            // The server's words repeat the command, with all that is in it.
+            // The server's message repeats the command with all its values.
             return Self::new(kind, FORBIDDEN)
                 .at(Stage::Handler)
                 .caused_by(error);
@@ -61,10 +60,10 @@ impl From<DriverError> for Error {
                 Stage::Acquire,
                 "; check `tls` and `tlsCAFile` in the URL, and the server's certificate",
             ),
-            ErrorKind::Refused
-            | ErrorKind::Unreachable
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ServerUnreachable
             | ErrorKind::ConnectTimeout
-            | ErrorKind::Unavailable => (Stage::Acquire, ""),
+            | ErrorKind::ServerUnavailable => (Stage::Acquire, ""),
             _ => (Stage::Handler, ""),
         };
         Self::new(kind, format!("{}{advice}", error.kind))
@@ -73,24 +72,24 @@ impl From<DriverError> for Error {
     }
 }
 
-/// What is said of [`is_forbidden`].
+/// The message for [`is_forbidden`].
 const FORBIDDEN: &str = "MongoDB does not allow the user of the URL to do this (code 13, Unauthorized): grant the user a role that may on this \
      database, or check user and `authSource` in the URL: without a user nobody is logged in";
 
-/// Whether somebody who is logged in, or has not tried to, may not do what was asked for.
+/// Whether the user, or a client without a user, lacks the privilege for the command.
 fn is_forbidden(error: &DriverError) -> bool {
     matches!(&*error.kind, Cause::Command(command) if command.code == UNAUTHORIZED)
 }
 
-/// The code of what a user may not do.
+/// The code of a missing privilege.
 const UNAUTHORIZED: i32 = 13;
 
-/// What kind of failure `error` is, when it comes up in a handler.
+/// The kind of `error` in a handler.
 pub(crate) fn kind(error: &DriverError) -> ErrorKind {
     match &*error.kind {
         Cause::Authentication { .. } => ErrorKind::Authentication,
         Cause::Io(error) => io_kind(error),
-        Cause::DnsResolve { .. } | Cause::ServerSelection { .. } => ErrorKind::Unreachable,
+        Cause::DnsResolve { .. } | Cause::ServerSelection { .. } => ErrorKind::ServerUnreachable,
         Cause::InvalidTlsConfig { .. } => ErrorKind::Tls,
         Cause::ConnectionPoolCleared { .. } | Cause::Shutdown => ErrorKind::ConnectionLost,
         Cause::Command(command) => code_kind(command.code),
@@ -99,40 +98,44 @@ pub(crate) fn kind(error: &DriverError) -> ErrorKind {
     }
 }
 
-/// The codes are those of `src/mongo/base/error_codes.yml` in MongoDB's repository.
+/// The codes are those in `src/mongo/base/error_codes.yml` of MongoDB's repository.
 fn code_kind(code: i32) -> ErrorKind {
     match code {
         // AuthenticationFailed
         UNAUTHORIZED | 18 => ErrorKind::Authentication,
         // ShutdownInProgress, PrimarySteppedDown, NotWritablePrimary, InterruptedAtShutdown,
         // InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary
-        91 | 189 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => ErrorKind::Unavailable,
+        91 | 189 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => ErrorKind::ServerUnavailable,
         _ => ErrorKind::Query,
     }
 }
 
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::Refused,
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::ConnectionRefused,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => ErrorKind::ConnectionLost,
         io::ErrorKind::TimedOut => ErrorKind::ConnectTimeout,
-        // What rustls reports of a handshake.
+        // rustls reports failed handshakes with this kind.
         io::ErrorKind::InvalidData => ErrorKind::Tls,
-        _ => ErrorKind::Unreachable,
+        _ => ErrorKind::ServerUnreachable,
     }
 }
 
 /// The error of a client that could not connect ahead.
-pub(super) fn connecting(acquire: &Acquire, options: &ClientOptions, error: DriverError) -> Error {
+pub(super) fn connecting(
+    acquire: &AcquireContext,
+    options: &ClientOptions,
+    error: DriverError,
+) -> Error {
     connection(acquire, options, &options::target(options), error)
 }
 
-/// The error of a server that the driver could not get hold of.
+/// The error for a server that the driver could not reach.
 pub(super) fn unreachable(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     options: &ClientOptions,
     address: &ServerAddress,
     error: DriverError,
@@ -140,13 +143,13 @@ pub(super) fn unreachable(
     connection(acquire, options, &options::shown(options, address), error)
 }
 
-/// The error of hosts of which none can be looked up, and each may be a user.
-pub(super) fn no_such_host(acquire: &Acquire, options: &ClientOptions) -> Error {
+/// The error for hosts of which none resolves, and each of which may be a user name.
+pub(super) fn no_such_host(acquire: &AcquireContext, options: &ClientOptions) -> Error {
     let target = options::target(options);
     let variable = options::variable(acquire);
     let advice = unknown_host(options, variable);
     acquire.failed(
-        ErrorKind::Unreachable,
+        ErrorKind::ServerUnreachable,
         format!("MongoDB at {target} cannot be reached: its name cannot be looked up; {advice}"),
     )
 }
@@ -161,12 +164,12 @@ fn unknown_host(options: &ClientOptions, variable: &str) -> String {
     advice
 }
 
-/// The error of a server that let nobody in.
-pub(super) fn denied(acquire: &Acquire, options: &ClientOptions) -> Error {
+/// The error for a server that refused the login.
+pub(super) fn denied(acquire: &AcquireContext, options: &ClientOptions) -> Error {
     acquire.failed(ErrorKind::Authentication, denial(acquire, options))
 }
 
-/// What the driver says beyond that somebody was not let in.
+/// The driver's message, if it says more than that authentication failed.
 fn reason(error: &DriverError) -> String {
     if says_nothing_more(error) {
         String::new()
@@ -175,28 +178,31 @@ fn reason(error: &DriverError) -> String {
     }
 }
 
-fn denial(acquire: &Acquire, options: &ClientOptions) -> String {
+fn denial(acquire: &AcquireContext, options: &ClientOptions) -> String {
     let target = options::target(options);
     let variable = options::variable(acquire);
     let credential = options.credential.as_ref();
     let user = credential.and_then(|credential| credential.username.as_deref());
-    let who = user.map_or_else(|| "us".to_owned(), |user| format!("the user `{user}`"));
+    let who = user.map_or_else(
+        || "this client".to_owned(),
+        |user| format!("the user `{user}`"),
+    );
     let source = credential.and_then(|credential| credential.source.as_deref());
     let source = source.map_or_else(String::new, |source| format!(" (now `{source}`)"));
     format!(
-        "MongoDB at {target} did not let {who} in; check user, password and `authSource`{source}, the database that the user is defined in, in {variable}"
+        "MongoDB at {target} rejected the credentials of {who}; check user, password and `authSource`{source}, the database that the user is defined in, in {variable}"
     )
 }
 
 fn connection(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     options: &ClientOptions,
     target: &str,
     error: DriverError,
 ) -> Error {
     let kind = match kind(&error) {
-        // A handshake that fails is no statement of the handler's.
-        ErrorKind::Query => ErrorKind::Unavailable,
+        // A failed handshake is not a failed query of the handler.
+        ErrorKind::Query => ErrorKind::ServerUnavailable,
         kind => kind,
     };
     if kind == ErrorKind::ConnectTimeout {
@@ -209,13 +215,13 @@ fn connection(
     }
     let variable = options::variable(acquire);
     let (what, advice) = match kind {
-        ErrorKind::Refused => (
+        ErrorKind::ConnectionRefused => (
             "refused the connection",
             "is the server running and listening there?".to_owned(),
         ),
-        ErrorKind::Unreachable => ("cannot be reached", unknown_host(options, variable)),
+        ErrorKind::ServerUnreachable => ("cannot be reached", unknown_host(options, variable)),
         ErrorKind::Tls => (
-            "offered no encrypted session that holds",
+            "failed the TLS handshake",
             format!(
                 "check `tlsCAFile` in {variable}, and the server's certificate, or add `tls=false` if this network is trusted"
             ),
@@ -226,18 +232,24 @@ fn connection(
                 "has it room for another one, and does it want TLS (`tls=true` in {variable}, and the default with a password and to another machine), or none (`tls=false`)?"
             ),
         ),
-        _ => (
-            "did not open a connection",
-            "the server is not ready to serve".to_owned(),
-        ),
+        // An unknown cause has no advice.
+        _ => ("did not open a connection", String::new()),
     };
-    let message = format!("MongoDB at {target} {what}: {}; {advice}", error.kind);
+    let advice = match advice.as_str() {
+        "" => advice,
+        _ => format!("; {advice}"),
+    };
+    let message = format!("MongoDB at {target} {what}: {}{advice}", error.kind);
     acquire.failed(kind, message).caused_by(error)
 }
 
-/// The error of servers that answer, but none of which is what the driver looks for. `set` is the replica set of the
-/// one that answered last.
-pub(super) fn unsuitable(acquire: &Acquire, options: &ClientOptions, set: Option<&str>) -> Error {
+/// The error for servers that reply, but none of which matches the driver's selection. `set` is the replica set of the
+/// one that replied last.
+pub(super) fn unsuitable(
+    acquire: &AcquireContext,
+    options: &ClientOptions,
+    set: Option<&str>,
+) -> Error {
     let target = options::target(options);
     let variable = options::variable(acquire);
     let wanted = options.repl_set_name.as_deref();
@@ -250,20 +262,20 @@ pub(super) fn unsuitable(acquire: &Acquire, options: &ClientOptions, set: Option
         ),
         _ => format!(
             "no server of MongoDB at {target} could be selected within {} ms, although at least one answers: is there a primary, and does one have what the read preference asks for?",
-            acquire.within().as_millis()
+            acquire.timeout().as_millis()
         ),
     };
-    acquire.failed(ErrorKind::Unreachable, message)
+    acquire.failed(ErrorKind::ServerUnreachable, message)
 }
 
-/// The error of servers that took the connection and have not said a word.
-pub(super) fn unanswered(acquire: &Acquire, options: &ClientOptions) -> Error {
+/// The error for servers that accepted the connection and have sent nothing.
+pub(super) fn unanswered(acquire: &AcquireContext, options: &ClientOptions) -> Error {
     silent(acquire, options, &options::target(options))
 }
 
-fn silent(acquire: &Acquire, options: &ClientOptions, target: &str) -> Error {
-    let error = acquire.timed_out(&format!("connecting to MongoDB at {target}"));
-    // A server that speaks no TLS may wait for more instead of declining it.
+fn silent(acquire: &AcquireContext, options: &ClientOptions, target: &str) -> Error {
+    let error = acquire.timeout_error(&format!("connecting to MongoDB at {target}"));
+    // A server without TLS may wait for more input instead of refusing the handshake.
     let error = match options.tls {
         Some(Tls::Enabled(_)) => error.adding(
             " Does it speak TLS (if not, and if this network is trusted, add `tls=false` to the URL)?",
@@ -273,11 +285,11 @@ fn silent(acquire: &Acquire, options: &ClientOptions, target: &str) -> Error {
     error.at(Stage::Acquire).in_handler(acquire.handler())
 }
 
-/// The error of an operation that finds every connection in use.
-pub(super) fn all_in_use(acquire: &Acquire) -> Error {
+/// The error of an operation that found every connection in use.
+pub(super) fn all_in_use(acquire: &AcquireContext) -> Error {
     let max = acquire.settings().max;
     acquire.failed(
-        ErrorKind::AllInUse,
+        ErrorKind::PoolExhausted,
         format!(
             "no free connection to MongoDB: {max} of {max} in use; raise `max`, or shorten what holds them"
         ),
@@ -292,9 +304,9 @@ mod tests {
     use serde_json::json;
 
     fn command_error(code: i32, name: &str) -> DriverError {
-        let told =
+        let reply =
             json!({ "code": code, "codeName": name, "errmsg": "command { filter: 'hunter2' }" });
-        let command: CommandError = serde_json::from_value(told).expect("an error of a command");
+        let command: CommandError = serde_json::from_value(reply).expect("an error of a command");
         DriverError::from(Cause::Command(command))
     }
 
@@ -313,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn refused_user_is_named_and_never_the_password() {
         let settings = Settings::new(&Config::new(), &Defaults::KEPT);
-        let acquire = Acquire::new("tests::fault", settings, None);
+        let acquire = AcquireContext::new("tests::fault", settings, None);
         let options = ClientOptions::parse("mongodb://app:hunter2@host/shop");
         let options = options.await.expect("a URL");
         let error = connecting(

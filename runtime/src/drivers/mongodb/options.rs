@@ -1,9 +1,9 @@
-//! From an environment variable to the driver's options, with a clear word on what is wrong with it.
+//! Reads the driver's options from an environment variable, and explains what is wrong with it.
 
 use super::{blame, error};
 use crate::{
     error::{Error, ErrorKind, Stage},
-    resource::Acquire,
+    resource::AcquireContext,
     util::local_host::{is_local_host, with_port},
 };
 use ::mongodb::{
@@ -20,23 +20,22 @@ use std::{
 
 const EXAMPLE: &str = "mongodb+srv://user:password@host/database";
 
-/// The schemes of the other databases: their URLs in the wrong variable.
+/// The schemes of other databases, for a URL in the wrong variable.
 const OTHERS: [&str; 5] = ["postgres", "postgresql", "mysql", "mariadb", "sqlite"];
 
-/// Where the platforms say which function this is, and which version of it.
+/// The platforms' variables for the function's name and version.
 const NAMES: [(&str, &str); 2] = [
     ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION"),
     ("SCF_FUNCTIONNAME", "SCF_FUNCTIONVERSION"),
 ];
 
-/// The default port.
 const PORT: u16 = 27_017;
 
 /// The longest application name that a server accepts: `appName` in MongoDB's connection string options.
 const LONGEST_NAME: usize = 128;
 
-/// The options in the URL of this parameter, bounded by its settings.
-pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
+/// Reads the options from this parameter's URL, bounded by its settings.
+pub(super) async fn read(acquire: &AcquireContext) -> Result<ClientOptions, Error> {
     let url = acquire.url()?;
     check_scheme(acquire, &url)?;
     let mut options = ClientOptions::parse(&url)
@@ -53,8 +52,8 @@ pub(super) async fn read(acquire: &Acquire) -> Result<ClientOptions, Error> {
     Ok(options)
 }
 
-/// Whether what follows the colon of this host is certain to be a port. Without a user it may be the password of
-/// somebody who forgot the host, as in `mongodb://user:password/database`.
+/// Whether the text after the colon of this host is certain to be a port. Without a user it may be a password in a URL
+/// without a host, as in `mongodb://user:password/database`.
 fn has_certain_port(options: &ClientOptions, host: &str) -> bool {
     let has_user = |credential: &Credential| credential.username.is_some();
     options.credential.as_ref().is_some_and(has_user)
@@ -62,8 +61,8 @@ fn has_certain_port(options: &ClientOptions, host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok()
 }
 
-/// Whether the URL names nothing but hosts that there are not, each of which may be a user. The driver would say so
-/// with all that it knows of them.
+/// Whether the URL names only hosts that do not exist, each of which may be a user name. The driver's error would show
+/// everything in the URL about them.
 async fn nobody_has_these_names(options: &ClientOptions) -> bool {
     let mut names = Vec::with_capacity(options.hosts.len());
     for address in &options.hosts {
@@ -79,8 +78,8 @@ async fn nobody_has_these_names(options: &ClientOptions) -> bool {
     looking.await.unwrap_or(false)
 }
 
-/// To another machine a password does not go in plain text because nobody has written anything: `tls=false`
-/// has to be written.
+/// Enables TLS where the URL says nothing about it and a password would cross the network in plain text. Only an
+/// explicit `tls=false` prevents it.
 fn encrypt(options: &mut ClientOptions) {
     let is_local = |address: &ServerAddress| match address {
         ServerAddress::Tcp { host, .. } => is_local_host(host),
@@ -94,15 +93,15 @@ fn encrypt(options: &mut ClientOptions) {
     }
 }
 
-fn bound(options: &mut ClientOptions, acquire: &Acquire) {
+fn bound(options: &mut ClientOptions, acquire: &AcquireContext) {
     let settings = acquire.settings();
     let shorter = |given: Option<Duration>, bound: Duration| {
         Some(given.map_or(bound, |given| given.min(bound)))
     };
-    options.server_selection_timeout = shorter(options.server_selection_timeout, acquire.within());
-    options.connect_timeout = shorter(options.connect_timeout, acquire.within());
+    options.server_selection_timeout = shorter(options.server_selection_timeout, acquire.timeout());
+    options.connect_timeout = shorter(options.connect_timeout, acquire.timeout());
     options.max_idle_time = shorter(options.max_idle_time, settings.idle);
-    // The attribute's figures rather than the URL's: `budget` has been checked with them.
+    // The attribute's numbers override the URL's: `budget` was checked with them.
     options.max_pool_size = Some(settings.max);
     options.min_pool_size = Some(settings.min);
     if options
@@ -111,7 +110,7 @@ fn bound(options: &mut ClientOptions, acquire: &Acquire) {
     {
         options.max_connecting = Some(settings.max);
     }
-    // The driver does the same where it recognizes the platform, which is not everywhere.
+    // The driver does the same on the platforms that it recognizes, but it does not recognize all of them.
     options
         .server_monitoring_mode
         .get_or_insert(ServerMonitoringMode::Poll);
@@ -121,7 +120,7 @@ fn bound(options: &mut ClientOptions, acquire: &Acquire) {
     options.driver_info = Some(mark());
 }
 
-/// Tells the server whose connections these are, so that what runs over them can be found again.
+/// Labels the connections, so that the operations on them can be found on the server.
 pub(super) fn mark() -> DriverInfo {
     DriverInfo::builder()
         .name("db-handler")
@@ -147,13 +146,13 @@ fn app_name(handler: &str) -> String {
     name
 }
 
-/// The hosts: what an error may show of a URL.
+/// The hosts: the only part of a URL that errors may show.
 pub(super) fn target(options: &ClientOptions) -> String {
     let hosts = options.hosts.iter().map(|address| shown(options, address));
     hosts.collect::<Vec<String>>().join(", ")
 }
 
-/// One host, as an error may show it.
+/// One host, as errors may show it.
 pub(super) fn shown(options: &ClientOptions, address: &ServerAddress) -> String {
     match address {
         ServerAddress::Tcp { host, .. } if !has_certain_port(options, host) => host.clone(),
@@ -162,7 +161,7 @@ pub(super) fn shown(options: &ClientOptions, address: &ServerAddress) -> String 
     }
 }
 
-/// Whether [`target`] leaves something out.
+/// Whether [`target`] omits a port.
 pub(super) fn hides_a_port(options: &ClientOptions) -> bool {
     options.hosts.iter().any(|address| match address {
         ServerAddress::Tcp { host, port } => port.is_some() && !has_certain_port(options, host),
@@ -170,7 +169,7 @@ pub(super) fn hides_a_port(options: &ClientOptions) -> bool {
     })
 }
 
-fn check_scheme(acquire: &Acquire, url: &str) -> Result<(), Error> {
+fn check_scheme(acquire: &AcquireContext, url: &str) -> Result<(), Error> {
     let variable = variable(acquire);
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     let scheme = scheme.or_else(|| url.split_once(':').map(|(scheme, _)| scheme));
@@ -187,7 +186,7 @@ fn check_scheme(acquire: &Acquire, url: &str) -> Result<(), Error> {
             ),
         )
         .at(Stage::Acquire)),
-        // A password with a colon in front would end up here: do not repeat it.
+        // A password before a colon would end up here: do not repeat it.
         _ => Err(Error::new(
             ErrorKind::UnknownScheme,
             format!(
@@ -198,7 +197,7 @@ fn check_scheme(acquire: &Acquire, url: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs
+/// Whether an `@` follows the part of the URL that can hold user and password: a `/`, `?` or `#` before it then belongs
 /// to a password.
 fn hides_a_password(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
@@ -213,11 +212,11 @@ fn hides_a_password(url: &str) -> bool {
     })
 }
 
-/// The error of a URL that the driver could read, but not follow, or not read at all.
-fn not_resolved(acquire: &Acquire, url: &str, error: &::mongodb::error::Error) -> Error {
+/// The error of a URL that the driver could not resolve or parse.
+fn not_resolved(acquire: &AcquireContext, url: &str, error: &::mongodb::error::Error) -> Error {
     if let ::mongodb::error::ErrorKind::DnsResolve { .. } = &*error.kind {
         return Error::new(
-            ErrorKind::Unreachable,
+            ErrorKind::ServerUnreachable,
             format!(
                 "the name of the MongoDB cluster in {} cannot be looked up ({error_kind}): is it right, and is there a resolver here?",
                 variable(acquire),
@@ -232,8 +231,8 @@ fn not_resolved(acquire: &Acquire, url: &str, error: &::mongodb::error::Error) -
     }
 }
 
-/// The error of a URL whose wrong part is known.
-fn wrong(acquire: &Acquire, reason: &str) -> Error {
+/// The error of a URL whose invalid part is known.
+fn wrong(acquire: &AcquireContext, reason: &str) -> Error {
     Error::new(
         ErrorKind::InvalidUrl,
         format!("the URL in {} cannot be read: {reason}", variable(acquire)),
@@ -241,10 +240,10 @@ fn wrong(acquire: &Acquire, reason: &str) -> Error {
     .at(Stage::Acquire)
 }
 
-/// The error of options that the driver does not take.
-pub(super) fn not_taken(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+/// The error of options that the driver rejects.
+pub(super) fn not_taken(acquire: &AcquireContext, error: &::mongodb::error::Error) -> Error {
     match &*error.kind {
-        // Its words are about files, and name them.
+        // The message is about files, and names them.
         ::mongodb::error::ErrorKind::InvalidTlsConfig { message, .. } => wrong(
             acquire,
             &format!("`tlsCAFile` or `tlsCertificateKeyFile` cannot be used: {message}"),
@@ -253,10 +252,10 @@ pub(super) fn not_taken(acquire: &Acquire, error: &::mongodb::error::Error) -> E
     }
 }
 
-/// The error of a URL that the driver does not take, for a reason that is not known here.
+/// The error of a URL that the driver rejects for an unknown reason.
 ///
-/// The driver's own words are left out where they may quote the URL, and with it the password.
-fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
+/// The driver's message is left out where it may quote the URL, and with it the password.
+fn unreadable(acquire: &AcquireContext, error: &::mongodb::error::Error) -> Error {
     let reason = match &*error.kind {
         ::mongodb::error::ErrorKind::InvalidArgument { message, .. }
         | ::mongodb::error::ErrorKind::InvalidTlsConfig { message, .. }
@@ -269,7 +268,7 @@ fn unreadable(acquire: &Acquire, error: &::mongodb::error::Error) -> Error {
     invalid(acquire, &reason)
 }
 
-/// What the driver says without quoting anything.
+/// Messages of the driver that quote nothing from the URL.
 const SAFE: [&str; 12] = [
     "multiple seeds",
     // A port, a socket, or more than one host.
@@ -286,7 +285,7 @@ const SAFE: [&str; 12] = [
     "username and mechanism both not provided",
 ];
 
-fn invalid(acquire: &Acquire, reason: &str) -> Error {
+fn invalid(acquire: &AcquireContext, reason: &str) -> Error {
     Error::new(
         ErrorKind::InvalidUrl,
         format!(
@@ -297,8 +296,8 @@ fn invalid(acquire: &Acquire, reason: &str) -> Error {
     .at(Stage::Acquire)
 }
 
-/// The error of a `&Database` from a URL that names none.
-pub(super) fn no_database(acquire: &Acquire) -> Error {
+/// The error for a `&Database` from a URL without a database.
+pub(super) fn no_database(acquire: &AcquireContext) -> Error {
     Error::new(
         ErrorKind::InvalidUrl,
         format!(
@@ -309,7 +308,7 @@ pub(super) fn no_database(acquire: &Acquire) -> Error {
     .at(Stage::Acquire)
 }
 
-pub(super) fn variable(acquire: &Acquire) -> &'static str {
+pub(super) fn variable(acquire: &AcquireContext) -> &'static str {
     acquire.settings().env.unwrap_or("the URL's variable")
 }
 
@@ -366,7 +365,7 @@ mod tests {
         use crate::config::{Config, Defaults, Settings};
 
         let settings = Settings::new(&Config::new(), &Defaults::KEPT);
-        let acquire = Acquire::new("tests::options", settings, None);
+        let acquire = AcquireContext::new("tests::options", settings, None);
         for (url, named) in [
             ("mongodb+srv://app:hunter2@a.b.c:27017/", "a port cannot be"),
             ("mongodb+srv://app:hunter2@a.b.c,d.e.f/", "exactly one host"),

@@ -1,4 +1,4 @@
-//! What the driver's events say about a client's connections.
+//! A client's connections, as the driver's events report them.
 
 use crate::{resource::Usage, util::lock::lock};
 use ::mongodb::{
@@ -19,33 +19,33 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// See the module.
+/// The state of one client's connections.
 #[derive(Default)]
 pub(super) struct State {
     open: AtomicU32,
     in_use: AtomicU32,
-    /// A connection came back.
+    /// Notified when a connection returns to the pool.
     returned: Notify,
-    /// A connection was lost, or the whole pool was: the others cannot be trusted either.
+    /// A connection was lost, or a pool was cleared: the other connections cannot be trusted either.
     lost: AtomicBool,
-    /// Somebody dropped an operation that the server has begun.
+    /// The client dropped an operation that the server had started.
     given_up: AtomicBool,
     abandoned: AtomicBool,
-    /// The server that answered last; `None` if none has ever answered.
+    /// The last reply of a server; `None` if none has ever replied.
     heard: Mutex<Option<Heard>>,
-    /// Why a server could not be reached, or has not let us in, when that was last tried; `None` once it could or has.
+    /// Why a server could not be reached or refused the login at the last try; `None` after a success.
     failure: Mutex<Option<(ServerAddress, Error)>>,
 }
 
-/// A server's answer.
+/// A server's reply.
 #[derive(Clone)]
 pub(super) struct Heard {
-    /// The replica set that the server is in.
+    /// The server's replica set.
     pub(super) set: Option<String>,
 }
 
 impl State {
-    /// The state of a client that is going to be opened with `options`.
+    /// Attaches a new state to the options of a client that is about to be opened.
     pub(super) fn attach(options: &mut ClientOptions) -> Arc<Self> {
         let state = Arc::<Self>::default();
         let pools = Arc::clone(&state);
@@ -62,7 +62,7 @@ impl State {
             CmapEvent::ConnectionClosed(closed) => {
                 take_one(&self.open);
                 match closed.reason {
-                    ConnectionClosedReason::Error => self.spoil(),
+                    ConnectionClosedReason::Error => self.mark_broken(),
                     ConnectionClosedReason::Dropped => self.given_up.store(true, Ordering::Release),
                     _ => {}
                 }
@@ -73,7 +73,7 @@ impl State {
                 take_one(&self.in_use);
                 self.returned.notify_waiters();
             }
-            CmapEvent::PoolCleared(_) => self.spoil(),
+            CmapEvent::PoolCleared(_) => self.mark_broken(),
             _ => {}
         }
     }
@@ -88,7 +88,7 @@ impl State {
                 *lock(&self.heard) = Some(Heard {
                     set: set.map(str::to_owned),
                 });
-                // It answers also those whom it does not let in.
+                // The server also replies to clients whose login it refuses.
                 lock(&self.failure).take_if(|(_, failure)| !is_denial(failure));
             }
             SdamEvent::ServerDescriptionChanged(changed) => {
@@ -112,7 +112,7 @@ impl State {
         lock(&self.failure).clone()
     }
 
-    /// What the server that answered last said, if any has ever answered.
+    /// The last reply of a server, if any has ever replied.
     pub(super) fn heard(&self) -> Option<Heard> {
         lock(&self.heard).clone()
     }
@@ -129,20 +129,20 @@ impl State {
         }
     }
 
-    pub(super) fn spoil(&self) {
+    pub(super) fn mark_broken(&self) {
         self.lost.store(true, Ordering::Release);
     }
 
-    pub(super) fn abandon(&self) {
+    pub(super) fn stop(&self) {
         self.abandoned.store(true, Ordering::Release);
     }
 
-    /// Whether the client must serve no further invocation.
-    pub(super) fn is_spoilt(&self) -> bool {
+    /// Whether the client must not be reused.
+    pub(super) fn is_broken(&self) -> bool {
         self.lost.load(Ordering::Acquire) || self.left_something()
     }
 
-    /// Whether the server may still be at work for nobody.
+    /// Whether the server may still run operations of this client.
     pub(super) fn left_something_running(&self) -> bool {
         self.left_something() || self.in_use.load(Ordering::Acquire) > 0
     }
@@ -152,7 +152,7 @@ impl State {
     }
 }
 
-/// Whether a server was reached that has not let us in.
+/// Whether the server was reached and refused the login.
 fn is_denial(failure: &Error) -> bool {
     matches!(&*failure.kind, ErrorKind::Authentication { .. })
 }
@@ -163,6 +163,6 @@ fn add_one(count: &AtomicU32) {
 
 fn take_one(count: &AtomicU32) {
     let less = |count: u32| Some(count.saturating_sub(1));
-    // Never refused: it always says `Some`.
+    // Cannot fail: the closure always returns `Some`.
     let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
 }

@@ -1,10 +1,9 @@
-//! Stopping on the server what nobody waits for any more.
+//! Stops dropped operations on the server.
 //!
-//! The driver closes the connection of an operation that is dropped, and no more. A `mongod` notices
-//! that by itself for reads only ("Client Disconnection" in MongoDB's manual), and a server behind a
-//! proxy for nothing at all.
+//! When an operation is dropped, the driver only closes its connection. A `mongod` notices that by itself only for
+//! reads ("Client Disconnection" in MongoDB's manual), and a server behind a proxy never does.
 
-use super::{Connected, Lent, options};
+use super::{MongoHandle, MongoResource, options};
 use crate::config::MONGODB_RETURN;
 use ::mongodb::{
     Client,
@@ -14,18 +13,18 @@ use ::mongodb::{
 };
 use tokio::time::timeout;
 
-impl<T: Lent> Connected<T> {
-    /// Ends every operation that the server still runs for this client. Nobody has leased it any more.
-    pub(super) async fn stop_what_runs(&self) {
+impl<T: MongoHandle> MongoResource<T> {
+    /// Stops every operation that the server still runs for this client, which no invocation holds any more.
+    pub(super) async fn cancel_running_ops(&self) {
         let Some(mark) = mark(&self.options) else {
             return;
         };
-        // What was dropped a moment ago leaves its place to the one that asks.
+        // An operation dropped a moment ago may still hold the connection that this needs.
         let _ = timeout(MONGODB_RETURN, self.state.quiet()).await;
         let stopped = if self.state.usage().in_use < self.settings.max {
             stop(&self.client, mark).await
         } else {
-            // What is to be stopped holds every connection: one more has to be opened.
+            // The operations to stop hold every connection: open one more.
             self.stop_from_outside(mark).await
         };
         match stopped {
@@ -53,9 +52,9 @@ fn mark(options: &ClientOptions) -> Option<&str> {
     options.driver_info.as_ref()?.platform.as_deref()
 }
 
-/// Ends the operations of connections that carry `mark`, and says how many there were.
+/// Stops the operations of connections labelled with `mark`, and returns how many there were.
 ///
-/// A user may look at and end operations of their own without any privilege.
+/// A user needs no privilege to list and stop their own operations.
 async fn stop(client: &Client, mark: &str) -> Result<usize, Error> {
     let admin = client.database("admin");
     let running = admin
@@ -71,7 +70,7 @@ async fn stop(client: &Client, mark: &str) -> Result<usize, Error> {
     Ok(count)
 }
 
-/// The numbers of the operations in an answer to `currentOp` that run for connections with `mark`.
+/// The ids of the operations in a reply to `currentOp` that run on connections labelled with `mark`.
 fn ours<'a>(running: &'a Document, mark: &str) -> impl Iterator<Item = &'a Bson> {
     let operations = running.get_array("inprog").into_iter().flatten();
     operations
@@ -82,7 +81,7 @@ fn ours<'a>(running: &'a Document, mark: &str) -> impl Iterator<Item = &'a Bson>
                     .get_document("clientMetadata")
                     .and_then(|client| client.get_str("platform"))
                     .is_ok_and(|platform| platform.ends_with(mark))
-                // Not the one that asks.
+                // Not the `currentOp` itself.
                 && !operation
                     .get_document("command")
                     .is_ok_and(|command| command.contains_key("currentOp"))

@@ -1,4 +1,4 @@
-//! Before a `COMMIT` is sent: nothing that the handler dropped half-way is committed.
+//! Checks before a `COMMIT`: a statement that the handler dropped must not be committed.
 
 use super::{driver::Driver, error};
 use crate::error::Error;
@@ -6,14 +6,14 @@ use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::time::timeout;
 
-/// Waits for at most `longest` until nothing of an earlier statement is on its way. With an error the `COMMIT` must
-/// not be sent: the server would read it behind a statement that still runs, and commit half of that, and
-/// sqlx might take another reply for the one to the `COMMIT`.
+/// Waits up to `longest` until no earlier statement is on the wire. After an error the `COMMIT` must not be sent: the
+/// server would run it after a statement that is still running, and commit half of the work, and sqlx might take
+/// another reply for that to the `COMMIT`.
 pub(super) async fn ready<DB: Driver>(
     connection: &mut DB::Connection,
     longest: Duration,
 ) -> Result<(), Error> {
-    // sqlx may panic where it has lost its place in the protocol.
+    // sqlx may panic when it is out of sync with the protocol.
     let asking = AssertUnwindSafe(DB::before_commit(connection)).catch_unwind();
     let Ok(Ok(asked)) = timeout(longest, asking).await else {
         return Err(error::statement_dropped::<DB>());

@@ -1,4 +1,4 @@
-//! Where a resource's connections lead, and the one place where they are opened.
+//! Opens a resource's connections. All of them are opened here.
 
 pub(super) mod login;
 mod monitoring;
@@ -10,16 +10,16 @@ pub(super) mod warnings;
 mod writers;
 
 use super::{
-    connection::Link,
+    connection::OpenConnection,
     driver::{Cancelled, Driver},
     tag::Tag,
 };
 use crate::{
     config::{CANCEL_CONNECTIONS, Close, Proxy},
     error::Error,
-    resource::Acquire,
+    resource::AcquireContext,
 };
-use login::{Denied, Login};
+use login::{Authenticator, ConnectError};
 use monitoring::Monitoring;
 use nodelay::with_nodelay;
 use round_trip::{RoundTrip, longest_wait};
@@ -32,25 +32,25 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use writers::Writer;
 
-/// See the module.
-pub(super) struct Address<DB: Driver> {
-    login: Login<DB>,
+/// Opens connections to one address.
+pub(super) struct Connector<DB: Driver> {
+    login: Authenticator<DB>,
     proxy: Option<Proxy>,
-    /// For how long nothing may come from here although this process is alive: while it is frozen.
+    /// How long this process may send nothing, although it is alive, because it is frozen.
     silence: Duration,
     target: String,
-    /// The same with what the credentials say over the URL, as soon as that is known.
-    dialled: OnceLock<String>,
+    /// The target with the credentials' host and port, once they are known.
+    known_target: OnceLock<String>,
     writer: Writer,
-    /// How many connections that were opened here exist.
+    /// The number of open connections that were opened here.
     open: Arc<AtomicU32>,
     round_trip: RoundTrip,
 }
 
-impl<DB: Driver> Address<DB> {
-    /// The address in the URL of this parameter.
-    pub(super) fn read(acquire: &Acquire) -> Result<Self, Error> {
-        let login = Login::read(acquire)?;
+impl<DB: Driver> Connector<DB> {
+    /// Reads this parameter's URL.
+    pub(super) fn read(acquire: &AcquireContext) -> Result<Self, Error> {
+        let login = Authenticator::read(acquire)?;
         let target = login.place();
         Ok(Self {
             writer: Writer::at(acquire, &target),
@@ -61,14 +61,15 @@ impl<DB: Driver> Address<DB> {
                 Close::Always => Duration::ZERO,
                 _ => acquire.settings().idle,
             },
-            dialled: OnceLock::new(),
+            known_target: OnceLock::new(),
             open: Arc::default(),
             round_trip: RoundTrip::default(),
         })
     }
 
-    /// For a caller that opens connections itself, and calls [`init_session`](Self::init_session) for each.
-    pub(super) fn login(&self) -> &Login<DB> {
+    /// Returns the authenticator for a caller that opens connections itself, and that calls
+    /// [`init_session`](Self::init_session) for each.
+    pub(super) fn login(&self) -> &Authenticator<DB> {
         &self.login
     }
 
@@ -78,7 +79,7 @@ impl<DB: Driver> Address<DB> {
         options: &DB::Options,
     ) -> Result<DB::Session, sqlx::Error> {
         let setup_sql = self.login.setup_sql();
-        // What a session is told behind a proxy is told to another one, or pins it.
+        // Behind a proxy, a session setting would reach another session, or pin this one.
         let silence = self.proxy.is_none().then_some(self.silence);
         let from = Instant::now();
         let session = DB::init_session(connection, options, setup_sql, silence).await?;
@@ -90,24 +91,24 @@ impl<DB: Driver> Address<DB> {
 
     /// Host, port and database.
     pub(super) fn target(&self) -> &str {
-        self.dialled.get().unwrap_or(&self.target)
+        self.known_target.get().unwrap_or(&self.target)
     }
 
     pub(super) fn round_trip(&self) -> &RoundTrip {
         &self.round_trip
     }
 
-    /// Whether the server is a writer that was demoted, by what the reset of one of its sessions has learned.
-    pub(super) fn is_demoted(&self, memory: &DB::Memory) -> bool {
-        self.writer.is_demoted(DB::takes_writes(memory))
+    /// Whether the server is a demoted writer, according to the last reset of one of its sessions.
+    pub(super) fn is_demoted(&self, session_state: &DB::SessionState) -> bool {
+        self.writer.is_demoted(DB::takes_writes(session_state))
     }
 
-    /// How many connections that were opened here exist.
+    /// The number of open connections that were opened here.
     pub(super) fn count(&self) -> &AtomicU32 {
         &self.open
     }
 
-    /// `options`, which are [`tagged`](Driver::tagged), as they are sent.
+    /// Turns [`tagged`](Driver::tagged) `options` into those that are sent.
     pub(super) fn sent(&self, options: &DB::Options) -> DB::Options {
         if self.proxy.is_some() {
             return DB::untagged(options);
@@ -119,23 +120,22 @@ impl<DB: Driver> Address<DB> {
         monitored.unwrap_or_else(|| options.clone())
     }
 
-    /// Whether the server has to be told on each connection how it is to be monitored: nobody knows yet whether
-    /// that can be said while one is opened.
+    /// Whether a statement on each connection has to configure the monitoring, because it is not known yet whether the
+    /// server accepts that in the connect options.
     pub(super) fn monitors_by_statement(&self, options: &DB::Options) -> bool {
         self.proxy.is_none() && !monitoring::of(&DB::target(options)).is_known()
     }
 
-    /// Tells the server how an open connection is to be monitored.
+    /// Configures the server's monitoring of an open connection.
     pub(super) async fn monitor(&self, connection: &mut DB::Connection, options: &DB::Options) {
-        // Nothing is worse for it than without this crate.
+        // A failure is harmless: the connection behaves as it would without this crate.
         if let Err(error) = DB::monitor(connection, options, self.silence).await {
             tracing::debug!(target = self.target(), %error, "the server will not notice when this process vanishes");
         }
     }
 
-    /// Finds out whether the server lets a connection be opened that says how it is to be monitored, if that is
-    /// not known yet.
-    pub(super) async fn learn_monitoring(&self, acquire: &Acquire, options: &DB::Options) {
+    /// Finds out whether the server accepts the monitoring in the connect options, unless that is known.
+    pub(super) async fn learn_monitoring(&self, acquire: &AcquireContext, options: &DB::Options) {
         let target = DB::target(options);
         if self.proxy.is_some()
             || monitoring::of(&target) != Monitoring::Unknown
@@ -143,34 +143,40 @@ impl<DB: Driver> Address<DB> {
         {
             return;
         }
-        // Once: where there is no time for it, there will be none the next time.
-        monitoring::learn(target, Monitoring::StillUnknown);
-        if let Ok(link) = self.dial(acquire).await {
-            link.close().await;
+        // Only one try: if there is no time for it now, there will be none later.
+        monitoring::record(target, Monitoring::StillUnknown);
+        if let Ok(connection) = self.connect(acquire).await {
+            connection.close().await;
         }
     }
 
-    /// Opens a connection, within `acquire`. Dropping the future drops its socket.
-    pub(super) async fn dial(&self, acquire: &Acquire) -> Result<Link<DB>, Denied> {
-        // Boxed: what is needed to connect is large, and most invocations do not connect.
+    /// Opens a connection within the limits of `acquire`. Dropping the future closes the socket.
+    pub(super) async fn connect(
+        &self,
+        acquire: &AcquireContext,
+    ) -> Result<OpenConnection<DB>, ConnectError> {
+        // Boxed: the future is large, and most invocations do not connect.
         let dialling = self.login.connect(acquire, |options| {
-            Box::pin(self.dial_with(DB::tagged(options, &Tag::unique())))
+            Box::pin(self.open_session(DB::tagged(options, &Tag::unique())))
         });
         Box::pin(dialling).await
     }
 
-    async fn dial_with(&self, options: DB::Options) -> Result<Link<DB>, sqlx::Error> {
-        self.dialled.get_or_init(|| DB::target(&options));
-        let mut raw = self.connect(&options).await?;
+    async fn open_session(&self, options: DB::Options) -> Result<OpenConnection<DB>, sqlx::Error> {
+        self.known_target.get_or_init(|| DB::target(&options));
+        let mut raw = self.connect_monitored(&options).await?;
         let session = self.init_session(&mut raw, &options).await?;
-        let link = Link::<DB>::new(raw, session, &self.open);
+        let connection = OpenConnection::<DB>::new(raw, session, &self.open);
         Ok(match self.proxy {
-            Some(_) => link.without_reset(),
-            None => link,
+            Some(_) => connection.without_reset(),
+            None => connection,
         })
     }
 
-    async fn connect(&self, options: &DB::Options) -> Result<DB::Connection, sqlx::Error> {
+    async fn connect_monitored(
+        &self,
+        options: &DB::Options,
+    ) -> Result<DB::Connection, sqlx::Error> {
         let target = DB::target(options);
         let unknown = self.proxy.is_none() && !monitoring::of(&target).is_known();
         let Some(monitored) = DB::monitored(options, self.silence).filter(|_| unknown) else {
@@ -178,12 +184,12 @@ impl<DB: Driver> Address<DB> {
         };
         match self.open(&monitored).await {
             Ok(raw) => {
-                monitoring::learn(target, Monitoring::Accepted);
+                monitoring::record(target, Monitoring::Accepted);
                 Ok(raw)
             }
             Err(sqlx::Error::Database(error)) if DB::refuses_monitoring(&*error) => {
                 tracing::debug!(target, %error, "the server will not notice when this process vanishes");
-                monitoring::learn(target, Monitoring::Refused);
+                monitoring::record(target, Monitoring::Refused);
                 self.open(options).await
             }
             Err(error) => Err(error),
@@ -197,16 +203,16 @@ impl<DB: Driver> Address<DB> {
         Ok(raw)
     }
 
-    /// Stops what `sessions` still run: through `idle` if there is one and it does, otherwise through
-    /// connections opened for that.
+    /// Cancels the running queries of `sessions`: through `idle` if it is given and works, otherwise through new
+    /// connections.
     pub(super) async fn cancel(
         &self,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
         sessions: &[DB::Session],
         idle: Option<&mut DB::Connection>,
         until: Instant,
     ) -> Stopped {
-        // Whoever waits for this may have less time still.
+        // The caller may have less time still, and drop this future.
         let mut in_time = InTime {
             target: self.target(),
             over: false,
@@ -216,10 +222,10 @@ impl<DB: Driver> Address<DB> {
         stopped
     }
 
-    /// The same for somebody who leaves the rest to others.
+    /// Like [`cancel`](Self::cancel), without a warning if the future is dropped.
     pub(super) async fn cancel_quietly(
         &self,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
         sessions: &[DB::Session],
         idle: Option<&mut DB::Connection>,
         until: Instant,
@@ -229,8 +235,8 @@ impl<DB: Driver> Address<DB> {
             .filter(|session| !DB::interrupt(session))
             .cloned()
             .collect();
-        // Which of its sessions RDS Proxy has used, nobody can tell: what was given up runs to its end rather
-        // than that somebody else's is stopped.
+        // RDS Proxy does not say which of its sessions it used. The dropped query runs to its end, because a cancel
+        // could hit another client's query.
         let mut stopped = Stopped {
             all: true,
             idle_works: true,
@@ -246,14 +252,14 @@ impl<DB: Driver> Address<DB> {
                 tracing::warn!(
                     target = self.target(),
                     %reason,
-                    "what still runs on the server could not be stopped"
+                    "queries on the server could not be cancelled"
                 );
                 false
             }
             Err(_) => {
                 tracing::warn!(
                     target = self.target(),
-                    "what still runs on the server could not be stopped in time"
+                    "queries on the server could not be cancelled in time"
                 );
                 false
             }
@@ -263,7 +269,7 @@ impl<DB: Driver> Address<DB> {
 
     async fn cancel_all(
         &self,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
         mut rest: Vec<DB::Session>,
         idle: Option<&mut DB::Connection>,
         idle_works: &mut bool,
@@ -275,7 +281,7 @@ impl<DB: Driver> Address<DB> {
                     return Ok(());
                 }
                 Ok(cancelled) => rest = cancelled.elsewhere,
-                // A handler may have left it in any state, or it was lost with others.
+                // A handler may have left the connection in any state, or it was lost with others.
                 Err(error) => {
                     *idle_works = false;
                     tracing::debug!(target = self.target(), %error, "stopping through another connection");
@@ -284,14 +290,14 @@ impl<DB: Driver> Address<DB> {
         }
         let mut opened = 0;
         loop {
-            let dialled = self.dial(acquire).await;
-            let mut link = dialled.map_err(|denied| format!("{:?}", denied.why))?;
+            let known_target = self.connect(acquire).await;
+            let mut connection = known_target.map_err(|denied| format!("{:?}", denied.why))?;
             opened += 1;
             let cancelled = self
-                .cancel_via(&mut link, &rest)
+                .cancel_via(&mut connection, &rest)
                 .await
                 .map_err(|error| error.to_string())?;
-            link.close().await;
+            connection.close().await;
             if cancelled.elsewhere.is_empty() {
                 self.judge(&cancelled);
                 return Ok(());
@@ -305,13 +311,14 @@ impl<DB: Driver> Address<DB> {
         }
     }
 
-    /// Nothing can be done about what is not found, and it is no reason to distrust other connections.
+    /// Warns about queries that were not found. They cannot be cancelled, and are no reason to distrust other
+    /// connections.
     fn judge(&self, cancelled: &Cancelled<DB::Session>) {
-        if let Some(reason) = cancelled.unsure {
+        if let Some(reason) = cancelled.uncertain {
             tracing::warn!(
                 target = self.target(),
                 reason,
-                "what was dropped may still run on the server"
+                "a dropped query may still run on the server"
             );
         }
     }
@@ -331,16 +338,16 @@ impl<DB: Driver> Address<DB> {
     }
 }
 
-/// What came of cancelling.
+/// The result of cancelling.
 #[must_use]
 pub(super) struct Stopped {
-    /// Nothing of it runs any more, as far as the server tells.
+    /// No query of the sessions runs any more, as far as the server reports.
     pub(super) all: bool,
-    /// The idle connection that was used for it, if there was one, can be used again.
+    /// The idle connection can be reused, if one was given.
     pub(super) idle_works: bool,
 }
 
-/// Says so if it is dropped before it is over.
+/// Warns if it is dropped before `over` is set.
 struct InTime<'a> {
     target: &'a str,
     over: bool,
@@ -351,14 +358,14 @@ impl Drop for InTime<'_> {
         if !self.over {
             tracing::warn!(
                 target = self.target,
-                "what still runs on the server could not be stopped in time"
+                "queries on the server could not be cancelled in time"
             );
         }
     }
 }
 
-impl<DB: Driver> fmt::Debug for Address<DB> {
+impl<DB: Driver> fmt::Debug for Connector<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Address").field(&self.target()).finish()
+        f.debug_tuple("Connector").field(&self.target()).finish()
     }
 }

@@ -1,10 +1,10 @@
-//! One connection, from its opening to its end.
+//! One connection, from opening to closing.
 
 pub(super) mod capacity;
 pub(super) mod hedge;
 
 use super::driver::Driver;
-use crate::{resource::Fitness, util::clock::Stamp};
+use crate::{resource::Health, util::clock::Stamp};
 use futures_util::FutureExt;
 use sqlx::Connection;
 use std::{
@@ -18,15 +18,15 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// A connection, counted for as long as it exists. Dropping it drops its socket.
-pub(super) struct Link<DB: Driver> {
-    /// Empty only after [`close`](Self::close).
+/// An open connection, counted while it exists. Dropping it closes its socket.
+pub(super) struct OpenConnection<DB: Driver> {
+    /// `None` only after [`close`](Self::close).
     raw: Option<DB::Connection>,
     session: DB::Session,
-    memory: DB::Memory,
-    /// Whether its session may be told to forget what it was used for.
+    session_state: DB::SessionState,
+    /// Whether its session may be reset.
     resets: bool,
-    /// Somebody had the connection itself since its session was reset: its errors were not seen.
+    /// The raw connection was used since the last reset: its errors were not observed.
     was_in_hand: bool,
     opened: Stamp,
     /// The pool's epoch in which it was opened.
@@ -34,13 +34,13 @@ pub(super) struct Link<DB: Driver> {
     open: Arc<AtomicU32>,
 }
 
-impl<DB: Driver> Link<DB> {
+impl<DB: Driver> OpenConnection<DB> {
     pub(super) fn new(raw: DB::Connection, session: DB::Session, open: &Arc<AtomicU32>) -> Self {
         open.fetch_add(1, Ordering::AcqRel);
         Self {
             raw: Some(raw),
             session,
-            memory: DB::Memory::default(),
+            session_state: DB::SessionState::default(),
             resets: true,
             was_in_hand: false,
             opened: Stamp::now(),
@@ -49,8 +49,8 @@ impl<DB: Driver> Link<DB> {
         }
     }
 
-    /// The same on a session that is not ours alone: what undoes something there pins it, or undoes it on
-    /// another one.
+    /// Disables the reset, for a session shared with other clients: the reset would pin the session, or reset another
+    /// one.
     pub(super) fn without_reset(mut self) -> Self {
         self.resets = false;
         self
@@ -66,8 +66,8 @@ impl<DB: Driver> Link<DB> {
     }
 
     /// What is known about the session.
-    pub(super) fn memory(&mut self) -> &mut DB::Memory {
-        &mut self.memory
+    pub(super) fn session_state(&mut self) -> &mut DB::SessionState {
+        &mut self.session_state
     }
 
     pub(super) fn session(&self) -> &DB::Session {
@@ -94,7 +94,7 @@ impl<DB: Driver> Link<DB> {
         recognized::<DB>(self, longest).await
     }
 
-    /// Whether the session is this connection's alone, and not a pooler's.
+    /// Whether this connection owns the session, rather than a pooler.
     pub(super) fn owns_session(&self) -> bool {
         self.resets
     }
@@ -102,8 +102,8 @@ impl<DB: Driver> Link<DB> {
     pub(super) async fn reset(&mut self, longest: Duration) -> Reset {
         match &mut self.raw {
             Some(raw) if self.resets => {
-                let reset = reset::<DB>(raw, &mut self.memory, longest).await;
-                if let Some(session) = DB::identified(&self.session, &self.memory) {
+                let reset = reset::<DB>(raw, &mut self.session_state, longest).await;
+                if let Some(session) = DB::identified(&self.session, &self.session_state) {
                     self.session = session;
                 }
                 reset
@@ -116,22 +116,22 @@ impl<DB: Driver> Link<DB> {
         self.was_in_hand = true;
     }
 
-    /// Whether what sqlx has prepared in a session that was just reset can go on being used.
+    /// Whether sqlx's prepared statements can still be used in a session that was just reset.
     pub(super) async fn revalidate(&mut self, longest: Duration) -> bool {
         match &mut self.raw {
             Some(raw) if std::mem::take(&mut self.was_in_hand) => {
-                revalidate::<DB>(raw, &mut self.memory, longest).await
+                revalidate::<DB>(raw, &mut self.session_state, longest).await
             }
             _ => true,
         }
     }
 
-    /// The bare connection, which is counted no more.
+    /// The raw connection, which is no longer counted.
     pub(super) fn into_raw(mut self) -> Option<DB::Connection> {
         self.raw.take()
     }
 
-    /// Says goodbye to the server. An error means that the server has gone first.
+    /// Closes the connection gracefully. An error means that the server closed it first.
     pub(super) async fn close(mut self) {
         if let Some(raw) = self.raw.take() {
             let _ = raw.close().await;
@@ -139,15 +139,14 @@ impl<DB: Driver> Link<DB> {
     }
 }
 
-/// Whether nothing is on its way, as far as that can be told without waiting.
+/// Whether nothing is on the wire, as far as that is known without waiting.
 pub(super) fn is_quiet<DB: Driver>(connection: &mut DB::Connection) -> bool {
-    // What sqlx finds where it has lost its place in the protocol may panic (transact-rs/sqlx#2711).
+    // sqlx may panic when it is out of sync with the protocol (transact-rs/sqlx#2711).
     let drain = AssertUnwindSafe(|| DB::drain(connection).now_or_never());
     matches!(catch_unwind(drain), Ok(Some(Ok(()))))
 }
 
-/// Whether everything that was sent is answered within `longest`: a rollback is, a query that was given
-/// up is not.
+/// Whether the server replies to everything sent within `longest`. It does for a rollback, but not for a dropped query.
 pub(super) async fn becomes_quiet<DB: Driver>(
     connection: &mut DB::Connection,
     longest: Duration,
@@ -156,7 +155,7 @@ pub(super) async fn becomes_quiet<DB: Driver>(
     matches!(timeout(longest, draining).await, Ok(Ok(Ok(()))))
 }
 
-/// Whether the server answers within `longest`.
+/// Whether the server replies to a ping within `longest`.
 pub(super) async fn answers<DB: Driver>(
     connection: &mut DB::Connection,
     longest: Duration,
@@ -165,85 +164,88 @@ pub(super) async fn answers<DB: Driver>(
     matches!(timeout(longest, pinging).await, Ok(Ok(Ok(()))))
 }
 
-/// Whether the server's reply to a question of ours is recognized within `longest`: then nothing of an earlier
-/// statement is on its way any more, and no transaction is open.
+/// Whether the server's reply to a probe is recognized within `longest`: nothing of an earlier statement is on the wire
+/// then, and no transaction is open.
 pub(super) async fn recognized<DB: Driver>(
     connection: &mut DB::Connection,
     longest: Duration,
 ) -> bool {
     if connection.is_in_transaction() {
-        // A transaction that was leaked: sqlx would go on counting from there.
+        // A leaked transaction: sqlx would keep counting from its depth.
         return false;
     }
     let recognizing = AssertUnwindSafe(DB::recognize(connection)).catch_unwind();
     matches!(timeout(longest, recognizing).await, Ok(Ok(Ok(true))))
 }
 
-/// The same, which learns by what the session can be identified.
+/// Like [`recognized`], and also reads the session's identity.
 pub(super) async fn identified<DB: Driver>(
     connection: &mut DB::Connection,
-    memory: &mut DB::Memory,
+    session_state: &mut DB::SessionState,
     longest: Duration,
 ) -> bool {
     if connection.is_in_transaction() {
         return false;
     }
-    let identifying = AssertUnwindSafe(DB::identify(connection, memory)).catch_unwind();
+    let identifying = AssertUnwindSafe(DB::identify(connection, session_state)).catch_unwind();
     matches!(timeout(longest, identifying).await, Ok(Ok(Ok(true))))
 }
 
-/// What came of a reset.
+/// The result of a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reset {
-    /// The session is as good as new, and the server's reply that says so was recognized.
+    /// The session is reset, and the server's reply that confirms it was recognized.
     Clean,
-    /// Something is left in the session, or may be.
+    /// The session still has some state, or may have.
     Unfit,
-    /// No reply that was recognized: something may still run.
+    /// No reply was recognized: a statement may still run.
     Lost,
 }
 
-/// Undoes within `longest` what the session was used for.
+/// Resets the session within `longest`.
 pub(super) async fn reset<DB: Driver>(
     connection: &mut DB::Connection,
-    memory: &mut DB::Memory,
+    session_state: &mut DB::SessionState,
     longest: Duration,
 ) -> Reset {
     if connection.is_in_transaction() {
-        // A transaction that was leaked: sqlx would go on counting from there.
+        // A leaked transaction: sqlx would keep counting from its depth.
         return Reset::Unfit;
     }
-    let resetting = AssertUnwindSafe(DB::reset(connection, memory)).catch_unwind();
+    let resetting = AssertUnwindSafe(DB::reset(connection, session_state)).catch_unwind();
     match timeout(longest, resetting).await {
-        Ok(Ok(Ok(Fitness::Fit))) => Reset::Clean,
+        Ok(Ok(Ok(Health::Healthy))) => Reset::Clean,
         Ok(Ok(Ok(_))) => Reset::Unfit,
         _ => Reset::Lost,
     }
 }
 
-/// See [`Driver::revalidate`]. `false` if that did not come to its end.
+/// See [`Driver::revalidate`]. `false` if that fails or times out.
 pub(super) async fn revalidate<DB: Driver>(
     connection: &mut DB::Connection,
-    memory: &mut DB::Memory,
+    session_state: &mut DB::SessionState,
     longest: Duration,
 ) -> bool {
-    let revalidating = AssertUnwindSafe(DB::revalidate(connection, memory)).catch_unwind();
+    let revalidating = AssertUnwindSafe(DB::revalidate(connection, session_state)).catch_unwind();
     matches!(timeout(longest, revalidating).await, Ok(Ok(Ok(()))))
 }
 
-/// Whether a session that was just reset is of use to anybody: see [`Driver::renew`].
+/// Whether a session that was just reset can be reused: see [`Driver::renew`].
 pub(super) async fn renew<DB: Driver>(connection: &mut DB::Connection, longest: Duration) -> bool {
     let renewing = AssertUnwindSafe(DB::renew(connection)).catch_unwind();
-    matches!(timeout(longest, renewing).await, Ok(Ok(Ok(Fitness::Fit))))
+    matches!(
+        timeout(longest, renewing).await,
+        Ok(Ok(Ok(Health::Healthy)))
+    )
 }
 
-impl<DB: Driver> Drop for Link<DB> {
+impl<DB: Driver> Drop for OpenConnection<DB> {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl<DB: Driver> Deref for Link<DB> {
+impl<DB: Driver> Deref for OpenConnection<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
@@ -254,7 +256,7 @@ impl<DB: Driver> Deref for Link<DB> {
     }
 }
 
-impl<DB: Driver> DerefMut for Link<DB> {
+impl<DB: Driver> DerefMut for OpenConnection<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
         match &mut self.raw {
             Some(raw) => raw,

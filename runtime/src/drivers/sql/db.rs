@@ -1,4 +1,4 @@
-//! A handle made for a function that is frozen between its invocations: `&Db<Postgres>`.
+//! A pool for functions that are frozen between invocations: `&Db<Postgres>`.
 
 mod executor;
 mod guard;
@@ -15,27 +15,27 @@ use super::{
 use crate::{
     config::Defaults,
     error::Error,
-    resource::{Acquire, Disposition, Fitness, Handle, InjectRef, Resource, Symptom, Usage},
+    resource::{AcquireContext, Disposition, Handle, Health, InjectRef, Resource, Symptom, Usage},
 };
 use std::{fmt, sync::Arc, time::Duration};
 
-/// A database, for one handler: queries run on it by shared reference, side by side on up to `max`
-/// connections, and one after the other on one.
+/// A pool of connections to one database, as one handler gets it. Concurrent queries use up to `max` connections;
+/// sequential queries share one.
 ///
-/// It differs from sqlx's own pool in what a frozen sandbox makes of a pool:
+/// It differs from sqlx's own pool in these points, because the environment may be frozen at any time between
+/// invocations:
 ///
-/// * It has no task, no timer and no ping of its own. A connection is back at once when its query
-///   has been answered, so queries in a row share one connection.
-/// * A connection whose query was given up (by `select!`, a timeout, a stream dropped half-way) is
-///   discarded, and the query is stopped on the server when the handler has ended.
-/// * A connection that came through [`acquire`](Self::acquire) or [`begin`](Self::begin) is used again only
-///   after a round trip whose reply was recognized. sqlx may be out of step with the server after a `COPY` or
-///   a statement that was dropped half-way, and would return the rows of one query for the next. Queries on
-///   the handle itself cost no such round trip.
-/// * Each statement on the handle is on its own. A transaction that one of them leaves open (a raw `BEGIN`) is
-///   rolled back before the next statement: use [`begin`](Self::begin).
-/// * It is closed within a bound, whatever the server does.
-/// * Its errors say what kept a connection from being had.
+/// * It has no background task, timer or ping. A connection is released as soon as its query's reply has been read, so
+///   sequential queries share one connection.
+/// * A connection whose query was dropped (by `select!`, a timeout, a stream that was not read to its end) is
+///   discarded, and the query is cancelled on the server after the handler.
+/// * A connection that was checked out with [`acquire`](Self::acquire) or [`begin`](Self::begin) is reused only after a
+///   round trip whose reply was recognized. After a dropped `COPY` or statement, sqlx may be out of sync with the
+///   server and return the rows of one query for the next. Queries on the `Db` itself do not cost this round trip.
+/// * Statements on the `Db` are independent of each other. A transaction that one of them leaves open (a raw `BEGIN`)
+///   is rolled back before the next statement: use [`begin`](Self::begin).
+/// * Closing has a timeout, whatever the server does.
+/// * Its errors say why no connection was available.
 ///
 /// ```no_run
 /// use db_handler::{Db, Error, LambdaEvent, db_handler, sqlx::{self, Sqlite}};
@@ -50,51 +50,49 @@ use std::{fmt, sync::Arc, time::Duration};
 /// }
 /// ```
 ///
-/// Clones lead to the same connections. A clone that is used when the invocation is over gets an error.
+/// Clones use the same connections. Using a clone after the invocation has ended returns an error.
 ///
-/// # What is reused
+/// # Reuse
 ///
-/// Where `close` is not `"always"`, a connection goes to the next invocation after its session has been reset and
-/// the server's reply to that was recognized. Otherwise it is closed.
+/// Unless `close` is `"always"`, a connection is reused by the next invocation after its session has been reset and the
+/// server's reply to the reset was recognized. Otherwise it is closed.
 ///
-/// * **PostgreSQL**: undone is what `DISCARD ALL` undoes, except for the statements that sqlx itself has prepared. Where
-///   the handler had the connection itself, those are prepared again if the server no longer accepts one of them
-///   (`ALTER TABLE`, a type that was created anew): such an error costs one invocation, whatever the handler does
-///   with it.
-/// * **MariaDB**: open transactions, locks and `LAST_INSERT_ID()` are undone. A session with anything else in it is
-///   closed: a setting, a user variable, another database, a temporary table or sequence, a statement prepared in
-///   SQL. That takes the list in `information_schema.USER_VARIABLES`, which is there by default. Not seen are the
-///   last values of permanent sequences (`LASTVAL(s)`).
-/// * **MySQL**: the same. The list is in the performance schema, which has to be on, from MySQL 8.0.16 and Aurora
-///   MySQL 3 on: `GRANT SELECT ON performance_schema.user_variables_by_thread TO ..`. Without it, every connection
-///   that was used is closed. This was run on MariaDB only.
-/// * **SQLite**: a connection to a file is closed after each invocation that used it. A database in memory lives as
-///   long as its connection: that is reused, its most common pragmas set back, and everything else as it was left.
+/// * **PostgreSQL**: the reset does what `DISCARD ALL` does, but keeps the statements that sqlx itself has prepared. If
+///   the handler had the connection itself and the server no longer accepts one of these statements (`ALTER TABLE`, a
+///   type that was created anew), they are prepared again: such an error costs one invocation, whatever the handler
+///   does with it.
+/// * **MariaDB**: the reset ends open transactions, releases locks and clears `LAST_INSERT_ID()`. A session with any
+///   other state is closed: a setting, a user variable, another database, a temporary table or sequence, a statement
+///   prepared in SQL. To find these, the reset reads `information_schema.USER_VARIABLES`, which exists by default. It
+///   does not detect the last values of permanent sequences (`LASTVAL(s)`).
+/// * **MySQL**: as for MariaDB, but the list is in the performance schema, which must be enabled. It needs MySQL 8.0.16
+///   or later, or Aurora MySQL 3 or later, and `GRANT SELECT ON performance_schema.user_variables_by_thread TO ..`.
+///   Without it, every connection that was used is closed. Tested on MariaDB only.
+/// * **SQLite**: a connection to a file is closed after each invocation that used it. An in-memory database lives as
+///   long as its connection: that connection is reused. Its most common pragmas are reset; all other state remains.
 ///
-/// Connections to a server that took writes before and takes none any more (a failover) are replaced after the
+/// If a server accepted writes before and no longer does (a failover), its connections are replaced after the
 /// invocation.
 ///
-/// The same holds for sqlx's pools and for `&mut` connections.
+/// The same applies to sqlx's pools and to `&mut` connections.
 pub struct Db<DB: Driver> {
     pool: Arc<Pool<DB>>,
     user: User,
 }
 
 impl<DB: Driver> Db<DB> {
-    /// Takes a connection for oneself, until the guard is dropped. A transaction that it is in by then is rolled
-    /// back.
+    /// Checks out a connection until the guard is dropped. A transaction that is open by then is rolled back.
     ///
     /// # Errors
-    /// When none is free within `acquire_ms`, or a new one cannot be opened.
+    /// If no connection becomes free within `acquire_ms`, or a new one cannot be opened.
     pub async fn acquire(&self) -> Result<DbConnection<DB>, Error> {
         Ok(DbConnection::new(self.take_now().await?))
     }
 
-    /// Begins a transaction, which is rolled back if its guard is dropped without
-    /// [`commit`](DbTransaction::commit).
+    /// Begins a transaction, which is rolled back if its guard is dropped without [`commit`](DbTransaction::commit).
     ///
     /// # Errors
-    /// As for [`acquire`](Self::acquire), and when the database refuses.
+    /// As for [`acquire`](Self::acquire), and if the database rejects the `BEGIN`.
     pub async fn begin(&self) -> Result<DbTransaction<DB>, Error> {
         Ok(DbTransaction::begin(self.take_now().await?).await?)
     }
@@ -105,7 +103,7 @@ impl<DB: Driver> Db<DB> {
     }
 }
 
-/// The connections that the [`Db`]s of all invocations have in common.
+/// The connections that the [`Db`]s of all invocations share.
 pub struct DbPool<DB: Driver> {
     pool: Arc<Pool<DB>>,
 }
@@ -115,23 +113,23 @@ impl<DB: Driver> Resource for DbPool<DB> {
     const DEFAULTS: Defaults = Defaults::SQL;
     const PER_CONNECTION: bool = true;
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+    async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
         Ok(Self {
             pool: Arc::new(Pool::new(acquire)?),
         })
     }
 
-    async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
+    async fn connect(&self, acquire: &AcquireContext) -> Result<(), Error> {
         let wanted = acquire.settings().min.max(1);
         self.pool.connect(wanted, acquire).await
     }
 
-    async fn reset(&self, _: Duration) -> Fitness {
+    async fn check(&self, _: Duration) -> Health {
         self.pool.check()
     }
 
-    fn abandon(&self) {
-        self.pool.abandon();
+    fn stop(&self) {
+        self.pool.mark_closed();
     }
 
     async fn close(&self) {
@@ -147,7 +145,7 @@ impl<DB: Driver> Resource for DbPool<DB> {
     }
 }
 
-/// One invocation's [`Db`], and what it used of the pool.
+/// One invocation's [`Db`], and the part of the pool that it used.
 pub struct DbHandle<DB: Driver> {
     resource: Arc<DbPool<DB>>,
     db: Db<DB>,
@@ -194,7 +192,7 @@ impl<DB: Driver> Handle for DbHandle<DB> {
         self.using.pool().stop(self.using.user());
     }
 
-    async fn clean_up(&self, reuse: bool) -> Fitness {
+    async fn clean_up(&self, reuse: bool) -> Health {
         self.using.pool().clean_up(self.using.user(), reuse).await
     }
 
@@ -245,7 +243,7 @@ impl<DB: Driver> fmt::Debug for DbHandle<DB> {
     }
 }
 
-/// Injects `&mut $connection`, one for the whole invocation, from the [`DbPool`] of its database.
+/// Injects `&mut $connection` from the [`DbPool`] of its database: one connection for the whole invocation.
 macro_rules! inject_connection {
     ($connection:ty, $database:ty) => {
         impl crate::resource::InjectMut for $connection {
@@ -254,7 +252,7 @@ macro_rules! inject_connection {
 
             async fn acquire(
                 handle: &Self::Handle,
-                acquire: &crate::resource::Acquire,
+                acquire: &crate::resource::AcquireContext,
             ) -> Result<Self::Guard, crate::Error> {
                 handle.take(acquire).await
             }
@@ -273,7 +271,10 @@ macro_rules! inject_connection {
 pub(super) use inject_connection;
 
 impl<DB: Driver> DbHandle<DB> {
-    pub(super) async fn take(&self, acquire: &Acquire) -> Result<super::Checkout<DB>, Error> {
+    pub(super) async fn take(
+        &self,
+        acquire: &AcquireContext,
+    ) -> Result<super::Checkout<DB>, Error> {
         self.using.pool().take(self.using.user(), acquire).await
     }
 
@@ -289,7 +290,7 @@ impl<DB: Driver> DbHandle<DB> {
 }
 
 impl<DB: Driver> Db<DB> {
-    /// A connection for one statement, with errors as sqlx's traits want them.
+    /// Acquires a connection for one statement, with the error type of sqlx's traits.
     async fn for_statement(&self) -> Result<super::Checkout<DB>, sqlx::Error> {
         self.take_now().await.map_err(error::wrapped)
     }

@@ -1,20 +1,20 @@
-//! What sqlx's errors mean. sqlx itself tells few of them apart.
+//! Classifies sqlx's errors, few of which sqlx itself tells apart.
 
 use super::{driver::Driver, tls};
 use crate::{
     credentials::Secret,
     error::{Error, ErrorKind, Stage},
     resource::running,
-    resource::{Acquire, Symptom},
+    resource::{AcquireContext, Symptom},
 };
 use sqlx::error::DatabaseError;
 use std::io;
 
-/// What is logged when connections are replaced although they are open.
+/// The warning when open connections are replaced.
 pub(super) const OUTDATED: &str = "the server has become read-only, or what its sessions have prepared has changed: the \
      connections are replaced before the next invocation";
 
-/// The symptom in `error`, if it is one whose cause sqlx hides.
+/// The symptom in `error`, if sqlx hides its cause.
 pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
     match error {
         sqlx::Error::PoolTimedOut => Some(Symptom::TimedOut),
@@ -24,12 +24,12 @@ pub(crate) fn symptom(error: &sqlx::Error) -> Option<Symptom> {
     }
 }
 
-/// An error of ours where sqlx's traits want one of theirs.
+/// Wraps the crate's own error for sqlx's traits.
 pub(super) fn wrapped(error: Error) -> sqlx::Error {
     sqlx::Error::Io(io::Error::other(error))
 }
 
-/// The error that [`wrapped`] has put into `error`.
+/// The error that [`wrapped`] put into `error`.
 pub(crate) fn ours(error: &sqlx::Error) -> Option<&Error> {
     match error {
         sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
@@ -37,7 +37,7 @@ pub(crate) fn ours(error: &sqlx::Error) -> Option<&Error> {
     }
 }
 
-/// Whether a connection is of no more use after `error`: what it says next would be out of step.
+/// Whether the connection cannot be used after `error`, because the next reply would be out of sync.
 pub(super) fn ends_the_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -51,14 +51,14 @@ pub(super) fn ends_the_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether every further use of a connection would fail like this: see [`Symptom::Outdated`].
+/// Whether every further use of the connection would fail in the same way: see [`Symptom::Outdated`].
 pub(super) fn outdates_the_connection(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|database| {
         database_kind(database) == Some(ErrorKind::ReadOnly) || is_outdated(database)
     })
 }
 
-/// An error of a statement in a handler.
+/// Converts an error of a statement in a handler.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         if let Some(ours) = ours(&error) {
@@ -69,18 +69,18 @@ impl From<sqlx::Error> for Error {
         }
         let kind = kind(&error);
         let stage = match kind {
-            ErrorKind::AllInUse
+            ErrorKind::PoolExhausted
             | ErrorKind::Authentication
             | ErrorKind::NoSuchDatabase
             | ErrorKind::TooManyConnections
-            | ErrorKind::Unavailable
-            | ErrorKind::Refused
-            | ErrorKind::Unreachable
+            | ErrorKind::ServerUnavailable
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::ServerUnreachable
             | ErrorKind::Tls => Stage::Acquire,
             _ => Stage::Handler,
         };
         if matches!(error, sqlx::Error::PoolClosed) {
-            return escape().caused_by(error);
+            return leaked_clone().caused_by(error);
         }
         let message = match kind {
             ErrorKind::ReadOnly => format!(
@@ -89,8 +89,8 @@ impl From<sqlx::Error> for Error {
             _ if outdates_the_connection(&error) => format!(
                 "{error}: a table or a type has changed since a connection prepared for it; the connections are replaced before the next invocation"
             ),
-            ErrorKind::AllInUse => format!(
-                "{error}: no connection came free in time, or none could be opened (more is known in the handler's own task, of a pool that it was lent)"
+            ErrorKind::PoolExhausted => format!(
+                "{error}: timed out waiting for a pooled connection: all were in use, or connecting failed (the exact cause is known only to queries awaited in the handler itself)"
             ),
             _ if tls::is_declined(&error) => format!("{error}; {}", tls::AFTER_DECLINED),
             _ => error.to_string(),
@@ -99,20 +99,20 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What kind of failure `error` is, when it comes up in a handler.
+/// The kind of `error` in a handler.
 pub(crate) fn kind(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(database) => database_kind(&**database).unwrap_or(ErrorKind::Query),
         sqlx::Error::Io(io) => ours(error).map_or_else(|| io_kind(io), Error::kind),
         sqlx::Error::WorkerCrashed => ErrorKind::ConnectionLost,
-        sqlx::Error::PoolClosed => ErrorKind::Escaped,
+        sqlx::Error::PoolClosed => ErrorKind::UsedAfterInvocation,
         sqlx::Error::Tls(_) => ErrorKind::Tls,
-        sqlx::Error::PoolTimedOut => ErrorKind::AllInUse,
+        sqlx::Error::PoolTimedOut => ErrorKind::PoolExhausted,
         _ => ErrorKind::Query,
     }
 }
 
-/// What the database's code says, whichever database it is.
+/// The kind of the error's code, for any database.
 fn database_kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
     #[cfg(feature = "postgres")]
     if is::<sqlx::postgres::PgDatabaseError>(error) {
@@ -130,18 +130,18 @@ fn database_kind(error: &dyn DatabaseError) -> Option<ErrorKind> {
     None
 }
 
-/// Where host and database of a connection were said.
+/// Where a connection's host and database were set.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SaidBy<'a> {
     Url,
-    /// In the secret, as far as it says anything, otherwise in the URL.
+    /// In the secret if it has them, otherwise in the URL.
     Secret(&'a Secret),
     /// In one of the two.
     Either,
 }
 
 impl SaidBy<'_> {
-    /// Where to look for what the secret says if it `has` it.
+    /// Where to look for a value, given whether a secret `has` it.
     fn place(self, variable: &str, has: fn(&Secret) -> bool) -> String {
         match self {
             Self::Secret(secret) if has(secret) => "what `credentials` provides".to_owned(),
@@ -155,7 +155,7 @@ impl SaidBy<'_> {
     }
 }
 
-/// Whether the database no longer knows what the connection relies on, whichever database it is.
+/// Like [`Driver::is_outdated`], for any database.
 fn is_outdated(error: &dyn DatabaseError) -> bool {
     #[cfg(feature = "postgres")]
     if is::<sqlx::postgres::PgDatabaseError>(error) {
@@ -173,8 +173,12 @@ fn is<E: DatabaseError>(error: &dyn DatabaseError) -> bool {
     error.try_downcast_ref::<E>().is_some()
 }
 
-/// The error of a connection that could not be opened, with the place it should have led to.
-pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sqlx::Error) -> Error {
+/// The error of a connection to `target` that could not be opened.
+pub(super) fn connecting<DB: Driver>(
+    acquire: &AcquireContext,
+    target: &str,
+    error: sqlx::Error,
+) -> Error {
     let said_by = match acquire.settings().credentials {
         Some(_) => SaidBy::Either,
         None => SaidBy::Url,
@@ -182,9 +186,9 @@ pub(super) fn connecting<DB: Driver>(acquire: &Acquire, target: &str, error: sql
     connecting_as::<DB>(acquire, said_by, target, error)
 }
 
-/// The same, where it is known what was `said_by` whom.
+/// Like [`connecting`], if the source of the values is known.
 pub(super) fn connecting_as<DB: Driver>(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     said_by: SaidBy<'_>,
     target: &str,
     error: sqlx::Error,
@@ -196,16 +200,16 @@ pub(super) fn connecting_as<DB: Driver>(
         sqlx::Error::Configuration(_) => Some(ErrorKind::InvalidUrl),
         _ => None,
     }
-    .unwrap_or(ErrorKind::Unavailable);
+    .unwrap_or(ErrorKind::ServerUnavailable);
     let variable = acquire.settings().env.unwrap_or("the URL's variable");
     let advice = match kind {
-        ErrorKind::Refused => "is the server running and listening there?".to_owned(),
-        ErrorKind::Unreachable => {
+        ErrorKind::ConnectionRefused => "is the server running and listening there?".to_owned(),
+        ErrorKind::ServerUnreachable => {
             let place = said_by.place(variable, |secret| secret.host.is_some());
             format!("is the host in {place} right, and reachable from here?")
         }
         ErrorKind::TooManyConnections => format!(
-            "the server has no connection to spare: lower `max` (now {}) or the function's concurrency, or raise the server's limit",
+            "lower `pool(max)` (currently {}) or the function's concurrency, or raise the server's limit",
             acquire.settings().max
         ),
         ErrorKind::Authentication if acquire.settings().credentials.is_some() => {
@@ -220,61 +224,66 @@ pub(super) fn connecting_as<DB: Driver>(
             tls::after_declined::<DB::Options>(variable, said_by.is_token())
         }
         ErrorKind::Tls => "check `sslmode` and the server's certificate".to_owned(),
-        _ => "the server is not ready to serve, or refuses what the URL asks for".to_owned(),
+        // An unknown cause has no advice.
+        _ => String::new(),
     };
     let what = match kind {
-        ErrorKind::Refused => "refused the connection",
-        ErrorKind::Unreachable => "cannot be reached",
-        ErrorKind::TooManyConnections => "has too many connections",
-        ErrorKind::Authentication => "did not let us in",
+        ErrorKind::ConnectionRefused => "refused the connection",
+        ErrorKind::ServerUnreachable => "cannot be reached",
+        ErrorKind::TooManyConnections => "is at its connection limit",
+        ErrorKind::Authentication => "rejected the credentials",
         ErrorKind::NoSuchDatabase => "has no such database",
-        ErrorKind::Tls => "offered no encrypted session that holds",
+        ErrorKind::Tls => "failed the TLS handshake",
         ErrorKind::ConnectionLost => "ended the connection",
         _ => "did not open a connection",
     };
     let name = DB::NAME;
-    let message = format!("{name} at {target} {what}: {error}; {advice}");
+    let advice = match advice.as_str() {
+        "" => advice,
+        _ => format!("; {advice}"),
+    };
+    let message = format!("{name} at {target} {what}: {error}{advice}");
     acquire.failed(kind, message).caused_by(error)
 }
 
-/// The error of a connection that took longer than it may.
-pub(super) fn connect_timed_out<DB: Driver>(acquire: &Acquire, target: &str) -> Error {
+/// The error of a connection that was not opened in time.
+pub(super) fn connect_timed_out<DB: Driver>(acquire: &AcquireContext, target: &str) -> Error {
     acquire
-        .timed_out(&format!("connecting to {} at {target}", DB::NAME))
+        .timeout_error(&format!("connecting to {} at {target}", DB::NAME))
         .at(Stage::Acquire)
         .in_handler(acquire.handler())
 }
 
 /// The error of an acquire that found every connection in use.
-pub(super) fn all_in_use(acquire: &Acquire) -> Error {
+pub(super) fn all_in_use(acquire: &AcquireContext) -> Error {
     let max = acquire.settings().max;
-    let within = acquire.within().as_millis();
+    let within = acquire.timeout().as_millis();
     acquire.failed(
-        ErrorKind::AllInUse,
+        ErrorKind::PoolExhausted,
         format!(
-            "no free connection within {within} ms: {max} of {max} in use; raise `max`, shorten what holds them, or raise `acquire_ms`"
+            "no connection became free within {within} ms ({max} of {max} in use): raise `pool(max)` or `pool(acquire_ms)`, or hold connections for less time"
         ),
     )
 }
 
-/// The error of somebody who uses a database when the invocation that it was lent to is over.
-pub(super) fn escaped(acquire: &Acquire) -> Error {
-    escape().in_handler(acquire.handler())
+/// The error of a leaked clone.
+pub(super) fn leaked(acquire: &AcquireContext) -> Error {
+    leaked_clone().in_handler(acquire.handler())
 }
 
-fn escape() -> Error {
+fn leaked_clone() -> Error {
     Error::new(
-        ErrorKind::Escaped,
-        "the invocation is over, and with it the use of its database: a clone has escaped into a task that outlives the handler; spawn such work through `&Background`",
+        ErrorKind::UsedAfterInvocation,
+        "resource used after its invocation ended: a clone was moved into a task that outlives the handler; spawn it with `Background::spawn`",
     )
-    .at(Stage::Finally)
+    .at(Stage::Cleanup)
 }
 
-/// The error of a transaction that was to be committed when its handler had returned `Ok`.
+/// The error of a failed commit after the handler returned `Ok`.
 pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
     let (kind, what) = if ends_the_connection(&error) {
         let what = format!(
-            "the connection to {} was lost while its transaction was being committed: {error}; whether it was committed is not known: look before you repeat it",
+            "connection to {} lost during COMMIT: {error}. The transaction may or may not have been committed: check before retrying",
             DB::NAME
         );
         (ErrorKind::CommitUnknown, what)
@@ -286,7 +295,7 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
         (ErrorKind::CommitFailed, what)
     } else {
         let what = format!(
-            "{} did not commit: {error}; nothing of the transaction has happened",
+            "{} rejected COMMIT: {error}. The transaction was rolled back",
             DB::NAME
         );
         (ErrorKind::CommitFailed, what)
@@ -294,7 +303,7 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(kind, what).caused_by(error)
 }
 
-/// The error of a transaction whose connection was lost before its `COMMIT` was sent.
+/// The error of a connection that was lost before its `COMMIT` was sent.
 pub(super) fn lost_before_commit<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(
         ErrorKind::CommitFailed,
@@ -306,7 +315,7 @@ pub(super) fn lost_before_commit<DB: Driver>(error: sqlx::Error) -> Error {
     .caused_by(error)
 }
 
-/// The error of a transaction in which a statement has failed that the handler had dropped.
+/// The error of a dropped statement that has failed.
 pub(super) fn dropped_statement_failed<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(
         ErrorKind::CommitFailed,
@@ -318,8 +327,7 @@ pub(super) fn dropped_statement_failed<DB: Driver>(error: sqlx::Error) -> Error 
     .caused_by(error)
 }
 
-/// The error of a transaction on whose connection a statement is still running, although its handler has
-/// returned `Ok`.
+/// The error of a dropped statement that still runs, although its handler returned `Ok`.
 pub(super) fn statement_dropped<DB: Driver>() -> Error {
     Error::new(
         ErrorKind::CommitFailed,
@@ -330,8 +338,7 @@ pub(super) fn statement_dropped<DB: Driver>() -> Error {
     )
 }
 
-/// The error of a transaction on whose connection sqlx takes one reply for another, because of what its handler has
-/// dropped.
+/// The error of a connection on which sqlx is out of sync with the replies, because the handler dropped a statement.
 pub(super) fn dropped_half_way<DB: Driver>(error: sqlx::Error) -> Error {
     Error::new(
         ErrorKind::CommitFailed,
@@ -345,14 +352,14 @@ pub(super) fn dropped_half_way<DB: Driver>(error: sqlx::Error) -> Error {
 
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        // A Unix socket that is not there is a server that does not listen.
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::Refused,
-        // This is how rustls says that a certificate does not hold.
+        // A missing Unix socket means that no server listens.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorKind::ConnectionRefused,
+        // rustls reports an invalid certificate with this kind.
         io::ErrorKind::InvalidData => ErrorKind::Tls,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => ErrorKind::ConnectionLost,
-        _ => ErrorKind::Unreachable,
+        _ => ErrorKind::ServerUnreachable,
     }
 }

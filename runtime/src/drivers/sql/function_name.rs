@@ -1,10 +1,9 @@
-//! What a connection is called on the server, so that whoever looks at it there knows which function
-//! holds it.
+//! The label of a connection on the server. It shows which function holds the connection.
 
 use std::{env, sync::OnceLock};
 
-/// PostgreSQL cuts an `application_name` to 63 bytes (`NAMEDATALEN - 1`). A space, a `#` and 8 digits are
-/// kept free for what tells one connection from another.
+/// PostgreSQL truncates an `application_name` to 63 bytes (`NAMEDATALEN - 1`). A space, a `#` and 8 digits are reserved
+/// for the number that distinguishes connections.
 const LONGEST: usize = 63 - 10;
 
 /// Function and version: `create-order:42`.
@@ -18,7 +17,7 @@ fn executable() -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// The function's name where a platform says it, the executable's otherwise.
+/// The function's name if the platform provides it, otherwise the executable's.
 fn label_of(read: impl Fn(&str) -> Option<String>, executable: Option<&str>) -> String {
     let set = |variable| read(variable).filter(|value| !value.is_empty());
     let (name, version) = if let Some(name) = set("AWS_LAMBDA_FUNCTION_NAME") {
@@ -29,13 +28,13 @@ fn label_of(read: impl Fn(&str) -> Option<String>, executable: Option<&str>) -> 
         (executable.unwrap_or("db-handler").to_owned(), None)
     };
     let version = version.map_or_else(String::new, |version| format!(":{version}"));
-    let version: String = version.chars().map(harmless).take(LONGEST).collect();
-    let name = name.chars().map(harmless).take(LONGEST - version.len());
+    let version: String = version.chars().map(sanitize).take(LONGEST).collect();
+    let name = name.chars().map(sanitize).take(LONGEST - version.len());
     name.chain(version.chars()).collect()
 }
 
-/// One byte each, and nothing that would have to be escaped in a URL's value or in SQL.
-fn harmless(character: char) -> char {
+/// Replaces characters that take more than one byte, or need escaping in a URL's value or in SQL.
+fn sanitize(character: char) -> char {
     match character {
         '\'' | '"' | '\\' | '`' | '?' | ';' => '_',
         ' '..='~' => character,

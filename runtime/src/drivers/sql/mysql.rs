@@ -1,8 +1,8 @@
 //! MySQL and MariaDB: `&MySqlPool`, `&Db<MySql>` and `&mut MySqlConnection`.
 //!
-//! A session is reused only if it is proved that the invocation left nothing in it that another one could read: by
-//! the server's own count of the session's statements, and by its list of the session's variables. What that
-//! takes is in the docs of [`Db`](super::Db).
+//! A session is reused only if the server confirms that the invocation left no state in it that another one could read:
+//! by its count of the session's statements, and by its list of the session's variables. The docs of [`Db`](super::Db)
+//! list the requirements.
 
 mod session;
 
@@ -10,7 +10,7 @@ use self::session::MySqlSession;
 use super::{
     db::{Db, inject_connection},
     driver::{
-        Cancelled, Driver, Identify, Load, NO_SOCKET, Pressured, TlsMode, TlsWords, Written,
+        Cancelled, Capacity, Driver, Identify, Load, NO_SOCKET, TlsMode, TlsWords, UrlParts,
         sealed::Sealed,
     },
     function_name::function_name,
@@ -22,7 +22,7 @@ use crate::{
     config::{Proxy, WAIT_TIMEOUT},
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
-    resource::{Fitness, RdsProxySafe},
+    resource::{Health, RdsProxySafe},
     util::local_host::{is_local_host, with_port, without_brackets},
 };
 use futures_util::future::BoxFuture;
@@ -36,27 +36,27 @@ use sqlx::{
 use sqlx_core::Url;
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
-/// Ends what can be ended: MySQL has no `RESET ALL` that leaves prepared statements alone, and sqlx no
+/// Resets as much as SQL can: MySQL has no `RESET ALL` that keeps prepared statements, and sqlx no
 /// `COM_RESET_CONNECTION`.
 const RESET: &str = "ROLLBACK; UNLOCK TABLES; DO RELEASE_ALL_LOCKS(), LAST_INSERT_ID(0)";
 
-/// A savepoint that is there for as long as the transaction is. After a deadlock the server rolls the whole
-/// transaction back, and whoever passes over that error goes on outside of any.
+/// The savepoint exists as long as the transaction. After a deadlock the server rolls back the whole transaction, and a
+/// handler that ignores the error continues outside of any transaction.
 const BEGIN: &str = "BEGIN; SAVEPOINT db_handler";
 
-/// Commits only what [`BEGIN`] has begun: the first statement that fails keeps those behind it from being run.
+/// Commits only the transaction of [`BEGIN`]: after the first statement that fails, the others are not run.
 const COMMIT: &str = "RELEASE SAVEPOINT db_handler; COMMIT";
 
-/// The server counts, for each session, the statements that leave something behind which cannot be ended: settings,
-/// another database, temporary tables and sequences, prepared statements, handlers, roles.
+/// The server counts, per session, the statements whose effects cannot be reset: settings, another database, temporary
+/// tables and sequences, prepared statements, handlers, roles.
 const COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN (\
      'Com_set_option', 'Com_change_db', 'Com_create_table', 'Com_create_temporary_table', 'Com_create_sequence', \
      'Com_prepare_sql', 'Com_ha_open', 'Com_xa_start', 'Com_set_role', 'Com_set_resource_group', \
      'Com_backup', 'Com_backup_lock', 'Com_lock_instance')";
 
-/// How many variables the session's user has, and how many of them are the one of [`setup_sql`](Driver::setup_sql). A
-/// server that keeps no such list, or does not let this user read it, has none of either: it proves nothing.
-/// MariaDB reads the one comment, MySQL the other.
+/// Selects the number of the session's user variables, and how many of them are that of
+/// [`setup_sql`](Driver::setup_sql). Without such a list, or without access to it, both are 0, and the session is not
+/// reused. MariaDB executes the first comment, MySQL the second.
 fn variables() -> String {
     format!(
         "CAST(COUNT(*) AS CHAR), CAST(COALESCE(SUM(VARIABLE_NAME = 'db_handler' AND VARIABLE_VALUE = '{}'), 0) AS CHAR) \
@@ -66,23 +66,23 @@ fn variables() -> String {
     )
 }
 
-/// `innodb_read_only` is on for Aurora's readers. A server that does not know one of them lists the other.
+/// `innodb_read_only` is on for Aurora's readers. A server that does not have one of them lists the other.
 const READ_ONLY: &str =
     "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')";
 
-/// What is known about the session of a connection.
+/// What is known about a connection's session.
 #[derive(Debug, Default)]
-pub struct Knowledge {
+pub struct State {
     counters: Counters,
-    /// Whether its server took writes when it was last reset.
+    /// Whether the server accepted writes at the last reset.
     takes_writes: Option<bool>,
 }
 
-/// How often a session has done what cannot be undone, by the name of the counter.
+/// The counts of a session's statements that cannot be reset, by the counter's name.
 #[derive(Debug)]
 struct Counters(BTreeMap<String, String>);
 
-/// A new session has done its greeting.
+/// The counters after a new session's first statement.
 impl Default for Counters {
     fn default() -> Self {
         Self(BTreeMap::from([("Com_set_option".into(), "1".into())]))
@@ -106,7 +106,7 @@ impl Sealed for MySql {}
 impl Driver for MySql {
     type Options = MySqlConnectOptions;
     type Session = MySqlSession;
-    type Memory = Knowledge;
+    type SessionState = State;
 
     const POOL: &'static str = "MySQL pool";
     const CONNECTION: &'static str = "MySQL connection";
@@ -123,10 +123,10 @@ impl Driver for MySql {
     ];
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
-        // What sqlx would say first on a new connection is said in `init_session` instead, where a question
-        // behind it costs no round trip of its own.
+        // `init_session` sends what sqlx would send first on a new connection: a query after it then costs no extra
+        // round trip.
         let options = MySqlConnectOptions::from_str(url)?;
-        // sqlx keeps a URL's brackets, and looks them up with the rest.
+        // sqlx keeps a URL's brackets, and resolves them with the host.
         let host = without_brackets(options.get_host()).to_owned();
         Ok(options
             .host(&host)
@@ -144,14 +144,14 @@ impl Driver for MySql {
             .filter(|(key, _)| matches!(&**key, "timezone" | "time-zone"))
             .last()
             .map_or_else(|| "+00:00".into(), |(_, value)| value.into_owned());
-        // They stand in a statement, and what ends a literal depends on the server's mode.
+        // These values are part of a statement, and which characters end a literal depends on the server's mode.
         is_plain("timezone", &time_zone, "+-:/_")?;
         is_plain("charset", options.get_charset(), "_")?;
         is_plain("collation", options.get_collation().unwrap_or("_"), "_")?;
         let collate = options
             .get_collation()
             .map_or_else(String::new, |collation| format!(" COLLATE {collation}"));
-        // A variable of the user's own is what RDS Proxy pins a session for.
+        // A user variable would make RDS Proxy pin the session.
         let label = match proxy {
             Some(_) => String::new(),
             None => format!("@db_handler='{}',", function_name()),
@@ -199,9 +199,9 @@ impl Driver for MySql {
         )
     }
 
-    fn hang_up(connection: &mut MySqlConnection) -> BoxFuture<'_, ()> {
+    fn end_session(connection: &mut MySqlConnection) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // The answer is an error: the session has been killed.
+            // The reply is an error: the session has been killed.
             let kill = raw_sql("KILL CONNECTION_ID()").execute(connection);
             let _ = without_logging(kill).await;
         })
@@ -224,14 +224,14 @@ impl Driver for MySql {
 
     fn reset<'c>(
         connection: &'c mut MySqlConnection,
-        memory: &'c mut Knowledge,
-    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+        session_state: &'c mut State,
+    ) -> BoxFuture<'c, Result<Health, sqlx::Error>> {
         Box::pin(without_logging(async move {
             let nonce = Nonce::fresh();
             let (nonce_literal, variables) = (nonce.literal(), variables());
             let message =
                 format!("{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {variables}");
-            // Texts of ours, and a label without a quote.
+            // Constant texts, and a label without quotes.
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
                 .await?;
@@ -250,28 +250,30 @@ impl Driver for MySql {
             }
             let now = Counters(counters);
             let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
-            let is_clean =
-                !now.0.is_empty() && now.is_as_in(&memory.counters) && all == "1" && ours == "1";
-            *memory = Knowledge {
+            let is_clean = !now.0.is_empty()
+                && now.is_as_in(&session_state.counters)
+                && all == "1"
+                && ours == "1";
+            *session_state = State {
                 counters: now,
                 takes_writes,
             };
             Ok(if is_clean {
-                Fitness::Fit
+                Health::Healthy
             } else {
-                Fitness::Unfit
+                Health::Broken
             })
         }))
     }
 
-    fn takes_writes(memory: &Knowledge) -> Option<bool> {
-        memory.takes_writes
+    fn takes_writes(session_state: &State) -> Option<bool> {
+        session_state.takes_writes
     }
 
     fn recognize(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
         Box::pin(without_logging(async move {
             let nonce = Nonce::fresh();
-            // Without `autocommit`, the next statement would begin a transaction that nobody commits.
+            // Without `autocommit`, the next statement would begin a transaction that is never committed.
             let message = format!(
                 "ROLLBACK; UNLOCK TABLES; SELECT {}, CAST(@@autocommit + 0 AS CHAR)",
                 nonce.literal()
@@ -289,7 +291,7 @@ impl Driver for MySql {
     const BEGIN: Option<&'static str> = Some(BEGIN);
 
     fn had_ended(error: &sqlx::Error) -> bool {
-        // There is no savepoint of this name.
+        // 1305: the savepoint does not exist.
         let error = error.as_database_error();
         error
             .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
@@ -321,28 +323,28 @@ impl Driver for MySql {
             // too many connections: of the server, of the user, of the user's resources
             1040 | 1203 | 1226 => ErrorKind::TooManyConnections,
             // server shutdown in progress
-            1053 => ErrorKind::Unavailable,
+            1053 => ErrorKind::ServerUnavailable,
             // connection killed (MariaDB, MySQL idle timeout), aborted
             1927 | 4031 | 1152 | 1184 => ErrorKind::ConnectionLost,
             // running in read-only mode
             1836 => ErrorKind::ReadOnly,
-            // An option forbids the statement, which the text names: `--read-only`, `--super-read-only`.
+            // An option forbids the statement. The message names it: `--read-only`, `--super-read-only`.
             1290 if error.message().contains("read-only") => ErrorKind::ReadOnly,
             _ => return None,
         })
     }
 
-    fn renew(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+    fn renew(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<Health, sqlx::Error>> {
         Box::pin(without_logging(async move {
-            // Aurora's readers have the second one on.
+            // `innodb_read_only` is on for Aurora's readers.
             let writes = raw_sql(
                 "SELECT CAST(@@read_only IN (0, 'OFF') AND @@innodb_read_only = 0 AS UNSIGNED)",
             );
             let row: MySqlRow = writes.fetch_one(connection).await?;
             Ok(if row.try_get::<u64, _>(0)? == 1 {
-                Fitness::Fit
+                Health::Healthy
             } else {
-                Fitness::Unfit
+                Health::Broken
             })
         }))
     }
@@ -361,7 +363,7 @@ impl Driver for MySql {
         };
         match error.number() {
             1040 | 1203 => true,
-            // The same number says that an hour's queries are used up.
+            // The same number also means that an hourly quota is used up.
             1226 => error.message().contains("max_user_connections"),
             _ => false,
         }
@@ -385,7 +387,7 @@ impl Identify for MySqlConnectOptions {
         client: &["ssl-cert", "sslcert", "ssl-key", "sslkey"],
     };
 
-    fn target(&self, variable: &'static str, written: &Written) -> Target {
+    fn target(&self, variable: &'static str, written: &UrlParts) -> Target {
         Target {
             variable,
             engine: Engine::MySql,
@@ -445,10 +447,10 @@ impl Identify for MySqlConnectOptions {
     }
 }
 
-/// The connection that the server keeps for an administrator comes on top of `max_connections`.
+/// The server's extra connection for an administrator is not part of `max_connections`.
 const LOAD: &str = "SHOW GLOBAL STATUS LIKE 'Threads_connected'; SELECT @@GLOBAL.max_connections";
 
-impl Pressured for MySql {
+impl Capacity for MySql {
     async fn load(connection: &mut MySqlConnection) -> Result<Option<Load>, sqlx::Error> {
         let rows = raw_sql(LOAD).fetch_all(connection).await?;
         let [status, limit] = rows.as_slice() else {
@@ -463,14 +465,14 @@ impl Pressured for MySql {
     }
 }
 
-/// An assignment for how long a session may idle before the server ends it, which gives back the locks of a
-/// client that has vanished. A shorter time of the server's own stays.
+/// Assigns how long a session may idle until the server ends it, which releases the locks of a client that has
+/// vanished. A shorter timeout of the server remains.
 fn wait_timeout(silence: Duration) -> String {
     let seconds = (WAIT_TIMEOUT + silence).as_secs();
     format!("wait_timeout=LEAST(@@wait_timeout,{seconds})")
 }
 
-/// Refuses a `value` of letters, digits and `others` that has anything else in it.
+/// Rejects a `value` that is empty or has characters other than letters, digits and `others`.
 fn is_plain(parameter: &str, value: &str, others: &str) -> Result<(), sqlx::Error> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || others.as_bytes().contains(&byte);
     if !value.is_empty() && value.bytes().all(is_plain) {

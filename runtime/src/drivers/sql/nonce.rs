@@ -1,13 +1,13 @@
-//! A mark in a statement of ours, which tells the reply to it from the reply to any other.
+//! A random value in a statement, which distinguishes the reply to it from any other reply.
 //!
-//! sqlx counts the replies that it still expects, and does not count all of them: those of a `COPY` that was
-//! dropped half-way, of a statement that was dropped while it was being prepared. From then on it takes the
-//! reply to one statement for the reply to the next. Neither a ping nor a reset without an error shows that.
+//! sqlx counts the replies that it still expects, but not all of them: not those of a dropped `COPY`, nor those of a
+//! statement that was dropped during its preparation. From then on, it takes the reply to one statement for the reply
+//! to the next. Neither a ping nor a successful reset detects this.
 
 use super::tag::Tag;
 use sqlx::{ColumnIndex, Database, Decode, Row, Type};
 
-/// See the module.
+/// A value that occurs in one statement only.
 #[derive(Debug)]
 pub(super) struct Nonce(String);
 
@@ -16,12 +16,12 @@ impl Nonce {
         Self(format!("recognized {}", Tag::unique()))
     }
 
-    /// As a string in SQL.
+    /// The nonce as an SQL string.
     pub(super) fn literal(&self) -> String {
         format!("'{}'", self.0)
     }
 
-    /// Whether it is the first column of `row`.
+    /// Whether the first column of `row` is the nonce.
     pub(super) fn marks<R: Row>(&self, row: &R) -> bool
     where
         usize: ColumnIndex<R>,
@@ -31,7 +31,7 @@ impl Nonce {
             .is_ok_and(|first| first == self.0)
     }
 
-    /// The error of a reply that does not have it.
+    /// The error of a reply without the nonce.
     pub(super) fn missing<DB: Database>() -> sqlx::Error {
         sqlx::Error::Protocol(format!(
             "the reply was not recognized: sqlx is out of step with {} (was a `COPY` or a statement dropped half-way?)",

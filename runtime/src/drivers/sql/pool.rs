@@ -1,5 +1,5 @@
-//! Our own pool: a bounded set of connections without tasks, timers or pings. Each connection is owned by the invocation
-//! that uses it, until that has cleaned it up.
+//! The crate's own pool: a bounded set of connections without tasks, timers or pings. Each connection belongs to the
+//! invocation that uses it, until that has cleaned it up.
 
 mod checkout;
 mod cleanup;
@@ -11,16 +11,16 @@ pub(super) use cleanup::Using;
 
 use self::orphans::Orphan;
 use super::{
-    connect::Address,
-    connection::Link,
+    connect::Connector,
+    connection::OpenConnection,
     driver::Driver,
     error,
     users::{User, Users, Waiting},
 };
 use crate::{
-    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, QUIET, REPLY_ROUND_TRIPS, Settings},
+    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, DRAIN_TIMEOUT, REPLY_ROUND_TRIPS, Settings},
     error::Error,
-    resource::{Acquire, Fitness, Usage},
+    resource::{AcquireContext, Health, Usage},
     util::{clock::Stamp, lock::lock},
 };
 use futures_util::future::{Either, select};
@@ -35,35 +35,35 @@ use tokio::{
     time::timeout_at,
 };
 
-/// Up to `max` connections, each in the hands of one user at a time.
+/// Up to `max` connections, each used by one invocation at a time.
 pub(super) struct Pool<DB: Driver> {
-    address: Address<DB>,
+    address: Connector<DB>,
     settings: Settings,
     handler: &'static str,
-    /// One for each connection that somebody holds, and for each query that outlives its client.
+    /// One permit per checked-out connection and per orphaned query.
     permits: Arc<Semaphore>,
     state: Mutex<State<DB>>,
-    /// A connection has come back, or will never come back.
+    /// Notified when a connection is released or discarded.
     returned: Notify,
-    /// There is one more orphan.
+    /// Notified when a query is orphaned, or its cancellation ends.
     orphaned: Notify,
 }
 
 struct State<DB: Driver> {
-    /// Nobody gets a connection any more. What comes back is dropped.
+    /// No connection is handed out any more. A released connection is dropped.
     closed: bool,
     idle: Vec<Idle<DB>>,
-    /// The sessions that somebody holds.
+    /// The sessions of checked-out connections.
     out: Vec<Out<DB>>,
     next: u64,
     users: Users,
     orphans: Vec<Orphan<DB>>,
-    /// Interrupted, and on their way to their end: see [`Driver::IN_PROCESS`].
-    closing: Vec<(Link<DB>, Option<OwnedSemaphorePermit>)>,
-    /// Connections that were opened before the last time that this was raised are of no more use.
+    /// Interrupted connections that are about to end: see [`Driver::IN_PROCESS`].
+    closing: Vec<(OpenConnection<DB>, Option<OwnedSemaphorePermit>)>,
+    /// Raised to retire all connections opened before.
     epoch: u64,
-    /// Why the server has turned away whoever is opening a connection.
-    turned_away: Option<Error>,
+    /// Why the server refuses new connections at the moment.
+    refused: Option<Error>,
 }
 
 struct Out<DB: Driver> {
@@ -72,24 +72,24 @@ struct Out<DB: Driver> {
     session: DB::Session,
 }
 
-/// A connection that nobody holds.
+/// An idle connection.
 struct Idle<DB: Driver> {
-    link: Link<DB>,
+    connection: OpenConnection<DB>,
     since: Stamp,
-    /// The invocation that has used its session since that was last reset.
+    /// The invocation that has used its session since the last reset.
     owner: Option<User>,
-    /// Something may still be on its way: a rollback, or the rest of a reply.
-    unsettled: bool,
-    /// A user had the connection itself, and may have left sqlx out of step with the server: the server has
-    /// to be asked before the next statement.
+    /// Data may still be on the wire: a rollback, or the rest of a reply.
+    dirty: bool,
+    /// The raw connection was used, so sqlx may be out of sync with the server: it must be probed before the next
+    /// statement.
     unrecognized: bool,
 }
 
 impl<DB: Driver> Pool<DB> {
-    pub(super) fn new(acquire: &Acquire) -> Result<Self, Error> {
+    pub(super) fn new(acquire: &AcquireContext) -> Result<Self, Error> {
         let settings = *acquire.settings();
         Ok(Self {
-            address: Address::read(acquire)?,
+            address: Connector::read(acquire)?,
             settings,
             handler: acquire.handler(),
             permits: Arc::new(Semaphore::new(settings.max as usize)),
@@ -102,27 +102,27 @@ impl<DB: Driver> Pool<DB> {
                 orphans: Vec::new(),
                 closing: Vec::new(),
                 epoch: 0,
-                turned_away: None,
+                refused: None,
             }),
             returned: Notify::new(),
             orphaned: Notify::new(),
         })
     }
 
-    pub(super) fn address(&self) -> &Address<DB> {
+    pub(super) fn address(&self) -> &Connector<DB> {
         &self.address
     }
 
-    /// An acquire that begins now.
-    pub(super) fn acquire_now(&self) -> Acquire {
-        Acquire::new(self.handler, self.settings, None)
+    /// The limits of an acquire that begins now.
+    pub(super) fn acquire_now(&self) -> AcquireContext {
+        AcquireContext::new(self.handler, self.settings, None)
     }
 
-    /// Takes a connection for `user`: an idle one that is alive and has nothing of another invocation, or a new one.
+    /// Acquires a connection for `user`: an idle one that is alive and has no other invocation's state, or a new one.
     pub(super) async fn take(
         self: &Arc<Self>,
         user: User,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
     ) -> Result<Checkout<DB>, Error> {
         loop {
             let permit = match Arc::clone(&self.permits).try_acquire_owned() {
@@ -135,15 +135,15 @@ impl<DB: Driver> Pool<DB> {
             let _opening = self.waits_for(user, Waiting::Opening);
             let checkout = if let Some(idle) = self.pop_idle(user) {
                 let history = idle.history(user);
-                let checkout = self.check_out(user, idle.link, permit);
+                let checkout = self.check_out(user, idle.connection, permit);
                 match self.reuse_or_open(checkout, &history, acquire).await? {
                     Some(checkout) => checkout,
-                    // What it was doing keeps the place: there may be another one.
+                    // A statement still runs on it and keeps its permit. There may be another connection.
                     None => continue,
                 }
             } else {
-                let link = self.open(user, acquire).await?;
-                self.check_out(user, link, permit)
+                let connection = self.open(user, acquire).await?;
+                self.check_out(user, connection, permit)
             };
             // The invocation may have ended meanwhile.
             if !self.serves(user) {
@@ -157,15 +157,15 @@ impl<DB: Driver> Pool<DB> {
     async fn wait_for_permit(
         &self,
         user: User,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
     ) -> Result<OwnedSemaphorePermit, Error> {
         let _waits = self.waits_for(user, Waiting::Return);
         let returned = pin!(Arc::clone(&self.permits).acquire_owned());
-        // A query that outlives its client holds its place until it is cancelled.
+        // An orphaned query keeps its permit until it is cancelled.
         let cancelling = pin!(self.keep_cancelling(acquire));
         match timeout_at(acquire.until(), select(returned, cancelling)).await {
             Ok(Either::Left((Ok(permit), _))) => Ok(permit),
-            // The semaphore is never closed: only the wait can end without a permit.
+            // The semaphore is never closed: only a timeout ends the wait without a permit.
             _ => Err(error::all_in_use(acquire)),
         }
     }
@@ -179,15 +179,15 @@ impl<DB: Driver> Pool<DB> {
         }
     }
 
-    /// What the acquires of `user` wait for.
+    /// The error that explains what the acquires of `user` wait for.
     pub(super) fn explain(&self, user: User) -> Option<Error> {
         let acquire = self.acquire_now();
         let state = self.lock();
         if state.users.waiting(user, Waiting::Opening) {
-            // Whoever waits for a return waits for this as well.
+            // An acquire that waits for a release waits for this as well.
             let target = self.address.target();
             let connecting = || error::connect_timed_out::<DB>(&acquire, target);
-            return Some(state.turned_away.clone().unwrap_or_else(connecting));
+            return Some(state.refused.clone().unwrap_or_else(connecting));
         }
         state
             .users
@@ -195,17 +195,17 @@ impl<DB: Driver> Pool<DB> {
             .then(|| error::all_in_use(&acquire))
     }
 
-    /// Whether it can go on.
-    pub(super) fn check(&self) -> Fitness {
+    /// Whether the pool can be used.
+    pub(super) fn check(&self) -> Health {
         if self.lock().closed {
-            Fitness::Unfit
+            Health::Broken
         } else {
-            Fitness::Fit
+            Health::Healthy
         }
     }
 
-    /// What the connections rely on is gone from the server, or the server takes no writes any more: none of
-    /// them is used again.
+    /// Retires all connections: something that they rely on is gone from the server, or the server no longer accepts
+    /// writes.
     pub(super) fn outdated(&self) {
         let mut state = self.lock();
         state.epoch += 1;
@@ -219,14 +219,14 @@ impl<DB: Driver> Pool<DB> {
         self.discard_idle(|_| true);
     }
 
-    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    /// The timeout for one reply: `bound` for a nearby server, more for a distant one.
     fn reply_within(&self, bound: Duration) -> Duration {
         self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
     }
 
-    /// How long what is still on its way may take to come to its end.
+    /// The timeout for draining a connection.
     fn quiet_within(&self) -> Duration {
-        self.reply_within(QUIET)
+        self.reply_within(DRAIN_TIMEOUT)
     }
 
     /// How long the cleanup of `user` may take.
@@ -242,7 +242,7 @@ impl<DB: Driver> Pool<DB> {
         self.cleanup_within().max(least)
     }
 
-    /// The same where nothing has to be cancelled.
+    /// How long a cleanup without a cancellation may take.
     fn cleanup_within(&self) -> Duration {
         let round_trip = self.address.round_trip();
         round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)
@@ -256,16 +256,16 @@ impl<DB: Driver> Pool<DB> {
         }
     }
 
-    /// Drops a connection that is of no more use. One that is a thread is awaited later, so that it is
-    /// not frozen with a lock in its hands.
-    fn discard(&self, link: Link<DB>, permit: Option<OwnedSemaphorePermit>) {
+    /// Discards a connection. One that is a thread is awaited later, so that it does not hold a lock while it is
+    /// frozen.
+    fn discard(&self, connection: OpenConnection<DB>, permit: Option<OwnedSemaphorePermit>) {
         if DB::IN_PROCESS {
-            DB::interrupt(link.session());
-            self.lock().closing.push((link, permit));
+            DB::interrupt(connection.session());
+            self.lock().closing.push((connection, permit));
         }
     }
 
-    /// Discards the idle connections of which `which` says so.
+    /// Discards the idle connections for which `which` returns `true`.
     fn discard_idle(&self, mut which: impl FnMut(&Idle<DB>) -> bool) {
         let idle: Vec<_> = self
             .lock()
@@ -273,16 +273,16 @@ impl<DB: Driver> Pool<DB> {
             .extract_if(.., |idle| which(idle))
             .collect();
         for idle in idle {
-            self.discard(idle.link, None);
+            self.discard(idle.connection, None);
         }
     }
 
-    /// The idle connection that costs `user` least; `None` if there may be one more instead.
+    /// Removes the idle connection that costs `user` least; `None` if a new one may be opened instead.
     fn pop_idle(&self, user: User) -> Option<Idle<DB>> {
         let mut state = self.lock();
         let idle = &state.idle;
         let mine = |idle: &Idle<DB>| idle.owner == Some(user);
-        let ready = |idle: &Idle<DB>| !idle.unsettled && !idle.unrecognized;
+        let ready = |idle: &Idle<DB>| !idle.dirty && !idle.unrecognized;
         let at = idle
             .iter()
             .rposition(|idle| mine(idle) && ready(idle))
@@ -293,7 +293,7 @@ impl<DB: Driver> Pool<DB> {
                 idle.iter().rposition(ended)
             })
             .or_else(|| {
-                // The caller has a permit already.
+                // The caller already has a permit.
                 let taken = self.settings.max as usize - self.permits.available_permits();
                 let is_full = idle.len() + taken > self.settings.max as usize;
                 is_full.then_some(0).filter(|_| !idle.is_empty())
@@ -306,34 +306,34 @@ impl<DB: Driver> Pool<DB> {
     }
 }
 
-fn used_after(acquire: &Acquire) -> Error {
-    let error = error::escaped(acquire);
+fn used_after(acquire: &AcquireContext) -> Error {
+    let error = error::leaked(acquire);
     tracing::error!(handler = acquire.handler(), %error);
     error
 }
 
 impl<DB: Driver> Idle<DB> {
-    /// What `user` has to know of it.
+    /// What `user` has to know before using the connection.
     fn history(&self, user: User) -> History {
         History {
             idle_for: Stamp::now().since(self.since),
             is_foreign: self.owner.is_some_and(|owner| owner != user),
-            unsettled: self.unsettled,
+            dirty: self.dirty,
             unrecognized: self.unrecognized,
         }
     }
 }
 
-/// What happened to a connection before it was idle, and for how long it was.
+/// The use of a connection before it was idle, and how long it has been idle.
 struct History {
     idle_for: Duration,
-    /// Its session holds what another invocation has left there.
+    /// Its session has another invocation's state.
     is_foreign: bool,
-    unsettled: bool,
+    dirty: bool,
     unrecognized: bool,
 }
 
-/// An acquire that waits, for as long as this exists.
+/// Marks an acquire as waiting while it exists.
 struct Waits<'a, DB: Driver> {
     pool: &'a Pool<DB>,
     user: User,
@@ -345,7 +345,7 @@ impl<DB: Driver> Drop for Waits<'_, DB> {
         let mut state = self.pool.lock();
         state.users.waits(self.user, self.what, -1);
         if !state.users.any_waiting(Waiting::Opening) {
-            state.turned_away = None;
+            state.refused = None;
         }
     }
 }

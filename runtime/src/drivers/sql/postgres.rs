@@ -14,7 +14,7 @@ use self::{
 use super::{
     db::{Db, inject_connection},
     driver::{
-        Cancelled, Driver, Identify, Load, NO_SOCKET, Pressured, TlsMode, TlsWords, Written,
+        Cancelled, Capacity, Driver, Identify, Load, NO_SOCKET, TlsMode, TlsWords, UrlParts,
         sealed::Sealed,
     },
     function_name::function_name,
@@ -26,7 +26,7 @@ use crate::{
     config::STOP_AGAIN,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
-    resource::{Fitness, RdsProxySafe, TransactionPoolingSafe},
+    resource::{Health, RdsProxySafe, TransactionPoolingSafe},
     util::local_host::{is_local_host, with_port, without_brackets},
 };
 use futures_util::future::{BoxFuture, ready};
@@ -39,33 +39,34 @@ use sqlx::{
 use std::{str::FromStr, time::Duration};
 use tokio::time::sleep;
 
-/// The longest `application_name`: PostgreSQL's `NAMEDATALEN` less one.
+/// The longest `application_name`: PostgreSQL's `NAMEDATALEN` minus one.
 const LONGEST_NAME: usize = 63;
 
-/// What is known about the session of a connection.
+/// What is known about a connection's session.
 #[derive(Debug, Default)]
-pub struct Knowledge {
-    /// The newest of the database's own types when sqlx was last made to ask for them; see
+pub struct State {
+    /// The newest of the database's own types when sqlx last looked them up; see
     /// [`PgBouncerTransaction`](super::PgBouncerTransaction).
     pub(super) newest_type: Option<i64>,
-    /// Which process of the server it is.
+    /// The server process of the session.
     backend: Option<Backend>,
-    /// Whether its server took writes when it was last reset.
+    /// Whether the server accepted writes at the last reset.
     takes_writes: Option<bool>,
     prepared: Prepared,
 }
 
-/// Everything of `DISCARD ALL` except for the prepared statements that sqlx goes on using.
+/// Everything in `DISCARD ALL` except for sqlx's prepared statements, which remain in use.
 const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/// What a `PREPARE` in SQL has left, as the statements that take it away. sqlx's own are prepared by the
-/// protocol, and not by SQL.
+/// The statements that remove what `PREPARE` in SQL has left. sqlx prepares its own statements with the protocol and
+/// not with SQL.
 const DEALLOCATE: &str = "(SELECT string_agg('DEALLOCATE ' || quote_ident(name), '; ') \
      FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
 
-/// Whether the session, reset in the same message, may write: not on a standby, nor where the server, the database, the
-/// role or the URL says otherwise. What the transaction of that message may do was settled before the reset.
+/// Whether the session, which is reset in the same message, may write: not on a standby, nor if the server, the
+/// database, the role or the URL makes it read-only. It does not ask about the transaction of this message, whose mode
+/// was set before the reset.
 const TAKES_WRITES: &str =
     "NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'";
 
@@ -74,7 +75,7 @@ impl Sealed for Postgres {}
 impl Driver for Postgres {
     type Options = PgConnectOptions;
     type Session = PgSession;
-    type Memory = Knowledge;
+    type SessionState = State;
 
     const POOL: &'static str = "PostgreSQL pool";
     const CONNECTION: &'static str = "PostgreSQL connection";
@@ -99,7 +100,7 @@ impl Driver for Postgres {
 
     fn options(url: &str) -> Result<Self::Options, sqlx::Error> {
         let options = PgConnectOptions::from_str(url)?;
-        // sqlx keeps a URL's brackets, and looks them up with the rest.
+        // sqlx keeps a URL's brackets, and resolves them with the host.
         let host = without_brackets(options.get_host()).to_owned();
         Ok(options.host(&host))
     }
@@ -125,7 +126,7 @@ impl Driver for Postgres {
                  write `ALTER ROLE .. SET ..` on the server, or `SET LOCAL ..` in the transaction",
             );
         }
-        // PgBouncer turns away whoever sends a startup parameter that it does not track.
+        // PgBouncer refuses a client that sends a startup parameter that it does not track.
         Ok(options.extra_float_digits(None))
     }
 
@@ -162,7 +163,7 @@ impl Driver for Postgres {
         let Some(sql) = monitor::in_sql(options, silence, connection.server_version_num()) else {
             return Box::pin(ready(Ok(())));
         };
-        // Nothing but numbers.
+        // Only numbers.
         let setting = raw_sql(AssertSqlSafe(sql));
         Box::pin(without_logging(async move {
             setting.execute(connection).await.map(drop)
@@ -179,8 +180,8 @@ impl Driver for Postgres {
         Box::pin(ready(Ok(PgSession::named(name))))
     }
 
-    fn identified(session: &Self::Session, memory: &Knowledge) -> Option<Self::Session> {
-        let backend = memory.backend?;
+    fn identified(session: &Self::Session, session_state: &State) -> Option<Self::Session> {
+        let backend = session_state.backend?;
         (!session.is(backend)).then(|| session.with(backend))
     }
 
@@ -212,8 +213,8 @@ impl Driver for Postgres {
         sessions: &'c [Self::Session],
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         let names: Vec<String> = sessions.iter().map(|one| literal(one.name())).collect();
-        // The name is that of one transaction, and nobody ends that any more: what runs under it is ours for as
-        // long as it runs, and the pooler gives its connection to nobody else.
+        // Each name is that of one transaction, which no client will end. A statement under that name is one to cancel
+        // while it runs, and the pooler gives its connection to no other client.
         let cancel = format!(
             "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) END FROM pg_stat_activity \
              WHERE pid <> pg_backend_pid() AND usename = session_user AND application_name IN ({})",
@@ -221,7 +222,7 @@ impl Driver for Postgres {
         );
         Box::pin(without_logging(async move {
             loop {
-                // The names are ours, and quoted.
+                // The names are generated and quoted here.
                 let still_there: Vec<PgRow> = raw_sql(AssertSqlSafe(cancel.clone()))
                     .fetch_all(&mut *via)
                     .await?;
@@ -235,41 +236,41 @@ impl Driver for Postgres {
 
     fn reset<'c>(
         connection: &'c mut PgConnection,
-        memory: &'c mut Knowledge,
-    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
-        // Where a transaction is open, the server warns of the `BEGIN`, which sqlx would log.
+        session_state: &'c mut State,
+    ) -> BoxFuture<'c, Result<Health, sqlx::Error>> {
+        // In an open transaction, the server warns about the `BEGIN`, and sqlx would log that.
         Box::pin(without_logging(async move {
-            // A session can be renamed, and its name be copied: from its first reset on it is known for what it is.
-            let backend = memory.backend.is_none().then_some(session::BACKEND);
+            // A session can be renamed, and its name copied: from its first reset on, it is identified by its process.
+            let backend = session_state.backend.is_none().then_some(session::BACKEND);
             let prepared = prepared::column(connection.server_version_num());
             let columns: Vec<&str> = [DEALLOCATE, TAKES_WRITES, prepared]
                 .into_iter()
                 .chain(backend)
                 .collect();
             let last = recognized_outside(connection, RESET, &columns).await?;
-            memory.takes_writes = Some(last.try_get(2)?);
+            session_state.takes_writes = Some(last.try_get(2)?);
             let cached = connection.cached_statements_size();
-            memory.prepared.look(last.try_get(3)?, cached);
+            session_state.prepared.look(last.try_get(3)?, cached);
             if backend.is_some() {
-                memory.backend = Some(Backend::read(&last, 4)?);
+                session_state.backend = Some(Backend::read(&last, 4)?);
             }
             if let Some(deallocate) = last.try_get::<Option<String>, _>(1)? {
-                // The server has quoted the names itself.
+                // The server itself has quoted the names.
                 recognized(connection, &deallocate, &[], "").await?;
             }
-            Ok(Fitness::Fit)
+            Ok(Health::Healthy)
         }))
     }
 
     fn revalidate<'c>(
         connection: &'c mut PgConnection,
-        memory: &'c mut Knowledge,
+        session_state: &'c mut State,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        Box::pin(memory.prepared.check(connection))
+        Box::pin(session_state.prepared.check(connection))
     }
 
-    fn takes_writes(memory: &Knowledge) -> Option<bool> {
-        memory.takes_writes
+    fn takes_writes(session_state: &State) -> Option<bool> {
+        session_state.takes_writes
     }
 
     fn recognize(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
@@ -281,17 +282,17 @@ impl Driver for Postgres {
 
     fn identify<'c>(
         connection: &'c mut PgConnection,
-        memory: &'c mut Knowledge,
+        session_state: &'c mut State,
     ) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
         Box::pin(without_logging(async move {
             let row = recognized_outside(connection, "", &[session::BACKEND]).await?;
-            memory.backend = Some(Backend::read(&row, 1)?);
+            session_state.backend = Some(Backend::read(&row, 1)?);
             Ok(true)
         }))
     }
 
     fn before_commit(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-        // sqlx does not count the replies to a `COPY`: only a question shows that one was dropped half-way.
+        // sqlx does not count the replies to a `COPY`: only a probe shows that one was dropped.
         Box::pin(without_logging(async move {
             connection.flush().await?;
             recognized(connection, "", &[], "").await.map(drop)
@@ -304,8 +305,8 @@ impl Driver for Postgres {
 
     fn commit_on(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            // An aborted transaction refuses the nonce. What sqlx still counts as open is to be there when it
-            // is rolled back, or the server would warn of it in its log.
+            // An aborted transaction rejects the nonce. sqlx still counts the transaction as open and rolls it back
+            // later: without the `BEGIN`, the server would log a warning then.
             recognized(connection, "", &[], "COMMIT; BEGIN").await?;
             Ok(())
         })
@@ -321,7 +322,7 @@ impl Driver for Postgres {
             // too_many_connections, configuration_limit_exceeded
             "53300" | "53400" => ErrorKind::TooManyConnections,
             // cannot_connect_now
-            "57P03" => ErrorKind::Unavailable,
+            "57P03" => ErrorKind::ServerUnavailable,
             // admin_shutdown, crash_shutdown, idle_session_timeout, and all of class 08
             "57P01" | "57P02" | "57P05" => ErrorKind::ConnectionLost,
             code if code.starts_with("08") => ErrorKind::ConnectionLost,
@@ -331,22 +332,22 @@ impl Driver for Postgres {
         })
     }
 
-    fn renew(connection: &mut PgConnection) -> BoxFuture<'_, Result<Fitness, sqlx::Error>> {
+    fn renew(connection: &mut PgConnection) -> BoxFuture<'_, Result<Health, sqlx::Error>> {
         Box::pin(without_logging(async move {
             connection.clear_cached_statements().await?;
             let read_only = raw_sql("SELECT current_setting('transaction_read_only')");
             let row: PgRow = read_only.fetch_one(connection).await?;
             Ok(if row.try_get::<&str, _>(0)? == "off" {
-                Fitness::Fit
+                Health::Healthy
             } else {
-                Fitness::Unfit
+                Health::Broken
             })
         }))
     }
 
     fn is_outdated(error: &dyn DatabaseError) -> bool {
         match error.code().as_deref() {
-            // feature_not_supported. The text is translated, the name of the server's own routine is not.
+            // feature_not_supported. The message is translated, the name of the server's routine is not.
             Some("0A000") => {
                 let error = error.try_downcast_ref::<PgDatabaseError>();
                 error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")
@@ -362,7 +363,7 @@ impl Driver for Postgres {
     fn is_server_full(error: &dyn DatabaseError) -> bool {
         match error.code().as_deref() {
             Some("53300" | "53400" | "57P03") => true,
-            // PgBouncer has one code for all that it refuses.
+            // PgBouncer uses one code for all refusals.
             Some("08P01") => error.message().starts_with("no more connections allowed"),
             _ => false,
         }
@@ -387,7 +388,7 @@ impl Identify for PgConnectOptions {
         client: &["sslcert", "ssl-cert", "sslkey", "ssl-key"],
     };
 
-    fn target(&self, variable: &'static str, written: &Written) -> Target {
+    fn target(&self, variable: &'static str, written: &UrlParts) -> Target {
         Target {
             variable,
             engine: Engine::Postgres,
@@ -444,8 +445,8 @@ impl Identify for PgConnectOptions {
     }
 }
 
-/// Of other users' sessions only some columns can be seen: one with a database and a user is a client's.
-/// `reserved_connections` is there from PostgreSQL 16 on, the last one on RDS.
+/// For other users' sessions, only some columns are visible: one with a database and a user is a client's.
+/// `reserved_connections` exists from PostgreSQL 16 on, the last one on RDS.
 const LOAD: &str = "
     select count(*) filter (where datid is not null and usesysid is not null
             and coalesce(backend_type, 'client backend') = 'client backend'),
@@ -454,9 +455,9 @@ const LOAD: &str = "
             - coalesce(current_setting('rds.rds_superuser_reserved_connections', true)::int8, 0)
     from pg_stat_activity";
 
-impl Pressured for Postgres {
+impl Capacity for Postgres {
     async fn load(connection: &mut PgConnection) -> Result<Option<Load>, sqlx::Error> {
-        // Not prepared: a statement that is asked for so rarely is not worth a place in the cache.
+        // Not prepared: it runs so rarely that it is not worth a place in the cache.
         let row = raw_sql(LOAD).fetch_one(connection).await?;
         let number = |index| {
             let number: i64 = row.try_get(index)?;
@@ -469,8 +470,8 @@ impl Pressured for Postgres {
     }
 }
 
-/// Runs `before`, a question for a nonce and for `columns`, and `after`, in one message; returns the last row of
-/// the reply, which has the nonce in column 0. Where more is to be known of a session, it is one more column.
+/// Runs `before`, a query for a nonce and `columns`, and `after`, in one message. Returns the last row of the reply,
+/// which has the nonce in column 0. To read more about a session, add a column.
 async fn recognized(
     connection: &mut PgConnection,
     before: &str,
@@ -489,7 +490,7 @@ async fn recognized(
         .filter(|statement| !statement.is_empty())
         .collect::<Vec<&str>>()
         .join("; ");
-    // Texts of ours, and names that the server has quoted.
+    // Constant texts, and names that the server has quoted.
     let rows: Vec<PgRow> = raw_sql(AssertSqlSafe(message))
         .fetch_all(connection)
         .await?;
@@ -499,13 +500,13 @@ async fn recognized(
         .ok_or_else(Nonce::missing::<Postgres>)
 }
 
-/// The same outside of any transaction: an open one is rolled back.
+/// Like [`recognized`], but outside of any transaction: an open one is rolled back.
 async fn recognized_outside(
     connection: &mut PgConnection,
     before: &str,
     columns: &[&str],
 ) -> Result<PgRow, sqlx::Error> {
-    // Of a `ROLLBACK` alone the server would warn in its log, each time that nothing is open.
+    // For a `ROLLBACK` alone, the server would log a warning each time that no transaction is open.
     let ending = format!("BEGIN; ROLLBACK; {before}");
     match recognized(connection, &ending, columns, "").await {
         Err(error) if is_aborted(&error) => {
@@ -516,14 +517,14 @@ async fn recognized_outside(
     }
 }
 
-/// In an aborted transaction nothing can be begun: `in_failed_sql_transaction`.
+/// An aborted transaction rejects `BEGIN`: `in_failed_sql_transaction`.
 fn is_aborted(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .is_some_and(|error| error.code().as_deref() == Some("25P02"))
 }
 
-/// A string in SQL, whatever `standard_conforming_strings` says.
+/// An SQL string literal, for either value of `standard_conforming_strings`.
 pub(super) fn literal(text: &str) -> String {
     format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,18 +1,18 @@
-//! SQLite, in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
+//! SQLite in the function's own process: `&SqlitePool`, `&Db<Sqlite>` and `&mut SqliteConnection`.
 
 use super::{
     db::inject_connection,
     driver::{
-        Cancelled, Driver, Identify, Load, Pressured, TlsMode, TlsWords, Written, sealed::Sealed,
+        Cancelled, Capacity, Driver, Identify, Load, TlsMode, TlsWords, UrlParts, sealed::Sealed,
     },
     tag::Tag,
     without_logging::without_logging,
 };
 use crate::{
-    config::STEPS_BETWEEN_LOOKS,
+    config::SQLITE_PROGRESS_STEPS,
     credentials::{Engine, Secret, Target},
     error::ErrorKind,
-    resource::Fitness,
+    resource::Health,
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
@@ -31,15 +31,15 @@ use std::{
     time::Duration,
 };
 
-/// Whether the database is a file: one in memory, or in a temporary file, has no name.
+/// Whether the database is a file: one in memory or in a temporary file has no name.
 const FILE: &str = "SELECT file <> '' FROM pragma_database_list WHERE name = 'main'";
 
-/// What outlives a statement: objects in the temporary schema, and attached databases.
+/// State that outlives a statement: objects in the temporary schema, and attached databases.
 const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM temp.sqlite_master) \
      + (SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))";
 
-/// The settings of a connection that change what a statement does, as sqlx and SQLite have them from
-/// the beginning: a URL cannot ask for others.
+/// The settings of a connection that change what a statement does, with the defaults of sqlx and SQLite: a URL cannot
+/// set others.
 const SETTINGS: &str = "PRAGMA query_only = 0; PRAGMA foreign_keys = 1; PRAGMA ignore_check_constraints = 0; \
      PRAGMA recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA read_uncommitted = 0; \
      PRAGMA writable_schema = 0; PRAGMA synchronous = 2; PRAGMA locking_mode = NORMAL; PRAGMA busy_timeout = 5000";
@@ -48,9 +48,9 @@ impl Sealed for Sqlite {}
 
 impl Driver for Sqlite {
     type Options = SqliteConnectOptions;
-    /// Set, it interrupts what the connection runs.
+    /// A flag that interrupts the running statement of the connection when it is set.
     type Session = Arc<AtomicBool>;
-    type Memory = ();
+    type SessionState = ();
 
     const POOL: &'static str = "SQLite pool";
     const CONNECTION: &'static str = "SQLite connection";
@@ -69,7 +69,7 @@ impl Driver for Sqlite {
     }
 
     fn unreachable_options(options: &Self::Options) -> Self::Options {
-        // sqlx's pool retries no failure of SQLite's.
+        // sqlx's pool does not retry SQLite's errors.
         options.clone()
     }
 
@@ -93,7 +93,7 @@ impl Driver for Sqlite {
             connection
                 .lock_handle()
                 .await?
-                .set_progress_handler(STEPS_BETWEEN_LOOKS, move || {
+                .set_progress_handler(SQLITE_PROGRESS_STEPS, move || {
                     !looking.load(Ordering::Relaxed)
                 });
             Ok(interrupted)
@@ -101,7 +101,7 @@ impl Driver for Sqlite {
     }
 
     fn drain(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-        // An answer of the connection's thread, which is busy with what was given up.
+        // A reply of the connection's thread, which first finishes a dropped statement.
         Box::pin(connection.ping())
     }
 
@@ -110,8 +110,8 @@ impl Driver for Sqlite {
         true
     }
 
-    fn has_left(session: &Self::Session) -> bool {
-        // The connection itself has the other one.
+    fn session_ended(session: &Self::Session) -> bool {
+        // The connection itself holds the other reference.
         Arc::strong_count(session) == 1
     }
 
@@ -130,31 +130,31 @@ impl Driver for Sqlite {
     fn reset<'c>(
         connection: &'c mut SqliteConnection,
         (): &'c mut (),
-    ) -> BoxFuture<'c, Result<Fitness, sqlx::Error>> {
+    ) -> BoxFuture<'c, Result<Health, sqlx::Error>> {
         Box::pin(without_logging(async move {
-            // Refused where no transaction is open.
+            // Fails if no transaction is open.
             let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
             let row: SqliteRow = raw_sql(FILE).fetch_one(&mut *connection).await?;
             if row.try_get(0)? {
-                // There is no end to what a session of SQLite remembers: pragmas, hooks, functions, its last row's
-                // id. A new one costs less than a look at all that.
-                return Ok(Fitness::Unfit);
+                // An SQLite session has too much state to check: pragmas, hooks, functions, its last row's id. A new
+                // connection costs less.
+                return Ok(Health::Broken);
             }
-            // A database in memory is gone with its connection.
+            // An in-memory database disappears with its connection.
             raw_sql(SETTINGS).execute(&mut *connection).await?;
             let row: SqliteRow = raw_sql(LEFT_BEHIND).fetch_one(connection).await?;
             let left_behind: i64 = row.try_get(0)?;
             Ok(if left_behind == 0 {
-                Fitness::Fit
+                Health::Healthy
             } else {
-                Fitness::Unfit
+                Health::Broken
             })
         }))
     }
 
     fn recognize(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
         Box::pin(without_logging(async move {
-            // Refused where no transaction is open. There is no protocol to lose one's place in.
+            // Fails if no transaction is open. Without a protocol, sqlx cannot get out of sync.
             let _ = raw_sql("ROLLBACK").execute(&mut *connection).await;
             connection.ping().await?;
             Ok(true)
@@ -163,7 +163,7 @@ impl Driver for Sqlite {
 
     fn commit_on(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            // A savepoint that was leaked is released first.
+            // A leaked savepoint is released first.
             while connection.is_in_transaction() {
                 SqliteTransactionManager::commit(connection).await?;
             }
@@ -191,7 +191,7 @@ impl Driver for Sqlite {
 impl Identify for SqliteConnectOptions {
     const TLS: &'static TlsWords = &TlsWords::NONE;
 
-    fn target(&self, variable: &'static str, _: &Written) -> Target {
+    fn target(&self, variable: &'static str, _: &UrlParts) -> Target {
         Target {
             variable,
             engine: Engine::Other,
@@ -219,7 +219,7 @@ impl Identify for SqliteConnectOptions {
     }
 }
 
-impl Pressured for Sqlite {
+impl Capacity for Sqlite {
     async fn load(_: &mut SqliteConnection) -> Result<Option<Load>, sqlx::Error> {
         Ok(None)
     }

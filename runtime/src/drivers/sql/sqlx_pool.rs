@@ -1,15 +1,15 @@
-//! sqlx's own pool, kept out of the traps that a frozen sandbox sets for it.
+//! sqlx's own pool, adapted to environments that freeze.
 //!
-//! * It has no maintenance task and no timers: age and idle time are checked when a connection is
-//!   acquired, by both clocks.
-//! * A kept connection is pinged only after it idled for longer than `trust`, and within a bound.
-//! * When it is not going to be kept, whatever comes back is closed instead of being pinged, which
-//!   would wait for a query that was given up.
-//! * A query that outlives its handler is stopped on the server, and a clone of the pool that escapes
-//!   from its invocation is refused, and holds up nothing.
-//! * What is kept has its sessions reset after the invocation.
-//! * It is closed within a bound: what is idle first, then the rest.
-//! * It tells why nobody gets a connection: sqlx alone reports every cause as one timeout.
+//! * It has no maintenance task and no timers: age and idle time are checked when a connection is acquired, with both
+//!   clocks.
+//! * A reused connection is pinged only after it was idle for longer than `trust`, and with a timeout.
+//! * If a released connection is not going to be reused, it is closed instead of pinged: the ping would wait for a
+//!   dropped query.
+//! * A query that outlives its handler is cancelled on the server. A leaked clone of the pool gets an error, and does
+//!   not block the close.
+//! * The sessions of reused connections are reset after the invocation.
+//! * Closing has a timeout: idle connections first, then the rest.
+//! * It reports why acquiring failed: sqlx alone reports every cause as the same timeout.
 
 mod cleanup;
 mod diagnosis;
@@ -23,16 +23,16 @@ pub(crate) use self::handle::SqlxHandle;
 use self::state::{State, born};
 use super::{
     connect::{
-        Address,
-        login::{Attempt, Login},
+        Connector,
+        login::{Authenticator, LoginAttempt},
     },
     driver::Driver,
     error,
 };
 use crate::{
-    config::{Close, Defaults, POOL_QUIET, REPLY_ROUND_TRIPS},
+    config::{Close, Defaults, POOL_DRAIN_TIMEOUT, REPLY_ROUND_TRIPS},
     error::{Error, ErrorKind},
-    resource::{Acquire, Fitness, Resource, Symptom, Usage},
+    resource::{AcquireContext, Health, Resource, Symptom, Usage},
 };
 use futures_util::future::{Either, select};
 use sqlx::{
@@ -46,29 +46,26 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-/// How often a pool is looked at while it is waited for: sqlx has no event for a connection that
-/// came back.
+/// How often the pool is polled while waiting for it: sqlx has no event for a released connection.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How long it is looked at all the time before a timer is used: a server nearby answers sooner than the
-/// shortest timer fires.
+/// How long the pool is polled without a timer: a nearby server replies sooner than the shortest timer fires.
 const LOOK_ALL_THE_TIME: Duration = Duration::from_micros(300);
 
-/// A sqlx pool that is opened, reset and closed with the invocations.
+/// A sqlx pool that is opened, reset and closed by invocations.
 pub struct SqlxPool<DB: Driver> {
     pool: Pool<DB>,
-    /// What the pool logs in with.
-    attempt: AsyncMutex<Attempt<DB>>,
-    acquire: Acquire,
+    /// The login of the pool.
+    attempt: AsyncMutex<LoginAttempt<DB>>,
+    acquire: AcquireContext,
     state: Arc<State<DB>>,
 }
 
 impl<DB: Driver> SqlxPool<DB> {
-    fn login(&self) -> &Login<DB> {
+    fn login(&self) -> &Authenticator<DB> {
         self.state.address.login()
     }
 
-    /// Opens the first connection, so that credentials that have been rotated are noticed while they
-    /// can still be replaced.
+    /// Opens the first connection, so that rotated credentials are detected while they can still be replaced.
     async fn log_in(&self) -> Result<(), Error> {
         let mut attempt = self.attempt.lock().await;
         for is_first in [true, false] {
@@ -85,11 +82,11 @@ impl<DB: Driver> SqlxPool<DB> {
         Ok(())
     }
 
-    /// What the pool opens in this invocation logs in with credentials that are fresh. Where they cannot
-    /// be had, the old ones may still do.
+    /// Refreshes the credentials for connections that the pool opens in this invocation. If that fails, the old ones
+    /// may still work.
     async fn keep_credentials_fresh(&self) {
         let mut attempt = self.attempt.lock().await;
-        if Login::is_fresh(&attempt) {
+        if Authenticator::is_fresh(&attempt) {
             return;
         }
         match self.login().attempt(&self.acquire.restarted()).await {
@@ -101,29 +98,32 @@ impl<DB: Driver> SqlxPool<DB> {
         }
     }
 
-    /// Begins a transaction, and says what kept it from beginning.
-    pub(super) async fn begin(&self, acquire: &Acquire) -> Result<Transaction<'static, DB>, Error> {
+    /// Begins a transaction, and reports why it could not begin.
+    pub(super) async fn begin(
+        &self,
+        acquire: &AcquireContext,
+    ) -> Result<Transaction<'static, DB>, Error> {
         let beginning = async {
             match DB::BEGIN {
                 Some(begin) => self.pool.begin_with(begin).await,
                 None => self.pool.begin().await,
             }
         };
-        let (beginning, finding_out) = (pin!(beginning), pin!(self.find_out()));
+        let (beginning, finding_out) = (pin!(beginning), pin!(self.probe_server()));
         let begun = match timeout_at(acquire.until(), select(beginning, finding_out)).await {
             Ok(Either::Left((begun, _))) => begun,
             Ok(Either::Right(((), _))) => Err(sqlx::Error::PoolClosed),
             Err(_) => {
                 return Err(self
                     .diagnosis(Symptom::TimedOut)
-                    .unwrap_or_else(|| acquire.timed_out("beginning a transaction")));
+                    .unwrap_or_else(|| acquire.timeout_error("beginning a transaction")));
             }
         };
         begun.map_err(|error| self.why_not(acquire, error))
     }
 
-    /// Why there is no connection, where sqlx says `error`.
-    fn why_not(&self, acquire: &Acquire, error: sqlx::Error) -> Error {
+    /// The reason for sqlx's `error`.
+    fn why_not(&self, acquire: &AcquireContext, error: sqlx::Error) -> Error {
         error::symptom(&error)
             .and_then(|symptom| self.diagnosis(symptom))
             .unwrap_or_else(|| error::connecting::<DB>(acquire, &self.state.target(), error))
@@ -140,10 +140,10 @@ impl<DB: Driver> SqlxPool<DB> {
         }
     }
 
-    /// How long the pool may take to have everything back: a rollback and sqlx's ping.
+    /// How long the pool may take to get all connections back: a rollback and sqlx's ping.
     fn quiet_within(&self) -> Duration {
         let round_trip = self.state.address.round_trip();
-        round_trip.at_least(POOL_QUIET, 2 * REPLY_ROUND_TRIPS)
+        round_trip.at_least(POOL_DRAIN_TIMEOUT, 2 * REPLY_ROUND_TRIPS)
     }
 }
 
@@ -152,14 +152,14 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
     const DEFAULTS: Defaults = Defaults::SQL;
     const PER_CONNECTION: bool = true;
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
-        // sqlx takes the pool's patience once and for all: only what is closed with this invocation
-        // may have it cut short by this invocation's deadline.
+    async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
+        // The pool's timeout is fixed when it is opened. Only a pool that this invocation closes may have it shortened
+        // to this invocation's deadline.
         let acquire = match acquire.settings().close {
             Close::Always => *acquire,
             _ => acquire.unclamped(),
         };
-        let address = Address::<DB>::read(&acquire)?;
+        let address = Connector::<DB>::read(&acquire)?;
         let attempt = address.login().attempt(&acquire).await?;
         let state = Arc::new(State::new(address, &attempt, acquire));
         let opened = Arc::clone(&state);
@@ -167,9 +167,9 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         let returning = Arc::clone(&state);
         let pool = PoolOptions::<DB>::new()
             .max_connections(acquire.settings().max)
-            // Not even the pool's own minimum: it is kept by a task that a freeze stops half-way.
+            // Not even the pool's own minimum: a task maintains it, and a freeze would stop that task at any point.
             .min_connections(0)
-            .acquire_timeout(acquire.within())
+            .acquire_timeout(acquire.timeout())
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
@@ -185,7 +185,7 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
             .after_release(move |connection, meta| {
                 let born = born(meta.age);
                 let returning = Arc::clone(&returning);
-                Box::pin(async move { returning.may_return(connection, born).await })
+                Box::pin(async move { returning.after_release(connection, born).await })
             })
             .connect_lazy_with(state.options());
         state.belongs_to(&pool);
@@ -196,13 +196,13 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
             state,
         };
         if opened.login().may_change() {
-            // Boxed: it is large, and few have credentials that change.
+            // Boxed: the future is large, and few have credentials that change.
             Box::pin(opened.log_in()).await?;
         }
         Ok(opened)
     }
 
-    async fn connect(&self, acquire: &Acquire) -> Result<(), Error> {
+    async fn connect(&self, acquire: &AcquireContext) -> Result<(), Error> {
         let wanted = acquire.settings().min.max(1);
         let mut held: Vec<PoolConnection<DB>> = Vec::new();
         let connecting = async {
@@ -211,7 +211,7 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
             }
             Ok::<_, sqlx::Error>(())
         };
-        let connected = match select(pin!(connecting), pin!(self.find_out())).await {
+        let connected = match select(pin!(connecting), pin!(self.probe_server())).await {
             Either::Left((connected, _)) => connected,
             Either::Right(((), _)) => Err(sqlx::Error::PoolClosed),
         };
@@ -221,14 +221,14 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         Ok(())
     }
 
-    async fn reset(&self, idle: Duration) -> Fitness {
+    async fn check(&self, idle: Duration) -> Health {
         if self.pool.is_closed() || self.state.failure().is_some() || self.state.is_outdated() {
-            return Fitness::Unfit;
+            return Health::Broken;
         }
         if self.state.owners().users.is_empty() {
-            // Nobody else has it, and it was quiet when it was kept: nothing is being opened.
+            // No other invocation uses it, and it was drained when it was parked: no connection is being opened.
             if self.usage().in_use > 0 || idle > self.state.settings.idle {
-                return Fitness::Unfit;
+                return Health::Broken;
             }
             self.state.all_live(self.pool.size());
             self.state.paused(idle);
@@ -237,20 +237,20 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         if self.login().may_change() {
             Box::pin(self.keep_credentials_fresh()).await;
         }
-        Fitness::Fit
+        Health::Healthy
     }
 
-    fn abandon(&self) {
-        self.state.abandon();
+    fn stop(&self) {
+        self.state.stop();
     }
 
-    fn rest(&self) {
-        self.state.rest();
+    fn park(&self) {
+        self.state.park();
     }
 
     async fn close(&self) {
-        // `Pool::close` closes nothing until everything is back: what is idle goes first, so that
-        // one connection that never comes back keeps no other one open.
+        // `Pool::close` closes nothing until all connections are released. Idle ones are closed first, so that one
+        // connection that is never released does not keep the others open.
         let closing = async {
             while let Some(connection) = self.pool.try_acquire() {
                 let _ = connection.close().await;
@@ -259,15 +259,16 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
         };
         if DB::IN_PROCESS {
             closing.await;
-            // sqlx does not wait for a connection that it drops: it is not to be frozen with a lock.
+            // sqlx does not wait for a connection that it drops. The process must not be frozen while such a connection
+            // holds a lock.
             while !self.state.have_all_left() {
                 sleep(LOOK_AGAIN).await;
             }
         } else if timeout(self.quiet_within(), closing).await.is_err() {
-            // What comes back later is dropped.
-            self.abandon();
+            // Connections that are released later are dropped.
+            self.stop();
         } else {
-            // sqlx's pool opens its connections itself, and could not go on without.
+            // sqlx's pool opens its connections itself, and could not retry with other options.
             self.state.learn_monitoring().await;
         }
     }
@@ -285,7 +286,7 @@ impl<DB: Driver> Resource for SqlxPool<DB> {
 
 impl<DB: Driver> Drop for SqlxPool<DB> {
     fn drop(&mut self) {
-        self.state.part();
+        self.state.break_cycle();
     }
 }
 

@@ -1,4 +1,4 @@
-//! A name for each session that nobody else has, known before it is opened.
+//! Unique session names, which are known before a session is opened.
 
 use std::{
     fmt,
@@ -9,8 +9,8 @@ use std::{
     },
 };
 
-/// Eight characters, unique among the sessions of a server: of 1,000 at once, two share one with a
-/// probability of 2 in 10 million.
+/// Eight characters, unique among the sessions of a server: of 1,000 at once, two are equal with a probability of 2 in
+/// 10 million.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag(String);
 
@@ -21,8 +21,7 @@ impl Tag {
     pub(super) fn unique() -> Self {
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // The seed is random for each process, but the same in every copy of a snapshot (SnapStart):
-        // the clock is not.
+        // The seed is random per process, but the same in every copy of a snapshot (SnapStart). The clock differs.
         let now = std::time::SystemTime::now();
         let mut rest = SEED.hash_one((now, NEXT.fetch_add(1, Ordering::Relaxed)));
         let mut text = String::with_capacity(LENGTH);
@@ -34,7 +33,7 @@ impl Tag {
         Self(text)
     }
 
-    /// `label #tag`, of at most `longest` bytes.
+    /// Formats `label #tag`, truncated to `longest` bytes.
     #[cfg(feature = "postgres")]
     pub(super) fn after(&self, label: &str, longest: usize) -> String {
         let room = longest.saturating_sub(LENGTH + 2);

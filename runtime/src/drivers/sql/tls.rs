@@ -1,6 +1,6 @@
-//! How strictly a connection is encrypted: what the URL says, and what holds where it says nothing.
+//! How strictly a connection is encrypted: as the URL says, or by default.
 
-use super::driver::{CertificateFile, Identify, TlsMode, TlsWords, WrittenMode, WrittenTls};
+use super::driver::{CertificateFile, Identify, TlsMode, TlsModePart, TlsParts, TlsWords};
 use crate::{
     credentials::Secret,
     util::{lock::lock, regular_file},
@@ -8,20 +8,20 @@ use crate::{
 use sqlx_core::net::tls;
 use std::{path::Path, sync::Mutex};
 
-/// `options` with as much TLS as the way to the server and `secret` ask for.
+/// Returns `options` with the TLS mode that the server's location and `secret` require.
 ///
 /// # Errors
-/// What is written does not go with a token, or TLS is not compiled in.
+/// If the URL's settings are not allowed with a token, or TLS is not compiled in.
 pub(super) fn secured<O: Identify>(
     options: O,
-    written: &WrittenTls,
+    written: &TlsParts,
     secret: Option<&Secret>,
 ) -> Result<O, String> {
     let options = match secret {
         Some(secret) if secret.is_token && secret.goes_to_any_server => {
             by_default(options, written).revealing_password()
         }
-        // What a token may do is too much to be shown to a server that has not proved who it is.
+        // A token has too many rights to be sent to an unverified server.
         Some(secret) if secret.is_token => {
             let has_root = written.root.is_some() || secret.root_certificate.is_some();
             for_token(options, written, has_root)?.revealing_password()
@@ -34,8 +34,8 @@ pub(super) fn secured<O: Identify>(
     Ok(options)
 }
 
-/// To another machine a password does not go in plain text because nobody has written anything.
-fn by_default<O: Identify>(options: O, written: &WrittenTls) -> O {
+/// Without any setting, a password is not sent to another machine in plain text.
+fn by_default<O: Identify>(options: O, written: &TlsParts) -> O {
     if written.mode.is_some() || options.is_local() {
         options
     } else {
@@ -43,12 +43,12 @@ fn by_default<O: Identify>(options: O, written: &WrittenTls) -> O {
     }
 }
 
-fn for_token<O: Identify>(options: O, written: &WrittenTls, has_root: bool) -> Result<O, String> {
+fn for_token<O: Identify>(options: O, written: &TlsParts, has_root: bool) -> Result<O, String> {
     let TlsWords {
         verify, verify_ca, ..
     } = O::TLS;
     let (name, root) = (O::TLS.mode_name(), O::TLS.root_name());
-    if let Some(WrittenMode { parameter, value }) = &written.mode {
+    if let Some(TlsModePart { parameter, value }) = &written.mode {
         let mode = options.tls_mode();
         if mode < TlsMode::Require {
             return Err(format!(
@@ -77,12 +77,12 @@ fn available<O: Identify>(is_compiled_in: bool) -> Result<(), String> {
     ))
 }
 
-/// Whether the server has declined TLS, by the text that sqlx has for that.
+/// Whether the server has declined TLS, judged by sqlx's error text.
 pub(super) fn is_declined(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Tls(error) if error.to_string() == "server does not support TLS")
 }
 
-/// What to do about it. No password but a token can do without.
+/// The advice after a declined TLS handshake. A password can be sent without TLS, a token cannot.
 pub(super) fn after_declined<O: Identify>(variable: &str, is_token: bool) -> String {
     let TlsWords {
         disable, verify, ..
@@ -100,27 +100,26 @@ pub(super) fn after_declined<O: Identify>(variable: &str, is_token: bool) -> Str
     }
 }
 
-/// The same where it is not known which database it was.
+/// The same advice for an unknown database.
 pub(super) const AFTER_DECLINED: &str = "add `sslmode=disable` (MySQL: `ssl-mode=DISABLED`) to the URL if this network is trusted, or enable TLS on the server";
 
-/// How PEM begins.
+/// The beginning of a PEM block.
 const BEGIN: &str = "-----BEGIN ";
 
-/// Files that were fine once: a driver reads them for every connection, we do not.
+/// Files that have been checked: a driver reads them for every connection, this check only once.
 static READABLE: Mutex<Vec<CertificateFile>> = Mutex::new(Vec::new());
 
-/// Looks into the files that a connection with `mode` is going to need: the driver's own error would name
-/// none of them.
+/// Checks the files that a connection with `mode` needs: the driver's own error would not name the file.
 ///
 /// # Errors
-/// Which one cannot be used, and why.
-pub(super) async fn look_at_files(written: &WrittenTls, mode: TlsMode) -> Result<(), String> {
+/// Names the file that cannot be used, and says why.
+pub(super) async fn look_at_files(written: &TlsParts, mode: TlsMode) -> Result<(), String> {
     let root = written.root.iter().filter(|_| mode >= TlsMode::VerifyCa);
     let client = written.client.iter().filter(|_| mode >= TlsMode::Prefer);
     let unknown: Vec<CertificateFile> = {
         let readable = lock(&READABLE);
         let files = root.chain(client);
-        // Where sqlx takes the text itself, there is no file.
+        // If sqlx accepts the certificate itself as the value, there is no file.
         let files = files.filter(|file| !file.path.contains(BEGIN));
         files
             .filter(|file| !readable.contains(file))
@@ -130,7 +129,7 @@ pub(super) async fn look_at_files(written: &WrittenTls, mode: TlsMode) -> Result
     if unknown.is_empty() {
         return Ok(());
     }
-    // A file may lie in a network's file system: nothing else has to wait for it.
+    // The file may be on a network file system: reading it must not block other tasks.
     tokio::task::spawn_blocking(move || unknown.into_iter().try_for_each(look_at))
         .await
         .unwrap_or(Ok(()))
@@ -158,7 +157,7 @@ mod tests {
     #[cfg(feature = "postgres")]
     mod policy {
         use super::*;
-        use crate::drivers::sql::driver::Written;
+        use crate::drivers::sql::driver::UrlParts;
         use sqlx::{Postgres, postgres::PgConnectOptions};
         use std::str::FromStr;
 
@@ -175,7 +174,7 @@ mod tests {
         }
 
         fn mode_of(url: &str, secret: Option<&Secret>) -> Result<TlsMode, String> {
-            let written = Written::in_url::<Postgres>(url)?;
+            let written = UrlParts::in_url::<Postgres>(url)?;
             let options = PgConnectOptions::from_str(url).expect("a URL");
             secured(options, &written.tls, secret).map(|options| options.tls_mode())
         }
@@ -199,7 +198,7 @@ mod tests {
             let elsewhere = PgConnectOptions::from_str("postgres://localhost/shop")
                 .expect("a URL")
                 .with_secret(&Secret::new("password").host("db.internal"));
-            let options = secured(elsewhere, &WrittenTls::default(), None).expect("allowed");
+            let options = secured(elsewhere, &TlsParts::default(), None).expect("allowed");
             assert_eq!(options.tls_mode(), TlsMode::Require);
         }
 
@@ -241,7 +240,7 @@ mod tests {
         #[test]
         fn libpqs_variable_counts_as_written_and_what_it_cannot_mean_is_named() {
             let read = |value: &str| {
-                let mut tls = WrittenTls::default();
+                let mut tls = TlsParts::default();
                 tls.read(PgConnectOptions::TLS, "sslmode", "PGSSLMODE", value);
                 tls
             };
@@ -259,7 +258,7 @@ mod tests {
     #[cfg(feature = "mysql")]
     #[test]
     fn mysql_reveals_a_token_to_a_verified_server_alone() {
-        use crate::drivers::sql::driver::Written;
+        use crate::drivers::sql::driver::UrlParts;
         use sqlx::{MySql, mysql::MySqlConnectOptions};
         use std::str::FromStr;
 
@@ -267,7 +266,7 @@ mod tests {
         token.is_token = true;
         let secured_with = |query: &str, secret: &Secret| {
             let url = format!("mysql://app@db.internal/shop?{query}");
-            let written = Written::in_url::<MySql>(&url)?;
+            let written = UrlParts::in_url::<MySql>(&url)?;
             let options = MySqlConnectOptions::from_str(&url).expect("a URL");
             secured(options, &written.tls, Some(secret))
         };

@@ -1,10 +1,10 @@
-//! The invocations that use a pool right now.
+//! The invocations that currently use a pool.
 
 /// One invocation's use of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct User(pub(super) u64);
 
-/// All of them.
+/// All current users of a pool.
 #[derive(Default)]
 pub(super) struct Users {
     next: u64,
@@ -14,31 +14,31 @@ pub(super) struct Users {
 struct Entry {
     user: User,
     phase: Phase,
-    /// One of its connections has been lost: the others cannot be trusted either.
+    /// One of its connections was lost: the others cannot be trusted either.
     lost: bool,
-    /// It has failed, and whether because of a connection is not known.
+    /// It has failed, and it is not known whether because of a connection.
     suspect: bool,
-    /// What it used is going to be closed.
+    /// Its connections are going to be closed.
     closing: bool,
-    /// How many of its acquires wait for what.
+    /// The number of its waiting acquires, by [`Waiting`].
     waiting: [usize; 2],
 }
 
-/// How far an invocation is.
+/// The state of an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It gets connections.
+    /// It may acquire connections.
     Running,
-    /// It gets none any more.
+    /// It may no longer acquire connections.
     Over,
-    /// It has ended abnormally: what comes back is dropped.
+    /// It ended abnormally: released connections are dropped.
     Stopped,
 }
 
-/// What can keep an acquire waiting.
+/// What an acquire waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// A connection is being opened, or asked whether it is alive.
+    /// A connection is being opened or pinged.
     Opening,
     /// Every connection is in use.
     Return,
@@ -67,7 +67,7 @@ impl Users {
         self.all.is_empty()
     }
 
-    /// Whether there is more than one: what one has used may be acquired by another next.
+    /// Whether there is more than one user: a connection that one has used may be acquired by another next.
     pub(super) fn are_several(&self) -> bool {
         self.all.len() > 1
     }
@@ -80,12 +80,12 @@ impl Users {
         self.all.iter().all(|entry| entry.user == user)
     }
 
-    /// Whether anybody but `user` gets connections.
+    /// Whether any user other than `user` may acquire connections.
     pub(super) fn others_run(&self, user: Option<User>) -> bool {
         self.running().any(|running| Some(running) != user)
     }
 
-    /// The only one that gets connections.
+    /// The only user that may acquire connections, if there is exactly one.
     pub(super) fn only_running(&self) -> Option<User> {
         let mut running = self.running();
         let first = running.next()?;
@@ -97,12 +97,12 @@ impl Users {
         self.all.iter().filter(runs).map(|entry| entry.user)
     }
 
-    /// `None` when it has been removed.
+    /// The user's phase; `None` if it has been removed.
     pub(super) fn phase(&self, user: User) -> Option<Phase> {
         self.get(user).map(|entry| entry.phase)
     }
 
-    /// A stopped one stays stopped.
+    /// Sets the phase. A stopped user stays stopped.
     pub(super) fn set_phase(&mut self, user: User, phase: Phase) {
         if let Some(entry) = self.get_mut(user)
             && entry.phase != Phase::Stopped
@@ -141,7 +141,7 @@ impl Users {
         }
     }
 
-    /// `by` more of its acquires wait for `what`.
+    /// Adds `by` to the number of the user's acquires that wait for `what`.
     pub(super) fn waits(&mut self, user: User, what: Waiting, by: isize) {
         if let Some(entry) = self.get_mut(user) {
             let count = &mut entry.waiting[what as usize];

@@ -1,16 +1,17 @@
-//! Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed): what still runs on a server would outlive this process.
+//! Ctrl-C, SIGTERM and SIGHUP (a closed terminal): without a handler for them, queries on the server would
+//! outlive this process.
 
 use crate::config::LOCAL_STOP;
 use std::{io, process, thread};
 use tokio::{runtime, sync::watch, time::sleep};
 
-/// What ends the process from outside, turned into something to be awaited.
+/// Signals that end the process, as a future.
 #[derive(Debug)]
 pub(super) struct Signals(watch::Receiver<Option<i32>>);
 
 impl Signals {
-    /// Listens on a thread of its own: a handler that blocks this one must not keep its process from being
-    /// ended, at the latest after [`LOCAL_STOP`].
+    /// Listens on a thread of its own: a handler that blocks its thread must not prevent the process from
+    /// ending. It ends after [`LOCAL_STOP`] at the latest.
     pub(super) fn listen() -> Self {
         let (sender, receiver) = watch::channel(None);
         let listening = move || -> io::Result<()> {
@@ -25,35 +26,35 @@ impl Signals {
                 })
         };
         let named = thread::Builder::new().name("db-handler-signals".to_owned());
-        // Without it, the signals do what they do to any process.
+        // Without this thread, the signals have their default action.
         let _ = named.spawn(listening);
         Self(receiver)
     }
 
-    /// Resolves with the exit code that the first signal stands for.
+    /// Waits for the first signal, and returns its exit code.
     pub(super) async fn first(&self) -> i32 {
         let mut receiver = self.0.clone();
         match receiver.wait_for(Option::is_some).await.map(|code| *code) {
             Ok(Some(code)) => code,
-            // Nobody listens.
+            // The listening thread has ended.
             _ => std::future::pending().await,
         }
     }
 
-    /// The same if it is here already.
+    /// Returns the exit code if a signal has already arrived.
     pub(super) fn received(&self) -> Option<i32> {
         *self.0.borrow()
     }
 }
 
-/// The exit code by which a shell tells that a signal has ended a process: 128 and its number.
+/// Returns the exit code that a shell uses for a process ended by a signal: 128 plus the signal's number.
 #[cfg(unix)]
 async fn received() -> io::Result<i32> {
     use futures_util::future::select_all;
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-    // `nohup` ignores it, and listening would undo that.
+    // `nohup` ignores SIGHUP; listening would undo that.
     if !is_ignored(SignalKind::hangup()) {
         kinds.push(SignalKind::hangup());
     }
@@ -69,7 +70,7 @@ async fn received() -> io::Result<i32> {
     Ok(code)
 }
 
-/// Whether this process ignores a signal, as far as the system tells: Linux does, in hexadecimal.
+/// Returns whether this process ignores a signal. Known on Linux only, which shows the mask in hexadecimal.
 #[cfg(unix)]
 fn is_ignored(kind: tokio::signal::unix::SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

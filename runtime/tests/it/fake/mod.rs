@@ -16,7 +16,7 @@ use db_handler::{
     __private::{Ref, RefMut, Site, handle, signature},
     Error, ErrorKind, Event, Invocation,
     config::Defaults,
-    resource::{Acquire, Disposition, Fitness, Handle, InjectMut, Outcome, Resource, SharedHandle},
+    resource::{AcquireContext, Disposition, Handle, Health, InjectMut, Resource, SharedHandle},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -142,7 +142,7 @@ impl Resource for Fake {
     const NAME: &'static str = "fake";
     const DEFAULTS: Defaults = Defaults::SQL.with_env(None);
 
-    async fn open(acquire: &Acquire) -> Result<Self, Error> {
+    async fn open(acquire: &AcquireContext) -> Result<Self, Error> {
         let script = Script::of(acquire.handler());
         script.note("open");
         script.panic_in("open");
@@ -151,30 +151,30 @@ impl Resource for Fake {
             gate.acquire().await.expect("never closed").forget();
         }
         if script.now().open_fails {
-            return Err(Error::new(ErrorKind::Refused, "scripted"));
+            return Err(Error::new(ErrorKind::ConnectionRefused, "scripted"));
         }
         Ok(script.opened())
     }
 
-    async fn connect(&self, _: &Acquire) -> Result<(), Error> {
+    async fn connect(&self, _: &AcquireContext) -> Result<(), Error> {
         self.0.panic_in("connect");
         Ok(())
     }
 
-    async fn reset(&self, idle: Duration) -> Fitness {
-        self.0.panic_in("reset");
-        self.0.note(format!("reset after {} ms", idle.as_millis()));
+    async fn check(&self, idle: Duration) -> Health {
+        self.0.panic_in("check");
+        self.0.note(format!("check after {} ms", idle.as_millis()));
         let killed = lock(&self.0.generations).killed.contains(&self.1);
         if killed || self.0.now().unfit_at_reset {
-            Fitness::Unfit
+            Health::Broken
         } else {
-            Fitness::Fit
+            Health::Healthy
         }
     }
 
-    fn abandon(&self) {
-        self.0.note("abandon");
-        self.0.panic_in("abandon");
+    fn stop(&self) {
+        self.0.note("stop");
+        self.0.panic_in("stop");
     }
 
     fn closing(&self) {
@@ -186,13 +186,13 @@ impl Resource for Fake {
         }
     }
 
-    async fn settle(&self) -> Fitness {
-        self.0.note("settle");
-        self.0.panic_in("settle");
+    async fn recycle(&self, _: bool) -> Health {
+        self.0.note("recycle");
+        self.0.panic_in("recycle");
         if self.0.now().never_settles {
             std::future::pending::<()>().await;
         }
-        Fitness::Fit
+        Health::Healthy
     }
 
     async fn close(&self) {
@@ -241,23 +241,27 @@ impl InjectMut for Work {
     type Handle = SharedHandle<Fake>;
     type Guard = WorkGuard;
 
-    async fn acquire(handle: &SharedHandle<Fake>, _: &Acquire) -> Result<WorkGuard, Error> {
+    async fn acquire(handle: &SharedHandle<Fake>, _: &AcquireContext) -> Result<WorkGuard, Error> {
         Ok(WorkGuard(Work, Arc::clone(&handle.resource().0)))
     }
 
-    async fn conclude(loan: &mut WorkGuard, outcome: Outcome) -> Result<(), Error> {
-        let script = &loan.1;
-        script.note(format!("conclude: {outcome:?}"));
-        script.panic_in("conclude");
+    async fn commit(guard: &mut WorkGuard) -> Result<(), Error> {
+        let script = &guard.1;
+        script.note("commit");
+        script.panic_in("commit");
         if script.now().never_commits {
             std::future::pending::<()>().await;
         }
-        match outcome {
-            Outcome::Succeeded if script.now().commit_fails => {
-                Err(Error::new(ErrorKind::CommitFailed, "scripted"))
-            }
-            _ => Ok(()),
+        if script.now().commit_fails {
+            return Err(Error::new(ErrorKind::CommitFailed, "scripted"));
         }
+        Ok(())
+    }
+
+    async fn rollback(guard: &mut WorkGuard) {
+        let script = &guard.1;
+        script.note("rollback");
+        script.panic_in("rollback");
     }
 
     async fn release(handle: &SharedHandle<Fake>, _: WorkGuard, disposition: Disposition) {
@@ -289,11 +293,11 @@ impl InjectMut for Line {
     type Handle = SharedHandle<Fake>;
     type Guard = LineGuard;
 
-    async fn acquire(handle: &SharedHandle<Fake>, _: &Acquire) -> Result<LineGuard, Error> {
+    async fn acquire(handle: &SharedHandle<Fake>, _: &AcquireContext) -> Result<LineGuard, Error> {
         handle.resource().0.note("acquire");
         handle.resource().0.panic_in("acquire");
         if handle.resource().0.now().take_fails {
-            return Err(Error::new(ErrorKind::AllInUse, "scripted"));
+            return Err(Error::new(ErrorKind::PoolExhausted, "scripted"));
         }
         Ok(LineGuard(Line))
     }
@@ -365,7 +369,7 @@ macro_rules! site {
     }};
 }
 
-/// Lets the tasks run that clean up after dropped handlers. The clock, if it is paused, stands still.
+/// Lets the tasks run that clean up after dropped handlers. The clock, if it is paused, does not advance.
 pub async fn let_cleanups_run() {
     for _ in 0..32 {
         tokio::task::yield_now().await;

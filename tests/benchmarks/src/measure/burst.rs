@@ -25,7 +25,7 @@ const QUERIES: &[u32] = &[1, 2];
 const HOLD_MS: f64 = 200.0;
 /// Processes that start at the same time.
 const STARTING: usize = 8;
-/// Between two rounds everybody stands still.
+/// All functions are frozen between two rounds.
 const PAUSE: Duration = Duration::from_millis(300);
 const LINK: Link = Link::plain(1.0);
 

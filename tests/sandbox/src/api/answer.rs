@@ -1,4 +1,4 @@
-//! The Runtime API: the function's answers, in one piece, streamed, or errors.
+//! The Runtime API: the function's responses, buffered or streamed, and errors.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 
-/// `POST /runtime/invocation/{id}/response`, in one piece or streamed.
+/// `POST /runtime/invocation/{id}/response`, buffered or streamed.
 pub(super) async fn response(
     desk: &Desk,
     name: &str,
@@ -33,7 +33,7 @@ pub(super) async fn response(
     };
     let streamed = mode.is_some();
     if mode.is_some_and(|mode| mode != "streaming") {
-        // The real one ends the invocation with it.
+        // The real platform ends the invocation, too.
         let message = "unknown response mode: only `streaming` exists";
         answering.finish(failed("Runtime.InvalidResponseModeHeader", message));
         return desk.refuse(name, Reply::invalid_response_mode(), message);
@@ -57,7 +57,7 @@ pub(super) async fn response(
             answering.finish(failed("Function.ResponseSizeTooLarge", &message));
             desk.refuse(name, Reply::too_large(limit), message)
         }
-        // A runtime that streams has no other way to say that it failed, if it sends no trailers.
+        // A streaming runtime without trailers has no other way to report a failure.
         Err(Incomplete::Broken) if streamed => {
             drop(answering);
             Reply::truncated()
@@ -93,7 +93,7 @@ pub(super) async fn error(desk: &Desk, name: &str, id: &str, request: Request<In
     }
 }
 
-/// The right to answer one call; dropped without [`finish`](Self::finish) the answer broke off.
+/// The right to respond to one call. Dropped without [`finish`](Self::finish), the response is truncated.
 pub(super) struct Answering<'a> {
     desk: &'a Desk,
     id: &'a str,
@@ -120,7 +120,7 @@ impl<'a> Answering<'a> {
                         Reply::timed_out(),
                         format!("an answer after the deadline to {id}"),
                     )),
-                    // The real one forgets a call with the next poll.
+                    // The real platform forgets a call at the next poll.
                     CallState::Answered(_) if call.polled.is_some() => Some((
                         Reply::invalid_request_id(),
                         format!("a second answer to {id}"),
@@ -149,7 +149,7 @@ impl<'a> Answering<'a> {
 
     fn enter(&self, answer: Answer) {
         self.desk.board.send_modify(|board| {
-            // An answer that was under way at the deadline comes too late.
+            // A response that was incomplete at the deadline is too late.
             if let Some(call) = board
                 .calls
                 .get_mut(self.id)
@@ -183,7 +183,7 @@ pub(super) fn error_type(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(ERROR_TYPE)?.to_str().ok()?.to_owned())
 }
 
-/// The function's own words: the body's fields count more than the header.
+/// The function's error: the fields of the body take precedence over the header.
 pub(super) fn reported(header: Option<String>, body: &[u8]) -> Answer {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let field = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -196,7 +196,7 @@ pub(super) fn reported(header: Option<String>, body: &[u8]) -> Answer {
     }
 }
 
-/// A streamed answer that fails on its way says so in its trailers, in base64.
+/// A streamed response reports a failure in its trailers, in base64.
 fn trailer_error(trailers: &HeaderMap) -> Option<Answer> {
     let error_type = error_type(trailers)?;
     let body = trailers
@@ -205,12 +205,12 @@ fn trailer_error(trailers: &HeaderMap) -> Option<Answer> {
     Some(reported(Some(error_type), &body.unwrap_or_default()))
 }
 
-/// `lambda_runtime` writes them into the body, at its end.
+/// `lambda_runtime` writes the trailers to the end of the body.
 fn trailer_in_body(body: &[u8]) -> Option<Answer> {
     let name = format!("{ERROR_TYPE}:");
     let mut lines = body.rsplit(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let field = |line: &[u8], name: &str| {
-        // The type may stand behind a part of the body.
+        // The type may follow a part of the body.
         let from = line
             .windows(name.len())
             .rposition(|part| part.eq_ignore_ascii_case(name.as_bytes()))?;
@@ -224,7 +224,7 @@ fn trailer_in_body(body: &[u8]) -> Option<Answer> {
     Some(reported(Some(error_type), &message))
 }
 
-/// Enough of base64 for one header; what is no digit of it is skipped.
+/// Enough of base64 for one header; other characters are skipped.
 fn decode_base64(text: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = text
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trailers_within_the_body_are_an_error() {
+    fn trailers_in_body_are_an_error() {
         let body = b"1 2 Lambda-Runtime-Function-Error-Type: Runtime.StreamError\r\nLambda-Runtime-Function-Error-Body: b29wcw==\r\n";
         match trailer_in_body(body) {
             Some(Answer::Error {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bodies_are_none() {
+    fn other_bodies_are_not_errors() {
         for body in [
             &b""[..],
             b"1 2 3\n",

@@ -1,5 +1,5 @@
-//! What is known about one process of a function. The request handlers write it, the environment
-//! reads it and waits for what it needs to see.
+//! The state of one process of a function. The request handlers write it; the environment reads it and
+//! waits for changes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,9 +20,9 @@ pub(crate) struct Board {
     /// Polls for the next event that are waiting now.
     pub(crate) polls: usize,
     pub(crate) first_poll: Option<Instant>,
-    /// SCF: the function has said that its init is over.
+    /// SCF: the function has reported the end of its init.
     pub(crate) ready: bool,
-    /// Calls that no poll has taken yet.
+    /// Calls that are not yet delivered.
     pub(crate) queue: VecDeque<String>,
     pub(crate) calls: HashMap<String, Call>,
     pub(crate) init_error: Option<InitFailure>,
@@ -53,10 +53,10 @@ pub(crate) struct Call {
 pub(crate) enum CallState {
     Queued,
     Running,
-    /// The answer's headers are here, its end is not.
+    /// The headers of the response have arrived, but not its end.
     Answering,
     Answered(Answer),
-    /// Over for the caller; an answer comes too late.
+    /// The caller has stopped waiting: a response is too late.
     Expired,
 }
 
@@ -66,14 +66,14 @@ pub(crate) enum Answer {
     Error { error_type: String, message: String },
 }
 
-/// Where a SnapStart function is on its way through the snapshot.
+/// The state of a SnapStart function.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Restore {
     #[default]
     NotAsked,
     /// `restore/next` is waiting: the moment of the snapshot.
     Waiting,
-    /// Restored: `restore/next` may be answered.
+    /// Restored: `restore/next` may return.
     Released,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Extension {
     pub(crate) error: Option<String>,
 }
 
-/// The shutdown that the extensions are told about.
+/// The shutdown that is announced to extensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shutdown {
     pub(crate) reason: &'static str,
@@ -112,7 +112,7 @@ impl Call {
         }
     }
 
-    /// Handed over, and its caller still waits.
+    /// Delivered, and the caller still waits.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, CallState::Running | CallState::Answering)
     }
@@ -124,7 +124,7 @@ impl Call {
 }
 
 impl Board {
-    /// A poll has arrived: the work on the oldest answered call is over.
+    /// A poll has arrived: work on the oldest call with a response has ended.
     pub(crate) fn poll_begins(&mut self) {
         let now = Instant::now();
         self.polls += 1;
@@ -146,7 +146,7 @@ impl Board {
             .all(|extension| extension.waiting.is_some() && extension.events.is_empty())
     }
 
-    /// When the last extension finished the invocation handed over at `dispatched`.
+    /// When the last extension finished the invocation delivered at `dispatched`.
     pub(crate) fn extensions_done(&self, dispatched: Instant) -> Option<Instant> {
         let interested = self.extensions.iter().filter(|extension| extension.invoke);
         interested
@@ -154,7 +154,7 @@ impl Board {
             .try_fold(dispatched, |latest, done| Some(latest.max(done?)))
     }
 
-    /// What an extension has reported, or that its process ended.
+    /// The error that an extension reported, or that its process ended.
     pub(crate) fn extension_error(&self) -> Option<&str> {
         self.extensions
             .iter()

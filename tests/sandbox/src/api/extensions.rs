@@ -20,7 +20,7 @@ const ID: &str = "lambda-extension-identifier";
 const FEATURES: &str = "lambda-extension-accept-feature";
 const ERROR_TYPE: &str = "lambda-extension-function-error-type";
 
-/// The account that every function of the sandbox belongs to.
+/// The account of every simulated function.
 pub(crate) const ACCOUNT: &str = "123456789012";
 
 #[derive(Deserialize)]
@@ -70,7 +70,7 @@ pub(super) async fn register(desk: &Desk, name: &str, request: Request<Incoming>
     }
 }
 
-/// Checks in the order of the real one, and enters the extension in the board.
+/// Checks in the order of the real platform, and adds the extension to the board.
 fn enter(desk: &Desk, name: &str, events: &[String]) -> Result<String, (&'static str, String)> {
     let external = desk.identity.external.iter().any(|known| known == name);
     for event in events {
@@ -157,7 +157,7 @@ fn set_waiting(desk: &Desk, id: &str, since: Option<Instant>) {
     });
 }
 
-/// An extension that waits for its next event, in the board as long as it waits.
+/// An extension that waits for its next event, on the board while it waits.
 struct Waiting<'a> {
     desk: &'a Desk,
     id: &'a str,
@@ -225,7 +225,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// The event that tells extensions about an invocation.
+/// The event that announces an invocation to extensions.
 pub(super) fn invoke_event(desk: &Desk, id: &str, call: &Call) -> String {
     json!({
         "eventType": "INVOKE",

@@ -1,14 +1,14 @@
-//! The answers that the platform gives, with the words of the real one.
+//! The platform's replies, with the texts of the real platform.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-/// A complete HTTP answer.
+/// A complete HTTP response.
 #[derive(Debug)]
 pub(super) struct Reply {
-    // Boxed, because it also is the error of checks that most often succeed.
+    // Boxed, because it is also the error type of checks that mostly succeed.
     response: Box<Response<Full<Bytes>>>,
 }
 
@@ -99,7 +99,7 @@ impl Reply {
         Self::new(StatusCode::NOT_FOUND, "text/plain", "404 page not found\n")
     }
 
-    /// Adds a header; a value that HTTP cannot carry is left out, as an empty one is.
+    /// Adds a header, unless the value is empty or invalid in HTTP.
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         if let (false, Ok(value)) = (value.is_empty(), value.try_into()) {
             self.response

@@ -1,4 +1,4 @@
-//! The Runtime API: events out to the function, and what it says of its init and restore.
+//! The Runtime API: delivers events to the function, and receives errors of its init and restore.
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,9 +28,9 @@ pub(super) async fn next(desk: &Arc<Desk>, name: &str) -> Reply {
 /// Waits for an event.
 pub(super) async fn wait(desk: &Arc<Desk>, name: &str) -> Reply {
     let mut seen = desk.board.subscribe();
-    // From here on the poll counts, until it is answered or its connection is gone.
+    // The poll is counted until it gets a reply or its connection is closed.
     let _poll = Poll::begin(desk);
-    // With one at a time a second poll is a client that connected anew, and is welcome.
+    // With a concurrency of 1, a second poll is a client that has reconnected.
     let slots = desk.identity.concurrency;
     if slots > 1 && desk.board.borrow().polls > slots {
         let message = format!("more polls at once than the {slots} allowed");
@@ -46,7 +46,7 @@ pub(super) async fn wait(desk: &Arc<Desk>, name: &str) -> Reply {
     }
 }
 
-/// One at a time: who asks again before answering gets the same event again.
+/// With a concurrency of 1, a poll before the response gets the same event again.
 pub(super) fn repeat(desk: &Desk) -> Option<Reply> {
     if desk.identity.concurrency > 1 {
         return None;
@@ -59,7 +59,7 @@ pub(super) fn repeat(desk: &Desk) -> Option<Reply> {
     Some(hand_over(desk, id, call))
 }
 
-/// Takes the first call out of the queue; its deadline runs from here.
+/// Takes the first call out of the queue; its deadline starts here.
 fn take(desk: &Desk) -> Option<Reply> {
     let mut reply = None;
     desk.board.send_if_modified(|board| {
@@ -111,7 +111,7 @@ fn hand_over(desk: &Desk, id: &str, call: &Call) -> Reply {
         )
 }
 
-/// A waiting poll, in the board as long as it waits.
+/// A waiting poll, on the board while it waits.
 struct Poll<'a>(&'a Desk);
 
 impl<'a> Poll<'a> {

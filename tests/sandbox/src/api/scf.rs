@@ -1,7 +1,7 @@
-//! Tencent SCF's custom runtime: four calls, no request id in any path, the first answer wins.
+//! Tencent SCF's custom runtime: four calls, no request id in any path, the first response wins.
 //!
-//! What is documented is played; where the documentation is silent, the function gets the milder
-//! answer, and what it did is in the report.
+//! Documented behaviour is simulated. Where the documentation says nothing, the function gets the milder
+//! reply, and the report lists what it did.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::limits::MAX_ANSWER;
 const NAMESPACE: &str = "default";
 const REGION: &str = "ap-guangzhou";
 
-/// What SCF sets, and no more: a function must not take itself to be on Lambda.
+/// Only the variables that SCF sets: a function must not assume that it runs on Lambda.
 pub(crate) fn variables(identity: &Identity, port: u16) -> Vec<(String, String)> {
     [
         ("SCF_RUNTIME_API", "127.0.0.1".to_owned()),
@@ -67,7 +67,7 @@ pub(super) async fn route(desk: &Arc<Desk>, request: Request<Incoming>) -> Reply
     }
 }
 
-/// Once, after the init. Further calls change nothing.
+/// Called once after the init. Further calls have no effect.
 async fn ready(desk: &Desk, name: &str, request: Request<Incoming>) -> Reply {
     match collect(request.into_body(), MAX_ANSWER).await {
         Ok((body, _)) if !body.is_empty() => {
@@ -87,7 +87,7 @@ async fn ready(desk: &Desk, name: &str, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// Asked again before the answer, it gives the same event again: that is documented.
+/// A poll before the response gets the same event again, as documented.
 async fn next(desk: &Arc<Desk>, name: &str) -> Reply {
     if !desk.board.borrow().ready {
         let reply = Reply::bad_request("not ready");
@@ -107,8 +107,7 @@ pub(super) fn hand_over(desk: &Desk, id: &str, call: &Call) -> Reply {
         .header("time_limit_in_ms", &limit)
 }
 
-/// The first result is the one that counts: there is no id that could say which event another one
-/// is for.
+/// The first result wins: without an id, a second one cannot be assigned to an event.
 async fn settle(
     desk: &Desk,
     name: &str,

@@ -1,4 +1,4 @@
-//! One invocation: handed over, answered, and over with the next poll.
+//! One invocation: delivered, responded to, and ended by the next poll.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,19 +13,19 @@ use crate::{
     record::{After, Invocation, Outcome, Phase, PhaseKind},
 };
 
-/// What the environment wants done.
+/// A request of the environment.
 pub(crate) struct Order {
     pub(crate) event: Event,
     pub(crate) number: u32,
-    /// When the caller asked: before a cold start.
+    /// When the caller sent the request: before a cold start.
     pub(crate) asked: Instant,
     /// Whether the caller waited for a cold start.
     pub(crate) cold: bool,
-    /// The phases of that cold start, if it was for this caller.
+    /// The phases of that cold start, if this caller triggered it.
     pub(crate) init: Option<Vec<Phase>>,
 }
 
-/// Why waiting for the function came to an end.
+/// Why waiting for the function ended.
 enum Seen {
     Yes,
     Exited,
@@ -42,7 +42,7 @@ struct Course {
 }
 
 impl Life {
-    /// Hands one event to the function and follows it to its end.
+    /// Delivers one event to the function and follows it to its end.
     pub(crate) async fn invoke(&self, order: Order) -> Invocation {
         let _busy = Busy::begin(&self.in_flight);
         self.thaw().await;
@@ -119,7 +119,7 @@ impl Life {
         (outcome, after, course)
     }
 
-    /// After the answer: until the function polls again and the extensions are done.
+    /// After the response: waits until the function polls again and the extensions are done.
     async fn rest(&self, id: &str, deadline: Instant, course: &mut Course) -> After {
         let over = |call: &Call, board: &Board| {
             let done = call.dispatched.and_then(|at| board.extensions_done(at));
@@ -146,8 +146,8 @@ impl Life {
         }
     }
 
-    /// One at a time, the deadline ends the environment. With several, as on Lambda Managed
-    /// Instances, it ends only the invocation: the process and its other work go on.
+    /// With a concurrency of 1, the deadline ends the environment. With more, as on Lambda Managed Instances,
+    /// it ends only the invocation: the process and its other work continue.
     async fn kill_at_deadline(&self, course: &mut Course) {
         if self.desk.identity.concurrency == 1 {
             self.end("TIMEOUT").await;
@@ -155,7 +155,7 @@ impl Life {
         }
     }
 
-    /// The process is gone: what the kernel said, and the end of whatever it left.
+    /// Handles the end of the process: returns the kernel's status, and ends the processes that it left.
     async fn crashed(&self, course: &mut Course) -> String {
         let (exited, error) = {
             let board = self.desk.board.borrow();
@@ -170,7 +170,7 @@ impl Life {
             .unwrap_or_default()
     }
 
-    /// Waits for something about one call, or the end of the process.
+    /// Waits for a state of one call, or for the end of the process.
     async fn until(
         &self,
         id: &str,
@@ -223,7 +223,7 @@ impl Life {
     }
 
     fn phases(&self, course: &Course) -> Vec<Phase> {
-        // Where each phase ends; one that did not take place has no end.
+        // The end of each phase; a phase that did not take place has none.
         let handed_over = course.dispatched;
         let answered = handed_over.map(|_| course.answered.unwrap_or(course.over));
         let ends = [
@@ -245,7 +245,7 @@ impl Life {
     }
 }
 
-/// Counts the invocations under way: a busy environment is not stopped.
+/// Counts the running invocations: a busy environment is not stopped.
 struct Busy<'a>(&'a AtomicUsize);
 
 impl<'a> Busy<'a> {

@@ -1,4 +1,4 @@
-//! The end: SIGTERM where an extension is registered, SHUTDOWN for the extensions, SIGKILL.
+//! The end of a process: SIGTERM if an extension is registered, SHUTDOWN for the extensions, SIGKILL.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::Life;
 use crate::{api::Shutdown, process, record::PhaseKind};
 
-/// How an environment came to its end.
+/// How an environment ended.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ended {
-    /// Whether the function was asked with SIGTERM (only where an extension is registered).
+    /// Whether the function got SIGTERM (only if an extension is registered).
     pub asked: bool,
-    /// Whether the function was gone before SIGKILL.
+    /// Whether the function exited before SIGKILL.
     pub in_time: bool,
     /// From the first signal to the end of the process.
     #[serde(skip)]
@@ -20,7 +20,7 @@ pub struct Ended {
 }
 
 impl Life {
-    /// Ends every process, with the graces of the real platform.
+    /// Ends every process, with the grace periods of the real platform.
     pub(crate) async fn end(&self, reason: &'static str) -> Ended {
         self.thaw().await;
         let began = Instant::now();
@@ -65,7 +65,7 @@ impl Life {
         }
     }
 
-    /// External extensions get the event and the rest of the time.
+    /// Sends the shutdown event to external extensions, and waits for the rest of the time.
     async fn tell_extensions(&self, reason: &'static str, until: Instant) {
         let left = until.saturating_duration_since(Instant::now()).as_millis();
         let deadline_ms = self.wall.epoch_ms() + u64::try_from(left).unwrap_or_default();

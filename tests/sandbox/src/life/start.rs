@@ -1,4 +1,4 @@
-//! The beginning: extensions, the process, its init, and for SnapStart the snapshot and restore.
+//! The start of a process: extensions, the function, its init, and for SnapStart the snapshot and restore.
 
 use std::{
     io,
@@ -19,15 +19,15 @@ use crate::{
     record::{InitFailure, Phase, PhaseKind},
 };
 
-/// All that a life is made from.
+/// The configuration that a process is started from.
 #[derive(Debug)]
 pub(crate) struct Blueprint {
     pub(crate) function: Function,
     pub(crate) extensions: Vec<Function>,
     pub(crate) identity: Identity,
-    /// Variables of this environment alone: the database's address behind the proxy.
+    /// Variables of this environment only: the database's address behind the proxy.
     pub(crate) env: Vec<(String, String)>,
-    /// How long a snapshot lies on the shelf; `None`: no SnapStart.
+    /// Time between snapshot and restore; `None` without SnapStart.
     pub(crate) snap_start: Option<Duration>,
     pub(crate) limits: Limits,
     pub(crate) log_prefix: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Blueprint {
     pub(crate) journal: Arc<Journal>,
 }
 
-/// A life that has begun, and how.
+/// A started process, and its phases.
 pub(crate) struct Init {
     pub(crate) life: Life,
     pub(crate) phases: Vec<Phase>,
@@ -113,7 +113,7 @@ impl Blueprint {
         })
     }
 
-    /// As on Lambda, the function starts when every external extension has registered.
+    /// As on Lambda, the function starts after every external extension has registered.
     async fn registered(
         &self,
         desk: &Desk,
@@ -220,7 +220,7 @@ impl Life {
                 .board
                 .send_modify(|board| board.restore = Restore::Released);
             let until = restored + self.limits.restore;
-            // One that never asked for the restore has no hooks, and is polling already.
+            // A function that did not request the restore has no hooks, and already polls.
             self.ready(until, "restore", |board| board.first_poll.is_some())
                 .await?;
             phases.push(
@@ -231,7 +231,7 @@ impl Life {
         Ok(phases)
     }
 
-    /// Waits for `is_ready`, and puts into words whatever comes instead.
+    /// Waits for `is_ready`, and describes a failure.
     async fn ready(
         &self,
         until: Instant,
@@ -267,7 +267,7 @@ impl Life {
             Err(failure("Sandbox.Timedout", message, &self.logs))
         });
         if result.is_err() {
-            // Its last words may still be in the pipe.
+            // Its last output may still be in the pipe.
             tokio::time::sleep(self.limits.last_words).await;
         }
         result.map_err(|failure| InitFailure {
@@ -288,7 +288,7 @@ fn failure(error_type: &str, message: impl Into<String>, logs: &Logs) -> InitFai
 fn watch_function(desk: &Arc<Desk>, mut child: Child) {
     let desk = Arc::clone(desk);
     tokio::spawn(async move {
-        // An error here means that somebody else took the status: the process is gone as well.
+        // An error means that the status was already collected: the process has ended, too.
         let status = child.wait().await.unwrap_or_default();
         desk.board
             .send_modify(|board| board.exited = Some((status, Instant::now())));

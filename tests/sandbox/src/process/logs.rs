@@ -1,4 +1,4 @@
-//! What the function writes: shown on demand, and its last lines kept for error messages.
+//! The function's output: shown on demand, and the last lines kept for error messages.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ pub(crate) struct Logs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Put before every line on standard error; `None`: nothing is shown.
+    /// Prefix of every line on standard error; `None` shows nothing.
     prefix: Option<String>,
     tail: Mutex<VecDeque<String>>,
     readers: Mutex<Vec<AbortHandle>>,
@@ -54,7 +54,7 @@ impl Logs {
     }
 
     fn spawn(&self, pipe: impl AsyncRead + Unpin + Send + 'static) -> AbortHandle {
-        // Weak, so that the reader does not keep alive what aborts it.
+        // Weak, so that the reader does not keep its owner alive.
         let inner = Arc::downgrade(&self.0);
         let mut lines = BufReader::new(pipe).split(b'\n');
         let reader = tokio::spawn(async move {

@@ -1,15 +1,14 @@
-//! The keeper of last resort: no child outlives the sandbox, whatever ends it.
+//! Kills leftover child processes when the simulator exits, however it exits.
 //!
-//! `Drop` ends the children on an orderly way out and on a panic. Nothing of ours runs when the
-//! sandbox itself is killed with SIGKILL, or aborts. So a shell, in a group of its own and deaf
-//! to the terminal's signals, keeps a book of the groups, read from a pipe; when the kernel closes
-//! the pipe, for whatever reason, the shell kills every group in its book, and then every process
-//! that carries the sandbox's mark, which finds those that left their group.
+//! `Drop` ends the children on an orderly exit and on a panic, but does not run when the simulator is killed
+//! with SIGKILL or aborts. So a shell, in its own process group and without the terminal's signals, reads a
+//! list of groups from a pipe. When the pipe is closed, the shell kills every group on the list, and then
+//! every process with the simulator's mark, which finds processes that left their group.
 //!
-//! The mark is the value of a resource limit, `RLIMIT_LOCKS`, of which Linux has made no use since
-//! 2.4.25. It is inherited across `fork`, `exec` and `setsid`, and cannot be shed by a process that drops its
-//! environment. A subreaper would be told of orphans only as long as the sandbox lives, and could not tell them from
-//! the other children of the process that the sandbox runs in.
+//! The mark is the value of a resource limit, `RLIMIT_LOCKS`, which Linux has not used since 2.4.25. It is
+//! inherited across `fork`, `exec` and `setsid`, also by a process that clears its environment. A subreaper
+//! would get orphans only while the simulator runs, and could not distinguish them from other children of the
+//! process that the simulator runs in.
 
 use std::{
     io::{self, Write},
@@ -53,10 +52,10 @@ done
 exit 0
 "#;
 
-/// How long the shell may take for its last work before we no longer wait for it.
+/// Time limit for the shell's final kills.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// One keeper per sandbox.
+/// One watchdog per simulator.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     mark: u64,
@@ -66,14 +65,14 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     pub(crate) fn start() -> io::Result<Self> {
-        // Within a sandbox within a sandbox: only the mighty may raise a limit.
+        // In a nested simulator the limit is already low, and only a privileged process may raise it.
         let most = getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX >> 2);
         let mark = crate::ids::bits() % most.max(1) + 1;
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "sandbox-watchdog"])
             .arg(mark.to_string());
-        // Its own group: a Ctrl-C in the terminal must not reach it before the children are gone.
+        // Its own group: Ctrl-C must not end it before the children.
         command.process_group(0).current_dir("/");
         command
             .stdin(Stdio::piped())
@@ -88,7 +87,7 @@ impl Watchdog {
         })
     }
 
-    /// Marks a process, and all that it will start.
+    /// Marks a process and all its future descendants.
     pub(super) fn mark(&self, process: Pid) -> io::Result<()> {
         let limit = Rlimit {
             current: Some(self.mark),
@@ -108,7 +107,7 @@ impl Watchdog {
 
     pub(super) fn unwatch(&self, group: Pid) {
         if let Some(pipe) = lock(&self.book).as_mut() {
-            // Should the shell be gone, there is nothing left that could kill a stranger's group.
+            // If the shell is gone, it cannot kill an unrelated group.
             let _ = writeln!(pipe, "unwatch {}", group.as_raw_nonzero());
         }
     }
@@ -116,7 +115,7 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // The end of the book is the word to do the last work.
+        // Closing the pipe starts the final kills.
         drop(lock(&self.book).take());
         let until = Instant::now() + LAST_WORK;
         let mut shell = lock(&self.shell);

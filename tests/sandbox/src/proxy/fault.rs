@@ -1,4 +1,4 @@
-//! What the network can be made to do, and how it is written on a command line.
+//! Faults of the network, and their command-line syntax.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,10 +8,10 @@ use crate::plan::parse_duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// `dark-existing`: open connections carry nothing for ever and are not closed; new ones work.
-    /// What a NAT gateway or load balancer does that dropped an idle flow.
+    /// `dark-existing`: open connections transfer nothing for ever and are not closed; new ones work. Like a
+    /// NAT gateway or load balancer that has dropped an idle flow.
     DarkExisting,
-    /// `dark-new`: new connections are accepted and never answered; open ones work.
+    /// `dark-new`: new connections are accepted and get no reply; open ones work.
     DarkNew,
     /// `dark`: nothing passes and nothing is closed, until `heal`.
     Dark,
@@ -21,11 +21,11 @@ pub enum Fault {
     CutExisting(u64),
     /// `cut-new:N`: the same for new connections.
     CutNew(u64),
-    /// `refuse`: nobody listens any more.
+    /// `refuse`: new connections are refused.
     Refuse,
-    /// `silence`: new connections are accepted and never answered (same as `dark-new`).
+    /// `silence`: new connections are accepted and get no reply (same as `dark-new`).
     Silence,
-    /// `heal`: all is well again, but for what `dark-existing` has forgotten.
+    /// `heal`: ends all faults, except for connections that `dark-existing` made dark.
     Heal,
     /// `rtt:5ms`: another round-trip time, for new connections.
     Rtt(Duration),

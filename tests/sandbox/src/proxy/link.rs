@@ -43,14 +43,14 @@ async fn serve(
     shared: &Shared,
     number: usize,
 ) {
-    // The kernel shook hands at once; over the network SYN, SYN-ACK and ACK take one and a half
-    // round trips until the database knows of the connection.
+    // On loopback the handshake is immediate. On a network SYN, SYN-ACK and ACK take one and a half round
+    // trips until the database sees the connection.
     if let Ok(timer) = Timer::new() {
         timer
             .until(std::time::Instant::now() + rules.rtt.mul_f64(1.5))
             .await;
     }
-    // A connection born in the dark reaches the database only when the light comes back.
+    // A connection that is opened while the network is dark reaches the database only when it is healed.
     if flow
         .wait_for(|flow| !matches!(flow, Flow::Dark { .. }))
         .await
@@ -116,10 +116,10 @@ async fn carry(
     }
 }
 
-/// Both sides see a RST instead of an orderly end.
+/// Sends a RST to both sides instead of an orderly close.
 fn reset(client: &TcpStream, server: Option<&TcpStream>) {
     for stream in [Some(client), server].into_iter().flatten() {
-        // Where it cannot be set the connection ends with a FIN, which is an end as well.
+        // If it cannot be set, the connection ends with a FIN.
         let _ = stream.set_zero_linger();
     }
 }

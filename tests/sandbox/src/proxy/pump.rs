@@ -1,4 +1,4 @@
-//! One direction of a connection: what is read is written half a round trip later.
+//! One direction of a connection: bytes are written half a round trip after they were read.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +15,12 @@ use tokio::{
 use super::{Flow, timer::Timer};
 use crate::limits::MAX_IN_FLIGHT;
 
-/// Why a direction came to its end.
+/// Why a direction ended.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Over {
-    /// The sender closed its side, and the receiver has been told.
+    /// The sender closed its side, and the close was forwarded.
     Closed,
-    /// The bytes of a `cut` are used up, or somebody broke off: the connection must be reset.
+    /// The bytes of a `cut` are used up, or one side reset the connection: it must be reset.
     Broken,
 }
 
@@ -34,11 +34,11 @@ pub(super) struct Pump<'a> {
     pub(super) counts: bool,
 }
 
-/// Bytes on their way; none: the sender's end.
+/// Bytes in flight; empty for the sender's close.
 type Parcel = (Instant, Vec<u8>);
 
 impl Pump<'_> {
-    /// Carries bytes until the sender closes, and reports each delivery, and that the sender has closed.
+    /// Forwards bytes until the sender closes, and reports each delivery and the close.
     pub(super) async fn run(
         mut self,
         mut delivered: impl FnMut(usize),
@@ -64,7 +64,7 @@ impl Pump<'_> {
         loop {
             let flow = *self.flow.borrow_and_update();
             if let Flow::Dark { .. } = flow {
-                // Nothing is read either: a sender that goes on fills its own buffers.
+                // Reading stops, too: a sender that continues fills its own buffers.
                 if self.flow.changed().await.is_err() {
                     return Ok(Over::Broken);
                 }

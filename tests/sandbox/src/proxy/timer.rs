@@ -1,5 +1,5 @@
-//! A timer of the kernel's: tokio's own counts in whole milliseconds, which is as long as the
-//! round trips that are played here.
+//! A kernel timer: tokio's timers have a resolution of one millisecond, which is as long as the simulated round
+//! trips.
 
 use std::{io, os::fd::OwnedFd, time::Instant};
 
@@ -9,7 +9,7 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Waits for instants, with microseconds.
+/// Waits for instants with microsecond resolution.
 #[derive(Debug)]
 pub(super) struct Timer(AsyncFd<OwnedFd>);
 
@@ -24,7 +24,7 @@ impl Timer {
         Ok(Self(AsyncFd::new(timer)?))
     }
 
-    /// Sleeps until `at`. Dropping the future in between loses nothing.
+    /// Sleeps until `at`. Cancel safe.
     pub(super) async fn until(&self, at: Instant) {
         let left = at.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -38,7 +38,7 @@ impl Timer {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         };
-        // Setting it anew also takes back an expiry that nobody has read.
+        // Setting it again also clears an unread expiry.
         let spec = Itimerspec {
             it_interval: zero,
             it_value: value,
@@ -51,7 +51,7 @@ impl Timer {
                 return;
             };
             let mut expiries = [0; 8];
-            // "Would block" is a stale readiness: wait again.
+            // "Would block" means stale readiness: wait again.
             let _ = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut expiries)?));
         }
     }

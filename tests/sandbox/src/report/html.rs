@@ -1,4 +1,4 @@
-//! The report as one page without any outside resource.
+//! The report as one page without external resources.
 
 mod connections;
 mod phases;
@@ -144,7 +144,7 @@ fn figure(title: &str, caption: &str, legend: &str, picture: &str) -> String {
     )
 }
 
-/// Only what occurs in this run is explained.
+/// Explains only phases that occur in this run.
 fn legend(report: &Report, lanes: bool) -> String {
     let occurs = |kind: PhaseKind| {
         let environments = &report.environments;
@@ -251,7 +251,7 @@ fn invocations(report: &Report) -> String {
         .environments
         .iter()
         .flat_map(|e| e.invocations.iter().map(move |i| (e.number, i)));
-    // Those without a good answer come first: they are what one looks for.
+    // Failed invocations come first: readers look for them.
     let (good, lost): (Vec<_>, Vec<_>) = all.partition(|(_, invocation)| invocation.is_answered());
     let mut rows = String::new();
     for (environment, invocation) in lost.iter().chain(&good).take(MAX_ROWS) {

@@ -1,14 +1,14 @@
-//! The few shapes that the pictures are made of.
+//! Basic shapes of the charts.
 
 use std::fmt::Write;
 
-/// The pictures' width; heights follow from what is drawn.
+/// The width of all charts; heights depend on the content.
 pub(super) const WIDTH: f64 = 1120.0;
-/// Where the drawing area begins and ends; left of it stand the names.
+/// Where the drawing area begins and ends; names are left of it.
 pub(super) const LEFT: f64 = 74.0;
 pub(super) const RIGHT: f64 = WIDTH - 16.0;
 
-/// A picture in the making.
+/// A chart under construction.
 #[derive(Debug, Default)]
 pub(super) struct Svg {
     body: String,
@@ -23,7 +23,7 @@ impl Svg {
         }
     }
 
-    /// A box of a CSS class, with a tooltip where `title` says something.
+    /// A box of a CSS class, with a tooltip if `title` is not empty.
     pub(super) fn rect(
         &mut self,
         class: &str,
@@ -68,7 +68,7 @@ impl Svg {
         ));
     }
 
-    /// The element, with words for those who cannot see it.
+    /// The element, with a text alternative.
     pub(super) fn finish(self, label: &str) -> String {
         format!(
             r#"<svg viewBox="0 0 {WIDTH} {:.0}" role="img" aria-label="{}">{}</svg>"#,
@@ -84,7 +84,7 @@ impl Svg {
     }
 }
 
-/// From values to places, and the round values between them.
+/// Maps values to positions, and finds round values between them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     pub(super) max: f64,
@@ -137,7 +137,7 @@ fn seconds(ms: f64, max: f64) -> String {
     }
 }
 
-/// For text and attributes.
+/// Escapes text and attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

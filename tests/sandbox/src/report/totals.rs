@@ -14,13 +14,13 @@ use crate::{
 pub struct Totals {
     /// Invocations that were sent.
     pub invocations: usize,
-    /// With an answer that is no error.
+    /// With a response that is not an error.
     pub answered: usize,
-    /// With an error of the function's.
+    /// With an error of the function.
     pub failed: usize,
-    /// Without an answer until the deadline.
+    /// Without a response before the deadline.
     pub timed_out: usize,
-    /// Whose process ended in the middle.
+    /// Whose process ended during the invocation.
     pub crashed: usize,
     /// Whose process never became ready.
     pub init_failed: usize,
@@ -28,9 +28,9 @@ pub struct Totals {
     pub not_sent: usize,
     /// That had to start a process.
     pub cold: usize,
-    /// What the callers waited: for answers, errors and the ends of their patience.
+    /// Waiting times of all callers: for responses, errors and timeouts.
     pub waited: Percentiles,
-    /// What the callers waited for an answer from a warm process.
+    /// Waiting times for responses of warm processes.
     pub waited_warm: Percentiles,
     /// Billed for invocations, each rounded up to a millisecond.
     pub billed_ms: f64,
@@ -38,9 +38,9 @@ pub struct Totals {
     pub billed_init_ms: f64,
     /// The bill, in gigabyte-seconds.
     pub gigabyte_seconds: f64,
-    /// Calls of the function that the platform refused.
+    /// Calls of the function that the platform rejected.
     pub violations: usize,
-    /// The connections; none: no database behind a proxy.
+    /// The connections; `None` without a database behind a proxy.
     pub connections: Option<Connections>,
 }
 
@@ -49,11 +49,11 @@ pub struct Totals {
 pub struct Connections {
     /// Opened in all.
     pub opened: usize,
-    /// The most at once, as the proxies saw them.
+    /// Maximum number of open connections, as seen by the proxies.
     pub peak: usize,
-    /// The most at once, as the server saw them.
+    /// Maximum number of open connections, as seen by the server.
     pub peak_on_server: Option<usize>,
-    /// The most that one environment held open while it stood still.
+    /// Maximum number that one environment held open while frozen.
     pub held_over_freeze: usize,
     /// Freezes with connections held, of all freezes.
     pub freezes_holding: usize,
@@ -63,16 +63,16 @@ pub struct Connections {
     pub sent: u64,
     /// Bytes from the database to the function.
     pub received: u64,
-    /// What was on the server at the end; none: not observed.
+    /// What was left on the server; `None` if it was not observed.
     pub residue: Option<Residue>,
 }
 
-/// The middle and the tail, in milliseconds.
+/// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Percentiles {
-    /// Half were faster.
+    /// The median.
     pub p50: f64,
-    /// One in a hundred was slower.
+    /// The 99th percentile.
     pub p99: f64,
     /// The slowest.
     pub max: f64,
@@ -81,9 +81,9 @@ pub struct Percentiles {
 /// Whether the run is good enough to deploy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
-    /// Nothing was lost, nothing left behind.
+    /// No invocation was lost, and nothing was left on the server.
     pub ok: bool,
-    /// What was.
+    /// Descriptions of the problems.
     pub problems: Vec<String>,
 }
 
@@ -155,7 +155,7 @@ impl Connections {
     }
 }
 
-/// The steps of the number of open connections, from the proxies' own books: exact.
+/// The number of open connections over time, exactly as the proxies recorded it.
 pub(super) fn open_over_time(environments: &[EnvironmentReport]) -> Vec<(f64, usize)> {
     let records = environments.iter().flat_map(|e| &e.connections);
     let mut steps: Vec<(f64, bool)> = records
@@ -179,7 +179,7 @@ pub(super) fn open_over_time(environments: &[EnvironmentReport]) -> Vec<(f64, us
 }
 
 impl Percentiles {
-    /// Nearest rank: a value that was really measured.
+    /// Nearest rank, so that the result is a measured value.
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let rank = |percent: usize| {

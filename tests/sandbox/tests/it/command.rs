@@ -1,4 +1,4 @@
-//! The command: what it prints, its exit codes, and what it says of a bad binary.
+//! The command line: output, exit codes, and errors for invalid binaries.
 
 use std::{
     process::{Command, Output},
@@ -8,7 +8,7 @@ use std::{
 use crate::common::example;
 use serde_json::Value;
 
-/// A function in three lines, that answers each event with what `$BODY` makes of `$id`.
+/// A function in three lines, which runs `$BODY` for each event with its `$id`.
 const LOOP: &str = "api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime\n\
     while id=$(curl -s -D - -o /dev/null $api/invocation/next | sed -n 's/\\r$//;s/^lambda-runtime-aws-request-id: //p'); [ \"$id\" ]; do\n";
 
@@ -60,7 +60,7 @@ fn expect(output: &Output, code: i32, words: &str) {
 }
 
 #[test]
-fn a_good_run_prints_a_table_and_ends_with_0() {
+fn successful_run_prints_table_and_exits_with_0() {
     let output = probe(&["--envs", "3", "--invocations", "10", "--freeze", "20ms"]);
     expect(&output, 0, "10 in 3 environments");
     let table = stdout(&output);
@@ -81,7 +81,7 @@ fn a_good_run_prints_a_table_and_ends_with_0() {
 }
 
 #[test]
-fn json_and_the_page_have_every_invocation() {
+fn json_and_page_contain_every_invocation() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("report.html");
     let output = probe(&[
@@ -114,7 +114,7 @@ fn json_and_the_page_have_every_invocation() {
 }
 
 #[test]
-fn the_platforms_other_ways_work_from_the_command_line() {
+fn platform_options_work_on_command_line() {
     let jumps = &["--invocations", "3", "--freeze", "20ms", "--jump", "10m"];
     expect(&probe(jumps), 0, "answered  3");
     let at_once = &["--envs", "2", "--invocations", "16", "--concurrency", "4"];
@@ -130,7 +130,7 @@ const SCF: &str = "api=http://$SCF_RUNTIME_API:$SCF_RUNTIME_API_PORT/runtime\n\
     curl -s -d '\"hello\"' $api/invocation/response; done";
 
 #[test]
-fn scf_functions_run_frozen_or_not() {
+fn scf_functions_run_with_and_without_freezes() {
     for idle in [["--freeze", "20ms"].as_slice(), &["--no-freeze"]] {
         let args = [
             &["--platform", "scf", "--envs", "2", "--invocations", "6"],
@@ -148,7 +148,7 @@ fn scf_functions_run_frozen_or_not() {
 }
 
 #[test]
-fn what_is_lost_ends_with_1() {
+fn lost_invocation_exits_with_1() {
     expect(
         &probe(&["--event", r#"{"op":"error"}"#]),
         1,
@@ -171,7 +171,7 @@ fn what_is_lost_ends_with_1() {
 }
 
 #[test]
-fn events_come_from_a_file_in_turn() {
+fn events_from_file_are_used_in_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events");
     std::fs::write(&file, "{\"a\": 1}\n\n{\"op\": \"error\"}\n").unwrap();
@@ -184,7 +184,7 @@ fn events_come_from_a_file_in_turn() {
 }
 
 #[test]
-fn a_bad_binary_is_named_and_ends_with_2() {
+fn invalid_binary_is_named_and_exits_with_2() {
     expect(
         &sandbox(&[], &["/no/such/function"]),
         2,
@@ -216,7 +216,7 @@ fn a_bad_binary_is_named_and_ends_with_2() {
 }
 
 #[test]
-fn bad_usage_ends_with_2() {
+fn invalid_usage_exits_with_2() {
     for (args, words) in [
         (["--envs", "0"], "at least 1"),
         (["--freeze", "soon"], "no duration"),
@@ -240,7 +240,7 @@ fn bad_usage_ends_with_2() {
 }
 
 #[test]
-fn a_function_that_misbehaves_is_told_so_and_found_out() {
+fn protocol_violations_are_rejected_and_reported() {
     let answer = "curl -s -o /dev/null -d 1 $api/invocation/$id/response";
     expect(&shell(&["--invocations", "2"], answer), 0, "answered  2");
     let twice = shell(&["--invocations", "2"], &format!("{answer}; {answer}"));
@@ -254,7 +254,7 @@ fn a_function_that_misbehaves_is_told_so_and_found_out() {
         1,
         "1 timed out, 1 calls that the Runtime API refused",
     );
-    // Sends half an answer and closes the connection.
+    // Sends half a response and closes the connection.
     let half = "printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 9\\r\\n\\r\\nhalf' $id \
                 | timeout 0.3 curl -s telnet://$AWS_LAMBDA_RUNTIME_API >/dev/null";
     expect(
@@ -262,7 +262,7 @@ fn a_function_that_misbehaves_is_told_so_and_found_out() {
         1,
         "Runtime.TruncatedResponse",
     );
-    // Polls once, and closes the connection of its poll: the next one is served.
+    // Polls once, closes that connection, and never polls again.
     let gives_up =
         "curl -s -m 0.2 $AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next; exec sleep 600";
     let output = sandbox(

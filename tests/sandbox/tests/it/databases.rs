@@ -1,4 +1,4 @@
-//! A run against live servers: what the proxies and the server's own list say must agree.
+//! Runs against live servers: the proxies' counts and the server's list must agree.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn mariadb_is_observed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_that_outlives_its_function_is_found_on_the_server() {
+async fn query_that_outlives_its_function_is_found_on_server() {
     let server = Server::postgres().ready().await;
     let report = run(&server, plan(1, 1, 20_000), Duration::from_millis(300)).await;
     let timed_out = report.invocations().next().unwrap();
@@ -86,7 +86,7 @@ async fn a_query_that_outlives_its_function_is_found_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn incidents_happen_at_their_moment() {
+async fn incidents_happen_at_planned_moment() {
     let server = Server::postgres().ready().await;
     let dark = Incident {
         fault: Fault::DarkExisting,
@@ -104,7 +104,7 @@ async fn incidents_happen_at_their_moment() {
         "{dark} {second_freeze}"
     );
     assert!(environment.invocations[1].is_answered(), "before it");
-    // What happens after it is the function's business, and its pool's: a race.
+    // Later events depend on a race between the function and its pool.
     let residue = report
         .totals
         .connections

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const REGISTER: &str = "/2020-01-01/extension/register";
 
 #[tokio::test]
-async fn an_internal_extension_registers_and_sees_invocations() {
+async fn internal_extension_registers_and_receives_invocations() {
     let puppet = Puppet::new();
     let sandbox = puppet.sandbox().name("orders");
     let starting = tokio::spawn(async move { sandbox.start().await });
@@ -86,7 +86,7 @@ async fn an_internal_extension_registers_and_sees_invocations() {
     assert!(invocation.billed >= slow, "the extension's work is billed");
 }
 
-/// An external extension: registers for SHUTDOWN and writes down what it is told.
+/// An external extension that registers for SHUTDOWN and records its events.
 fn extension(folder: &tempfile::TempDir, end: &str) -> (PathBuf, PathBuf) {
     let (program, events) = (folder.path().join("witness"), folder.path().join("events"));
     let text = format!(
@@ -102,7 +102,7 @@ fn extension(folder: &tempfile::TempDir, end: &str) -> (PathBuf, PathBuf) {
 }
 
 #[tokio::test]
-async fn an_external_extension_is_told_of_the_shutdown() {
+async fn external_extension_receives_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let (program, events) = extension(&folder, "exit 0");
     let sandbox = Sandbox::new(probe()).extension(Function::new(program));
@@ -133,7 +133,7 @@ async fn an_external_extension_is_told_of_the_shutdown() {
 }
 
 #[tokio::test]
-async fn an_extension_that_does_not_end_is_killed_after_two_seconds() {
+async fn extension_that_does_not_exit_is_killed_after_two_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let (program, _) = extension(&folder, "exec sleep 600");
     let environment = Sandbox::new(probe())
@@ -146,7 +146,7 @@ async fn an_extension_that_does_not_end_is_killed_after_two_seconds() {
 }
 
 #[tokio::test]
-async fn an_extension_that_does_not_come_up_stops_the_init() {
+async fn failed_extension_fails_init() {
     let sandbox = Sandbox::new(probe()).extension(Function::new("true"));
     assert_eq!(
         sandbox.start().await.unwrap_err().error_type,

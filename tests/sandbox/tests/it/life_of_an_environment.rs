@@ -1,4 +1,4 @@
-//! Cold and warm, frozen and thawed, timed out, crashed, shut down.
+//! Cold and warm starts, freezes, timeouts, crashes and shutdowns.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn clock() -> Value {
 }
 
 #[tokio::test]
-async fn who_waited_for_the_init_is_cold() {
+async fn invocations_that_waited_for_init_are_cold() {
     let sandbox = Sandbox::new(probe().env("PROBE_INIT_MS", "300")).concurrency(2);
     let environment = sandbox.environment().await.unwrap();
     let (one, other) = tokio::join!(environment.invoke(clock()), environment.invoke(clock()));
@@ -25,13 +25,13 @@ async fn who_waited_for_the_init_is_cold() {
 }
 
 #[tokio::test]
-async fn cold_then_warm_then_frozen() {
+async fn environment_is_cold_then_warm_then_frozen() {
     let environment = Sandbox::new(probe()).environment().await.unwrap();
     let cold = environment.invoke(clock()).await;
     assert!(cold.cold && cold.spent(PhaseKind::Init) > Duration::ZERO);
     assert_eq!(cold.after, After::Polled);
     assert!(cold.billed >= cold.spent(PhaseKind::Handler));
-    // Stopped as soon as the invocation is over.
+    // Stopped as soon as the invocation ends.
     let pid = environment.pid().await.unwrap();
     assert_eq!(state(pid), Some('T'));
     let ticks =
@@ -40,7 +40,7 @@ async fn cold_then_warm_then_frozen() {
     assert!(environment.stands_still_for(pause).await);
     let warm = environment.invoke(clock()).await;
     assert!(!warm.cold);
-    assert!(ticks(&warm) <= ticks(&cold) + 1, "its timers stood still");
+    assert!(ticks(&warm) <= ticks(&cold) + 1, "its timers did not run");
     assert!(warm.waited < Duration::from_millis(100));
     let frozen = environment
         .phases()
@@ -59,7 +59,7 @@ async fn cold_then_warm_then_frozen() {
 }
 
 #[tokio::test]
-async fn a_deadline_ends_the_process_and_the_next_invocation_has_a_new_one() {
+async fn deadline_ends_process_and_next_invocation_starts_another() {
     let environment = Sandbox::new(probe())
         .timeout(Duration::from_millis(300))
         .start()
@@ -79,7 +79,7 @@ async fn a_deadline_ends_the_process_and_the_next_invocation_has_a_new_one() {
 }
 
 #[tokio::test]
-async fn sigterm_comes_only_where_an_extension_is_registered() {
+async fn sigterm_is_sent_only_with_registered_extension() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("asked");
     let function = probe().env("PROBE_SHUTDOWN_FILE", &file);
@@ -104,8 +104,8 @@ async fn sigterm_comes_only_where_an_extension_is_registered() {
 }
 
 #[tokio::test]
-async fn a_function_that_ignores_sigterm_is_killed_after_the_grace() {
-    // Registers an extension and polls, and does not care for signals.
+async fn function_that_ignores_sigterm_is_killed_after_grace_period() {
+    // Registers an extension, polls, and ignores signals.
     let script = "trap '' TERM; curl -s -XPOST -H 'Lambda-Extension-Name: e' -d '{\"events\":[]}' -D $F -o /dev/null \
                   http://$AWS_LAMBDA_RUNTIME_API/2020-01-01/extension/register; \
                   id=$(sed -n 's/\\r$//;s/^lambda-extension-identifier: //p' $F); \
@@ -123,7 +123,7 @@ async fn a_function_that_ignores_sigterm_is_killed_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_crash_is_seen_at_once_and_the_next_invocation_has_a_new_process() {
+async fn crash_is_detected_at_once_and_next_invocation_starts_another_process() {
     let environment = Sandbox::new(probe()).start().await.unwrap();
     let began = Instant::now();
     let crash = environment.invoke(json!({"op": "exit"})).await;
@@ -139,7 +139,7 @@ async fn a_crash_is_seen_at_once_and_the_next_invocation_has_a_new_process() {
 }
 
 #[tokio::test]
-async fn a_process_that_dies_in_its_sleep_is_replaced() {
+async fn process_that_dies_while_frozen_is_replaced() {
     let environment = Sandbox::new(probe()).start().await.unwrap();
     let pid = environment.pid().await.unwrap();
     std::process::Command::new("kill")
@@ -156,7 +156,7 @@ async fn a_process_that_dies_in_its_sleep_is_replaced() {
 }
 
 #[tokio::test]
-async fn work_after_the_answer_is_billed_and_does_not_make_the_caller_wait() {
+async fn work_after_response_is_billed_and_does_not_delay_caller() {
     let puppet = Puppet::new();
     let (environment, poll) = puppet.start(&puppet.sandbox()).await;
     let address = puppet.address().await;
@@ -166,7 +166,7 @@ async fn work_after_the_answer_is_billed_and_does_not_make_the_caller_wait() {
         answer(&address, &id, "1").await;
         tokio::time::sleep(work).await;
         let address = address.clone();
-        // In a tuple: a handle alone would be taken for something to wait for.
+        // In a tuple: clippy would treat a handle alone as a future to await.
         (tokio::spawn(async move {
             get(&address, "/2018-06-01/runtime/invocation/next").await
         }),)
@@ -178,7 +178,7 @@ async fn work_after_the_answer_is_billed_and_does_not_make_the_caller_wait() {
     );
     assert!(invocation.spent(PhaseKind::After) >= work);
 
-    // And it is cut off at the deadline, with the answer delivered.
+    // At the deadline it is killed; the response has been delivered.
     let conduct = async {
         let id = poll.await.unwrap().headers["lambda-runtime-aws-request-id"].clone();
         answer(&address, &id, "2").await;
@@ -190,7 +190,7 @@ async fn work_after_the_answer_is_billed_and_does_not_make_the_caller_wait() {
 }
 
 #[tokio::test]
-async fn what_the_function_started_stands_still_and_ends_with_it() {
+async fn child_processes_are_frozen_and_ended_with_function() {
     let environment = Sandbox::new(probe()).start().await.unwrap();
     let invocation = environment.invoke(json!({"op": "orphan"})).await;
     let child = u32::try_from(invocation.json().unwrap()["child"].as_u64().unwrap()).unwrap();
@@ -200,7 +200,7 @@ async fn what_the_function_started_stands_still_and_ends_with_it() {
 }
 
 #[tokio::test]
-async fn the_init_has_its_own_limit() {
+async fn init_has_its_own_time_limit() {
     let limits = Limits {
         init: Duration::from_millis(300),
         ..Limits::default()
@@ -214,7 +214,7 @@ async fn the_init_has_its_own_limit() {
         "{failure}"
     );
     assert!(began.elapsed() < Duration::from_secs(2));
-    // Longer than the timeout of an invocation is fine.
+    // An init may take longer than the timeout of an invocation.
     let slow =
         Sandbox::new(probe().env("PROBE_INIT_MS", "400")).timeout(Duration::from_millis(200));
     let environment = slow.environment().await.unwrap();
@@ -226,7 +226,7 @@ async fn the_init_has_its_own_limit() {
 }
 
 #[tokio::test]
-async fn the_wall_clock_jumps_and_the_monotonic_clock_does_not() {
+async fn only_wall_clock_jumps() {
     let sandbox = Sandbox::new(probe())
         .wall_clock_jumps(true)
         .timeout(Duration::from_secs(3));
@@ -246,7 +246,7 @@ async fn the_wall_clock_jumps_and_the_monotonic_clock_does_not() {
         "{wall} {later_wall}"
     );
     assert!((0.0..5.0).contains(&(later_monotonic - monotonic)));
-    // The deadline has jumped as well: it still is the timeout from now.
+    // The deadline has jumped as well: it is still one timeout from now.
     let context = environment
         .invoke(json!({"op": "context"}))
         .await

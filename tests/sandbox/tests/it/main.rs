@@ -1,4 +1,4 @@
-//! The sandbox does what its documentation says: one module for each part of it.
+//! Tests of the simulator, one module per part.
 #![allow(clippy::unwrap_used)]
 
 mod command;

@@ -1,4 +1,4 @@
-//! The proxy: its round-trip time, and everything that it can do to a connection.
+//! The proxy: its round-trip time and its faults.
 
 use std::{
     io::ErrorKind,
@@ -15,10 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Long enough to be sure that nothing comes.
+/// Long enough to be sure that no bytes arrive.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// A server that sends back what it gets.
+/// An echo server.
 async fn echo() -> SocketAddr {
     turn::measures_time();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,7 +61,7 @@ async fn is_silent(stream: &mut TcpStream) -> bool {
     timeout(SILENCE, stream.read(&mut [0; 4])).await.is_err()
 }
 
-/// Whether the network itself forbids what follows: its kind, when the other side says so.
+/// Reads to the end of the connection, and returns the kind of its error.
 async fn failure(stream: &mut TcpStream) -> ErrorKind {
     let mut rest = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut rest))
@@ -71,7 +71,7 @@ async fn failure(stream: &mut TcpStream) -> ErrorKind {
 }
 
 #[tokio::test]
-async fn every_answer_takes_a_round_trip() {
+async fn every_reply_takes_one_round_trip() {
     let proxy = proxy().await;
     for rtt in [1, 10].map(Duration::from_millis) {
         proxy.apply(Fault::Rtt(rtt));
@@ -83,7 +83,7 @@ async fn every_answer_takes_a_round_trip() {
             times.push(ping(&mut stream).await.unwrap());
         }
         times.sort();
-        // The best of them: what a busy machine adds to the others says nothing about the network.
+        // The minimum: a busy machine delays the others.
         assert!(
             times[0] >= rtt && times[0] < rtt + Duration::from_micros(900),
             "{rtt:?}: {:?}",
@@ -93,7 +93,7 @@ async fn every_answer_takes_a_round_trip() {
 }
 
 #[tokio::test]
-async fn the_delay_does_not_limit_the_throughput() {
+async fn delay_does_not_limit_throughput() {
     let proxy = proxy().await;
     proxy.apply(Fault::Rtt(Duration::from_millis(40)));
     let stream = connect(&proxy).await;
@@ -122,7 +122,7 @@ async fn the_delay_does_not_limit_the_throughput() {
 }
 
 #[tokio::test]
-async fn a_forgotten_connection_is_dark_for_ever_and_new_ones_work() {
+async fn dark_existing_connection_stays_dark_and_new_ones_work() {
     let proxy = proxy().await;
     let mut old = connect(&proxy).await;
     ping(&mut old).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_forgotten_connection_is_dark_for_ever_and_new_ones_work() {
 }
 
 #[tokio::test]
-async fn a_dark_network_delivers_late_what_was_sent() {
+async fn dark_network_delivers_bytes_after_heal() {
     let proxy = proxy().await;
     let mut old = connect(&proxy).await;
     ping(&mut old).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_dark_network_delivers_late_what_was_sent() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset_and_new_connections_work() {
+async fn reset_connection_fails_and_new_ones_work() {
     let proxy = proxy().await;
     let mut old = connect(&proxy).await;
     ping(&mut old).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_reset_is_a_reset_and_new_connections_work() {
 }
 
 #[tokio::test]
-async fn a_cut_lets_so_many_bytes_through() {
+async fn cut_transfers_given_number_of_bytes() {
     let proxy = proxy().await;
     let mut old = connect(&proxy).await;
     ping(&mut old).await.unwrap();
@@ -180,13 +180,13 @@ async fn a_cut_lets_so_many_bytes_through() {
 }
 
 #[tokio::test]
-async fn refusing_and_silence_are_for_new_connections() {
+async fn refuse_and_silence_affect_only_new_connections() {
     let proxy = proxy().await;
     let mut old = connect(&proxy).await;
     ping(&mut old).await.unwrap();
     proxy.apply(Fault::Refuse);
     let until = Instant::now() + PATIENCE;
-    // The very moment in which the listener closes may still answer with a reset.
+    // While the listener closes, a connection may still be reset.
     let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
     while !TcpStream::connect(proxy.addr()).await.is_err_and(refused) {
         assert!(Instant::now() < until);
@@ -194,7 +194,7 @@ async fn refusing_and_silence_are_for_new_connections() {
     assert!(ping(&mut old).await.is_ok());
     proxy.apply(Fault::Silence);
     let mut silent = loop {
-        // The port is taken back in its own time.
+        // Reopening the port takes some time.
         if let Ok(stream) = TcpStream::connect(proxy.addr()).await {
             break stream;
         }
@@ -207,7 +207,7 @@ async fn refusing_and_silence_are_for_new_connections() {
 }
 
 #[tokio::test]
-async fn each_side_learns_when_the_other_closes() {
+async fn close_is_forwarded_to_other_side() {
     let proxy = proxy().await;
     let mut stream = connect(&proxy).await;
     ping(&mut stream).await.unwrap();
@@ -221,7 +221,7 @@ async fn each_side_learns_when_the_other_closes() {
         (proxy.stats().open == 0).then_some(())
     })
     .await;
-    // A database that does not listen is a reset, at once.
+    // A database that does not listen causes an immediate reset.
     let nobody = Proxy::start("127.0.0.1:1").await.unwrap();
     assert_eq!(
         failure(&mut connect(&nobody).await).await,
@@ -230,7 +230,7 @@ async fn each_side_learns_when_the_other_closes() {
 }
 
 #[test]
-fn faults_are_read_from_words() {
+fn faults_are_parsed_from_text() {
     for text in [
         "dark-existing",
         "dark-new",

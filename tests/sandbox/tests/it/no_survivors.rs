@@ -1,4 +1,4 @@
-//! Whatever ends the sandbox: no child outlives it.
+//! No child process outlives the simulator, however it ends.
 
 use std::{
     process::{Command, Stdio},
@@ -9,7 +9,7 @@ use crate::common::{eventually, is_running, probe, script, state};
 use sandbox::Sandbox;
 use serde_json::json;
 
-/// Starts children in its group and outside of it, writes all their ids, and never polls again.
+/// Starts children inside and outside its group, writes all their ids, and never polls again.
 const CLAN: &str = "sleep 600 & echo $! >>$F; setsid sleep 600 & echo $! >>$F; echo $$ >>$F; \
                     curl -s http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next; sleep 600";
 
@@ -19,11 +19,11 @@ fn pids(file: &std::path::Path) -> Option<Vec<u32>> {
     (pids.len() == 3).then_some(pids)
 }
 
-/// A child that leaves its group and its session, drops its environment, and outlives its parent.
+/// A child that leaves its group and session, clears its environment, and outlives its parent.
 const RENEGADE: &str = "(env -i /bin/sh -c 'setsid sleep 600 & echo $! >&3' 3>>$F); echo $$ >>$F; echo $$ >>$F; \
                         curl -s http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next; sleep 600";
 
-/// The processes with this in their environment, which all descendants inherit.
+/// The processes with this text in their environment, which all descendants inherit.
 fn carriers(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -38,7 +38,7 @@ fn carriers(text: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Also those that were started in the last moment, and are in no list.
+/// Also checks processes that were started last and are on no list.
 async fn clan_is_gone(file: &std::path::Path, pids: &[u32]) {
     all_gone(pids).await;
     let variable = format!("F={}", file.display());
@@ -58,7 +58,7 @@ async fn all_gone(pids: &[u32]) {
 }
 
 #[tokio::test]
-async fn killed_with_sigkill() {
+async fn children_end_when_simulator_is_killed() {
     for signal in ["-KILL", "-TERM", "-INT"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pids");
@@ -81,7 +81,7 @@ async fn killed_with_sigkill() {
 }
 
 #[tokio::test]
-async fn nobody_escapes_by_dropping_the_environment() {
+async fn children_with_cleared_environment_end() {
     for signal in ["-KILL", "-TERM"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pids");
@@ -106,7 +106,7 @@ async fn nobody_escapes_by_dropping_the_environment() {
 }
 
 #[tokio::test]
-async fn dropped_while_frozen() {
+async fn children_end_when_dropped_while_frozen() {
     let environment = Sandbox::new(probe()).start().await.unwrap();
     let child = environment
         .invoke(json!({"op": "orphan"}))
@@ -120,7 +120,7 @@ async fn dropped_while_frozen() {
 }
 
 #[tokio::test]
-async fn dropped_in_the_middle_of_an_invocation() {
+async fn children_end_when_dropped_during_invocation() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pids");
     let sandbox = Sandbox::new(script(CLAN).env("F", &file)).timeout(Duration::from_secs(600));

@@ -1,4 +1,4 @@
-//! The Runtime API, spoken to byte by byte and through `lambda_runtime`.
+//! The Runtime API, tested with raw requests and with `lambda_runtime`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use serde_json::json;
 const NEXT: &str = "/2018-06-01/runtime/invocation/next";
 
 #[tokio::test]
-async fn the_function_gets_the_event_with_all_headers() {
+async fn function_receives_event_with_all_headers() {
     let puppet = Puppet::new();
     let sandbox = puppet
         .sandbox()
@@ -55,7 +55,7 @@ async fn the_function_gets_the_event_with_all_headers() {
 
     let address = puppet.address().await;
     let id = header("lambda-runtime-aws-request-id");
-    // Asked again before the answer: the same event again.
+    // A poll before the response gets the same event again.
     assert_eq!(
         get(&address, NEXT).await.headers["lambda-runtime-aws-request-id"],
         id
@@ -70,7 +70,7 @@ async fn the_function_gets_the_event_with_all_headers() {
 }
 
 #[tokio::test]
-async fn protocol_errors_are_answered_as_the_real_one_does() {
+async fn protocol_errors_get_the_real_platforms_replies() {
     let puppet = Puppet::new();
     let (environment, poll) = puppet.start(&puppet.sandbox()).await;
     let address = puppet.address().await;
@@ -119,7 +119,7 @@ async fn protocol_errors_are_answered_as_the_real_one_does() {
 }
 
 #[tokio::test]
-async fn an_unknown_response_mode_ends_the_invocation() {
+async fn unknown_response_mode_ends_invocation() {
     let puppet = Puppet::new();
     let (environment, poll) = puppet.start(&puppet.sandbox()).await;
     let address = puppet.address().await;
@@ -148,7 +148,7 @@ async fn an_unknown_response_mode_ends_the_invocation() {
 }
 
 #[tokio::test]
-async fn a_streamed_answer_has_its_own_phase_and_its_error_comes_in_trailers() {
+async fn streamed_response_has_own_phase_and_error_trailers() {
     let puppet = Puppet::new();
     let (environment, poll) = puppet.start(&puppet.sandbox()).await;
     let address = puppet.address().await;
@@ -164,7 +164,7 @@ async fn a_streamed_answer_has_its_own_phase_and_its_error_comes_in_trailers() {
         let id = poll.await.unwrap().headers["lambda-runtime-aws-request-id"].clone();
         assert_eq!(request(&address, &stream(&id, "")).await.status, 202);
         let address = address.clone();
-        // In a tuple: a handle alone would be taken for something to wait for.
+        // In a tuple: clippy would treat a handle alone as a future to await.
         (tokio::spawn(async move { get(&address, NEXT).await }),)
     };
     let (invocation, (poll,)) = tokio::join!(environment.invoke(json!({})), conduct);
@@ -199,7 +199,7 @@ async fn a_streamed_answer_has_its_own_phase_and_its_error_comes_in_trailers() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_a_failure() {
+async fn truncated_response_is_a_failure() {
     use tokio::io::AsyncWriteExt;
     let puppet = Puppet::new();
     let (environment, poll) = puppet.start(&puppet.sandbox()).await;
@@ -224,7 +224,7 @@ async fn an_answer_that_breaks_off_is_a_failure() {
 }
 
 #[tokio::test]
-async fn lambda_runtime_understands_the_sandbox() {
+async fn lambda_runtime_works_with_simulator() {
     let sandbox = Sandbox::new(probe())
         .memory(512)
         .timeout(Duration::from_secs(5))
@@ -261,7 +261,7 @@ async fn lambda_runtime_understands_the_sandbox() {
 }
 
 #[tokio::test]
-async fn several_invocations_at_once_in_one_process() {
+async fn concurrent_invocations_run_in_one_process() {
     let sandbox = Sandbox::new(probe())
         .concurrency(4)
         .timeout(Duration::from_secs(1));
@@ -284,8 +284,8 @@ async fn several_invocations_at_once_in_one_process() {
         began.elapsed() < Duration::from_millis(1400),
         "side by side, not in turn"
     );
-    // On Managed Instances a deadline ends the invocation, not the process: it still sleeps, and
-    // the polls of others are not taken for its own.
+    // On Managed Instances a deadline ends the invocation, not the process: its handler still sleeps, and polls
+    // of other invocations are not attributed to it.
     let next = environment.invoke(json!({})).await;
     assert!(next.is_answered());
     assert!(next.billed < Duration::from_millis(300), "{next:?}");
@@ -293,7 +293,7 @@ async fn several_invocations_at_once_in_one_process() {
 }
 
 #[tokio::test]
-async fn snap_start_stops_before_the_restore_and_goes_on_after_it() {
+async fn snap_start_stops_before_restore_and_continues_after_it() {
     let puppet = Puppet::new();
     let shelf = Duration::from_millis(300);
     let sandbox = puppet.sandbox().snap_start(shelf);

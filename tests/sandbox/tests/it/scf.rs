@@ -1,4 +1,4 @@
-//! Tencent SCF's custom runtime, spoken to byte by byte.
+//! Tencent SCF's custom runtime, tested with raw requests.
 #![allow(
     clippy::async_yields_async,
     reason = "a poll is handed on while it waits"
@@ -20,7 +20,7 @@ const NEXT: &str = "/runtime/invocation/next";
 const RESPONSE: &str = "/runtime/invocation/response";
 const ERROR: &str = "/runtime/invocation/error";
 
-/// A poll that waits for an event; dropped, it is given up.
+/// A waiting poll, which is cancelled when dropped.
 struct Poll(JoinHandle<Reply>);
 
 impl Poll {
@@ -40,7 +40,7 @@ impl Drop for Poll {
     }
 }
 
-/// An environment that has said that it is ready, and whose first poll is waiting.
+/// An environment that has reported its init, and whose first poll is waiting.
 async fn start(puppet: &Puppet, sandbox: Sandbox) -> (Arc<Environment>, String, Poll) {
     let sandbox = sandbox.platform(Platform::Scf);
     let starting = tokio::spawn(async move { sandbox.start().await.unwrap() });
@@ -51,7 +51,7 @@ async fn start(puppet: &Puppet, sandbox: Sandbox) -> (Arc<Environment>, String, 
 }
 
 #[tokio::test]
-async fn the_event_comes_with_its_id_and_its_limits_and_again_until_it_is_answered() {
+async fn event_has_id_and_limits_and_repeats_until_response() {
     let puppet = Puppet::new();
     let sandbox = puppet.sandbox().timeout(Duration::from_secs(7)).memory(64);
     let (environment, address, poll) = start(&puppet, sandbox).await;
@@ -66,7 +66,7 @@ async fn the_event_comes_with_its_id_and_its_limits_and_again_until_it_is_answer
     let again = get(&address, NEXT).await;
     assert_eq!(again.headers["request_id"], event.headers["request_id"]);
 
-    // The first answer wins.
+    // The first response wins.
     assert_eq!(post(&address, RESPONSE, "", "42").await.status, 200);
     post(&address, RESPONSE, "", "43").await;
     post(&address, ERROR, "", "too late").await;
@@ -79,7 +79,7 @@ async fn the_event_comes_with_its_id_and_its_limits_and_again_until_it_is_answer
 }
 
 #[tokio::test]
-async fn an_error_is_free_text_and_the_process_goes_on() {
+async fn error_is_free_text_and_process_continues() {
     let puppet = Puppet::new();
     let (environment, address, poll) = start(&puppet, puppet.sandbox()).await;
     let conduct = async {
@@ -105,7 +105,7 @@ async fn an_error_is_free_text_and_the_process_goes_on() {
 }
 
 #[tokio::test]
-async fn a_ready_call_needs_a_body_and_comes_before_the_first_poll() {
+async fn ready_call_needs_body_and_precedes_first_poll() {
     let puppet = Puppet::new();
     let sandbox = puppet.sandbox().platform(Platform::Scf);
     let environment = Arc::new(sandbox.environment().await.unwrap());
@@ -129,7 +129,7 @@ async fn a_ready_call_needs_a_body_and_comes_before_the_first_poll() {
 }
 
 #[tokio::test]
-async fn the_limit_counts_from_the_dispatch_and_ends_the_instance() {
+async fn time_limit_starts_at_dispatch_and_ends_instance() {
     let puppet = Puppet::new();
     let limit = Duration::from_millis(300);
     let (environment, _, poll) = start(&puppet, puppet.sandbox().timeout(limit)).await;
@@ -141,7 +141,7 @@ async fn the_limit_counts_from_the_dispatch_and_ends_the_instance() {
 }
 
 #[tokio::test]
-async fn it_is_frozen_or_running_while_it_idles() {
+async fn idle_instance_is_frozen_or_running() {
     for frozen in [true, false] {
         let puppet = Puppet::new();
         let (environment, address, poll) =
@@ -162,7 +162,7 @@ async fn it_is_frozen_or_running_while_it_idles() {
 }
 
 #[tokio::test]
-async fn a_function_that_is_no_scf_function_says_what_is_missing() {
+async fn function_without_scf_support_names_missing_variable() {
     // It panics without the variables of AWS Lambda, which SCF does not set.
     let failure = Sandbox::new(probe())
         .platform(Platform::Scf)

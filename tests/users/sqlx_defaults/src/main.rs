@@ -1,6 +1,6 @@
-//! sqlx's checked queries with every kind of parameter, beside sqlx's default features.
+//! sqlx's checked queries with every kind of parameter and sqlx's default features.
 //!
-//! The queries are checked against `.sqlx`. After a change of one, with a PostgreSQL that has the table of [`SCHEMA`]:
+//! The queries are checked against `.sqlx`. After a change, run this with a PostgreSQL that has [`SCHEMA`]'s table:
 //! `DATABASE_URL=.. SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$PWD/tests/users/sqlx_defaults/.sqlx cargo check -p db-handler-sqlx-defaults`
 
 use db_handler::{

@@ -1,4 +1,4 @@
-//! sqlx with its default features and its checked queries, beside the runtime in one binary.
+//! sqlx's checked queries and default features together with the runtime in one binary.
 
 use support::{PATIENCE, postgres};
 use tokio::{process::Command, time::timeout};

@@ -1,43 +1,42 @@
-//! As whom, and where, a connection is opened: what the URL says, what the credentials say over it, and
-//! a second try with fresh ones.
+//! Resolves connect options from the URL and the credentials, and retries once with fresh credentials.
 
 use super::{url, warnings};
 use crate::{
     credentials::{self, Bound, Engine, Resolved, Source, Target},
     drivers::sql::{
-        driver::{Driver, Identify, Written, WrittenTls},
+        driver::{Driver, Identify, TlsParts, UrlParts},
         error::{self, SaidBy},
         tls,
     },
     error::{Error, ErrorKind, Stage},
-    resource::Acquire,
+    resource::AcquireContext,
     util::clock::Stamp,
 };
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// See the module.
-pub(in crate::drivers::sql) struct Login<DB: Driver> {
-    /// With everything but the credentials.
+/// Creates the connect options of each login.
+pub(in crate::drivers::sql) struct Authenticator<DB: Driver> {
+    /// Without the credentials.
     options: DB::Options,
-    /// What is said first on a new connection.
+    /// The first statement on a new connection.
     setup_sql: String,
     credentials: Option<(Source, Target)>,
-    tls: WrittenTls,
+    tls: TlsParts,
 }
 
-/// The options for one try, and the secret in them.
-pub(in crate::drivers::sql) struct Attempt<DB: Driver> {
+/// The options for one login, and the secret in them.
+pub(in crate::drivers::sql) struct LoginAttempt<DB: Driver> {
     pub(in crate::drivers::sql) options: DB::Options,
     resolved: Option<Resolved>,
-    /// How long it took to get the secret.
+    /// How long it took to fetch the secret.
     fetching: Duration,
 }
 
-impl<DB: Driver> Login<DB> {
+impl<DB: Driver> Authenticator<DB> {
     /// Reads the URL. With credentials, its variable need not be set.
-    pub(in crate::drivers::sql) fn read(acquire: &Acquire) -> Result<Self, Error> {
+    pub(in crate::drivers::sql) fn read(acquire: &AcquireContext) -> Result<Self, Error> {
         let source = acquire.settings().credentials;
         let text = match acquire.url() {
             Err(error) if source.is_some() && error.kind() == ErrorKind::MissingUrl => None,
@@ -58,21 +57,21 @@ impl<DB: Driver> Login<DB> {
         })
     }
 
-    /// What is to be said first on a new connection.
+    /// The first statement on a new connection.
     pub(in crate::drivers::sql) fn setup_sql(&self) -> &str {
         &self.setup_sql
     }
 
-    /// Host, port and database, as far as the URL knows them.
+    /// Host, port and database, as far as the URL has them.
     pub(in crate::drivers::sql) fn place(&self) -> String {
         DB::target(&self.options)
     }
 
-    /// The options for the next try, with a secret that is fresh.
+    /// The options for the next login, with a fresh secret.
     pub(in crate::drivers::sql) async fn attempt(
         &self,
-        acquire: &Acquire,
-    ) -> Result<Attempt<DB>, Error> {
+        acquire: &AcquireContext,
+    ) -> Result<LoginAttempt<DB>, Error> {
         let from = Instant::now();
         let resolved = match &self.credentials {
             Some((source, target)) => Some(
@@ -84,7 +83,7 @@ impl<DB: Driver> Login<DB> {
         };
         let attempt = self.with(acquire, resolved, from.elapsed()).await?;
         let is_token = attempt.resolved.as_ref().is_some_and(Resolved::is_token);
-        warnings::give(
+        warnings::emit(
             acquire,
             is_token,
             attempt.options.skips_server_verification(),
@@ -92,19 +91,19 @@ impl<DB: Driver> Login<DB> {
         Ok(attempt)
     }
 
-    /// The options for a second try after the server did not let `failed` in; `None` without
-    /// credentials that could have changed.
+    /// The options for a second login after the server refused `failed`; `None` without credentials, which could have
+    /// changed.
     pub(in crate::drivers::sql) async fn after_denial(
         &self,
-        acquire: &Acquire,
-        failed: &Attempt<DB>,
-    ) -> Result<Option<Attempt<DB>>, Error> {
+        acquire: &AcquireContext,
+        failed: &LoginAttempt<DB>,
+    ) -> Result<Option<LoginAttempt<DB>>, Error> {
         let (Some((source, target)), Some(failed)) = (&self.credentials, &failed.resolved) else {
             return Ok(None);
         };
         tracing::debug!(
             handler = acquire.handler(),
-            "the server did not let us in: the credentials are fetched afresh"
+            "the server rejected the credentials: fetching them again"
         );
         let from = Instant::now();
         let resolved = credentials::refresh(bound(acquire), *source, target, failed)
@@ -115,26 +114,26 @@ impl<DB: Driver> Login<DB> {
             .map(Some)
     }
 
-    /// Connects by `dial`, and where the server does not let us in, once more with fresh credentials.
-    /// Bounded by the acquire.
+    /// Connects with `connect`, and once more with fresh credentials if the server refuses the login. Bounded by
+    /// `acquire`.
     pub(in crate::drivers::sql) async fn connect<'d, T>(
         &self,
-        acquire: &Acquire,
-        dial: impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Send + Sync,
-    ) -> Result<T, Denied> {
+        acquire: &AcquireContext,
+        connect: impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Send + Sync,
+    ) -> Result<T, ConnectError> {
         let first = self.attempt(acquire).await?;
-        let error = match dial_once::<DB, T>(acquire, &first, &dial).await {
+        let error = match connect_once::<DB, T>(acquire, &first, &connect).await {
             Err(denied) if denied.why.kind() == ErrorKind::Authentication => denied,
             other => return other,
         };
         match self.after_denial(acquire, &first).await? {
-            Some(second) => dial_once::<DB, T>(acquire, &second, &dial).await,
+            Some(second) => connect_once::<DB, T>(acquire, &second, &connect).await,
             None => Err(error),
         }
     }
 
-    /// Whether what `attempt` logs in with may be used on.
-    pub(in crate::drivers::sql) fn is_fresh(attempt: &Attempt<DB>) -> bool {
+    /// Whether the secret of `attempt` may still be used.
+    pub(in crate::drivers::sql) fn is_fresh(attempt: &LoginAttempt<DB>) -> bool {
         attempt
             .resolved
             .as_ref()
@@ -148,10 +147,10 @@ impl<DB: Driver> Login<DB> {
 
     async fn with(
         &self,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
         resolved: Option<Resolved>,
         fetching: Duration,
-    ) -> Result<Attempt<DB>, Error> {
+    ) -> Result<LoginAttempt<DB>, Error> {
         let secret = resolved.as_ref().map(|resolved| &*resolved.secret);
         let options = match secret {
             Some(secret) => self.options.clone().with_secret(secret),
@@ -162,7 +161,7 @@ impl<DB: Driver> Login<DB> {
         tls::look_at_files(&self.tls, options.tls_mode())
             .await
             .map_err(|why| acquire.failed(ErrorKind::InvalidUrl, why))?;
-        Ok(Attempt {
+        Ok(LoginAttempt {
             options,
             resolved,
             fetching,
@@ -170,26 +169,26 @@ impl<DB: Driver> Login<DB> {
     }
 }
 
-fn bound(acquire: &Acquire) -> Bound {
+fn bound(acquire: &AcquireContext) -> Bound {
     Bound {
         until: acquire.until(),
-        timeout: acquire.within(),
+        timeout: acquire.timeout(),
     }
 }
 
-fn named(acquire: &Acquire, error: Error) -> Error {
+fn named(acquire: &AcquireContext, error: Error) -> Error {
     error.at(Stage::Acquire).in_handler(acquire.handler())
 }
 
-/// A connection that could not be opened.
+/// A failure to open a connection.
 #[derive(Debug)]
-pub(in crate::drivers::sql) struct Denied {
+pub(in crate::drivers::sql) struct ConnectError {
     pub(in crate::drivers::sql) why: Error,
-    /// The server has no room, and may have some in a moment.
+    /// The server is at its connection limit, and may be below it in a moment.
     pub(in crate::drivers::sql) is_server_full: bool,
 }
 
-impl From<Error> for Denied {
+impl From<Error> for ConnectError {
     fn from(why: Error) -> Self {
         Self {
             why,
@@ -198,13 +197,13 @@ impl From<Error> for Denied {
     }
 }
 
-async fn dial_once<'d, DB: Driver, T>(
-    acquire: &Acquire,
-    attempt: &Attempt<DB>,
-    dial: &(impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Sync),
-) -> Result<T, Denied> {
+async fn connect_once<'d, DB: Driver, T>(
+    acquire: &AcquireContext,
+    attempt: &LoginAttempt<DB>,
+    connect: &(impl Fn(&DB::Options) -> BoxFuture<'d, Result<T, sqlx::Error>> + Sync),
+) -> Result<T, ConnectError> {
     let place = || DB::target(&attempt.options);
-    match timeout_at(acquire.until(), dial(&attempt.options)).await {
+    match timeout_at(acquire.until(), connect(&attempt.options)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             let is_server_full = error.as_database_error().is_some_and(DB::is_server_full);
@@ -212,19 +211,19 @@ async fn dial_once<'d, DB: Driver, T>(
                 Some(resolved) => SaidBy::Secret(&resolved.secret),
                 None => SaidBy::Url,
             };
-            Err(Denied {
+            Err(ConnectError {
                 why: error::connecting_as::<DB>(acquire, said_by, &place(), error),
                 is_server_full,
             })
         }
-        // Then it is not the network that has to be looked at.
-        Err(_) if attempt.fetching > acquire.within() / 2 => Err(acquire
+        // The time went into fetching the secret, not into the network.
+        Err(_) if attempt.fetching > acquire.timeout() / 2 => Err(acquire
             .failed(
                 ErrorKind::ConnectTimeout,
                 format!(
                     "getting what `credentials` provides took {} ms of the {} ms that connecting to {} at {} may take, and the rest was not enough",
                     attempt.fetching.as_millis(),
-                    acquire.within().as_millis(),
+                    acquire.timeout().as_millis(),
                     DB::NAME,
                     place(),
                 ),
@@ -237,7 +236,7 @@ async fn dial_once<'d, DB: Driver, T>(
 fn targeted<DB: Driver>(
     options: &DB::Options,
     variable: &'static str,
-    written: &Written,
+    written: &UrlParts,
 ) -> Result<Target, Error> {
     let target = options.target(variable, written);
     if target.engine == Engine::Other {

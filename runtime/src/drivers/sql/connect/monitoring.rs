@@ -1,16 +1,16 @@
-//! Which servers let a connection be opened that says how it is to be monitored: learned once per process.
+//! Which servers accept the monitoring in the connect options: probed once per process.
 
 use crate::util::lock::lock;
 use std::{collections::BTreeMap, sync::Mutex};
 
-/// What a server does about what [`Driver::monitored`](super::Driver::monitored) adds to the options.
+/// A server's reaction to the parameters that [`Driver::monitored`](super::Driver::monitored) adds to the options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Monitoring {
     Unknown,
-    /// Nor was there time to find it out after an invocation.
+    /// Unknown, and there was no time to probe the server after an invocation.
     StillUnknown,
     Accepted,
-    /// The server is too old, or a pooler in front of it knows no such parameters.
+    /// The server is too old, or a pooler in front of it rejects the parameters.
     Refused,
 }
 
@@ -23,12 +23,12 @@ impl Monitoring {
 /// By host, port and database.
 static LEARNED: Mutex<BTreeMap<String, Monitoring>> = Mutex::new(BTreeMap::new());
 
-/// What is known of a server.
+/// What is known about a server.
 pub(super) fn of(target: &str) -> Monitoring {
     let learned = lock(&LEARNED).get(target).copied();
     learned.unwrap_or(Monitoring::Unknown)
 }
 
-pub(super) fn learn(target: String, monitoring: Monitoring) {
+pub(super) fn record(target: String, monitoring: Monitoring) {
     lock(&LEARNED).insert(target, monitoring);
 }

@@ -1,16 +1,17 @@
-//! `TCP_NODELAY` for sqlx 0.9.0, which forgets to set it (transact-rs/sqlx#4335; mended there by #4336,
-//! in no release yet). Without it, a TLS handshake with PostgreSQL and every handshake with MySQL waits
-//! twice for a delayed acknowledgement, 40 ms each on Linux.
+//! Sets `TCP_NODELAY` for sqlx 0.9.0, which does not (transact-rs/sqlx#4335; fixed by #4336, not yet released). Without
+//! it, a TLS handshake with PostgreSQL and every handshake with MySQL waits twice for a delayed acknowledgement, 40 ms
+//! each on Linux.
 //!
-//! sqlx shows its sockets to nobody. But it opens them in a future that is polled here, and what it has
-//! just opened is a TCP socket of this process whose peer has the database's port.
+//! sqlx does not expose its sockets. But it opens them in a future that is polled here, and a socket that it has just
+//! opened is a TCP socket of this process whose peer has the database's port.
 //!
-//! With a sqlx that sets the option itself this finds nothing to do, and stops looking.
+//! With a sqlx that sets the option itself, this finds nothing to set and stops looking.
 //!
-//! Why `unsafe`, although `pidfd_getfd` on the own process is a safe function: sandboxes refuse that call unless the
-//! process may trace others (Docker's and containerd's default profiles: moby/moby#41665, containerd/containerd#4730),
-//! and without the option every handshake there costs 80 ms more. Besides, it makes a duplicate, and closing a
-//! duplicate of a file, which is what a number may be by then, releases the file's POSIX locks: SQLite's.
+//! `unsafe` is needed although `pidfd_getfd` on the own process is a safe function: container sandboxes reject that
+//! call unless the process may trace others (Docker's and containerd's default profiles: moby/moby#41665,
+//! containerd/containerd#4730), and without the option every handshake there costs 80 ms more. Besides, that call
+//! duplicates the descriptor. The number may belong to a file by then, and closing a duplicate of a file releases the
+//! file's POSIX locks, which SQLite uses.
 
 #![allow(
     unsafe_code,
@@ -19,8 +20,8 @@
 
 use std::future::Future;
 
-/// Drives `connecting`, and lets the socket that it opens to `port` send without delay. `None` is for
-/// what is no TCP.
+/// Drives `connecting`, and sets `TCP_NODELAY` on the socket that it opens to `port`. `None` means that the connection
+/// does not use TCP.
 #[cfg(unix)]
 pub(in crate::drivers::sql) async fn with_nodelay<T, E>(
     port: Option<u16>,
@@ -41,14 +42,15 @@ pub(in crate::drivers::sql) async fn with_nodelay<T, E>(
         polled
     })
     .await;
-    // An opening that failed says nothing: what is there then is somebody else's.
+    // A failed attempt proves nothing: a socket found after it belongs to another connection.
     if output.is_ok() {
         opening.succeeded(port);
     }
     output
 }
 
-/// The same where the socket is opened elsewhere: call it while it is. Whether one was found.
+/// Sets `TCP_NODELAY` on a socket that other code is opening to `port`. Returns whether one was found; call it during
+/// the opening.
 #[cfg(unix)]
 pub(in crate::drivers::sql) fn set_on_all(port: u16) -> bool {
     !unix::is_mended() && unix::set_on_all(port) == unix::Seen::Mended
@@ -75,29 +77,29 @@ mod unix {
         sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
     };
 
-    /// A function has few descriptors open, and a new one gets the lowest number that is free.
+    /// A function has few open descriptors, and a new one gets the lowest free number.
     const LOOKED_AT: RawFd = 256;
-    /// How often a socket is looked for while there are others to the same port, one of which it may be: a login is
-    /// polled a thousand times while it computes its proof of the password.
+    /// The maximum number of scans while there are other sockets to the same port, each of which may be the new one: a
+    /// login is polled a thousand times while it computes its proof of the password.
     const MOST_LOOKS: u32 = 32;
 
-    /// This sqlx sets the option itself.
-    static MENDED: AtomicBool = AtomicBool::new(false);
-    /// Where a socket was found last: the next one is likely to get the same number.
+    /// Whether this sqlx sets the option itself.
+    static SQLX_SETS_NODELAY: AtomicBool = AtomicBool::new(false);
+    /// The descriptor of the last socket found: the next one is likely to get the same number.
     static LAST: AtomicI32 = AtomicI32::new(-1);
     static OPENING: AtomicUsize = AtomicUsize::new(0);
 
     pub(in crate::drivers::sql) fn is_mended() -> bool {
-        MENDED.load(Ordering::Relaxed)
+        SQLX_SETS_NODELAY.load(Ordering::Relaxed)
     }
 
-    /// The sockets to a port.
+    /// The result of a scan for sockets to a port.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(in crate::drivers::sql) enum Seen {
         None,
         /// All of them had the option.
         Others,
-        /// There was one without it.
+        /// At least one lacked it.
         Mended,
     }
 
@@ -121,15 +123,15 @@ mod unix {
         seen
     }
 
-    /// Whether the option was missing; `None` if `number` is no socket to `port`.
+    /// Sets the option on descriptor `number`. Returns whether it was missing; `None` if `number` is not a socket to
+    /// `port`.
     fn set_on_fd(number: RawFd, port: u16) -> Option<bool> {
-        // SAFETY: the number is not known to be open, and somebody else may close it meanwhile. It is
-        // used for nothing but three system calls, which refuse what is closed or no TCP socket. In the
-        // worst case another connection to the same port gets the option, too: nothing is read, written
-        // or closed.
+        // SAFETY: the number may not be open, and other code may close it meanwhile. It is used only for three system
+        // calls, which fail if it is closed or not a TCP socket. In the worst case another connection to the same port
+        // gets the option too: nothing is read, written or closed.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         let socket = SockRef::from(&borrowed);
-        // First what most descriptors fail: it is no TCP socket, or has the option.
+        // The check that most descriptors fail comes first: not a TCP socket, or the option is set.
         let delays = !socket.tcp_nodelay().ok()?;
         let peer = socket.peer_addr().ok()?.as_socket()?;
         if peer.port() != port {
@@ -166,14 +168,14 @@ mod unix {
             self.looks += u32::from(seen != Seen::None);
         }
 
-        /// If no socket lacked the option, and there is one that has it, sqlx has set it.
+        /// Records that sqlx sets the option, if no socket lacked it and exactly one has it.
         pub(in crate::drivers::sql) fn succeeded(&self, port: u16) {
             if self.found || !self.alone {
                 return;
             }
             let set = (0..LOOKED_AT).filter(|&number| set_on_fd(number, port) == Some(false));
             if set.count() == 1 {
-                MENDED.store(true, Ordering::Relaxed);
+                SQLX_SETS_NODELAY.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -199,7 +201,7 @@ mod tests {
         let connected = with_nodelay(Some(port), async {
             let stream = TcpStream::connect(("127.0.0.1", port)).expect("a listener");
             assert!(!stream.nodelay().expect("an option"));
-            // What is sent after the first wait is what would be delayed.
+            // Only data sent after the first wait would be delayed.
             yield_now().await;
             Ok::<_, ()>(stream)
         })

@@ -1,64 +1,63 @@
-//! A server without room for one more connection is asked again, at random moments: many instances that
-//! were turned away together must not come back together.
+//! Retries with full jitter while the server is at its connection limit: environments that were refused together must
+//! not retry together.
 
 use crate::{
-    config::{RETRY_FIRST, RETRY_LONGEST},
+    config::{RETRY_FIRST, RETRY_MAX},
     error::Error,
     util::jitter,
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often, and for how long, one acquire has been turned away.
+/// Counts the refusals of one acquire.
 ///
-/// Full jitter: each wait is drawn between nothing and a bound that doubles.
+/// Full jitter: each wait is random, up to a bound that doubles.
 pub(in crate::drivers::sql) struct Retry {
     began: Instant,
     until: Instant,
-    turned_away: u32,
+    refusals: u32,
 }
 
 impl Retry {
-    /// For an acquire that is over at `until`.
+    /// Creates the retries of an acquire that ends at `until`.
     pub(in crate::drivers::sql) fn new(until: Instant) -> Self {
         Self {
             began: Instant::now(),
             until,
-            turned_away: 0,
+            refusals: 0,
         }
     }
 
-    /// After having been turned away once more: how long to wait before the next try, or `None` if
-    /// there is no time for one.
+    /// Counts one more refusal. Returns how long to wait before the next try, or `None` if there is no time for one.
     pub(in crate::drivers::sql) fn next_wait(&mut self) -> Option<Duration> {
-        let doublings = self.turned_away.min(16);
-        self.turned_away += 1;
+        let doublings = self.refusals.min(16);
+        self.refusals += 1;
         let left = self.until.saturating_duration_since(Instant::now());
-        // The last try has to have some time itself.
+        // Leave time for the last try itself.
         let longest = left
             .checked_sub(RETRY_FIRST)
             .filter(|time| !time.is_zero())?;
-        let bound = (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_LONGEST);
+        let bound = (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_MAX);
         Some(jitter::jitter_up_to(bound).min(longest))
     }
 
-    /// When the last try is over: before the acquire itself is.
+    /// When the last try has to end: before the acquire does.
     pub(in crate::drivers::sql) fn last_moment(&self) -> Instant {
         let sooner = self.until.checked_sub(RETRY_FIRST / 2);
         sooner.unwrap_or(self.until)
     }
 
-    /// `why`, with how often and for how long it was tried.
-    pub(in crate::drivers::sql) fn told(&self, why: Error) -> Error {
-        if self.turned_away == 0 {
+    /// Adds to `why` how often and for how long connecting was tried.
+    pub(in crate::drivers::sql) fn annotate(&self, why: Error) -> Error {
+        if self.refusals == 0 {
             return why;
         }
-        let times = match self.turned_away {
+        let times = match self.refusals {
             1 => "once".to_owned(),
             times => format!("{times} times"),
         };
         why.adding(&format!(
-            "; turned away {times} within {} ms",
+            "; refused {times} within {} ms",
             self.began.elapsed().as_millis()
         ))
     }
@@ -80,7 +79,7 @@ mod tests {
         let mut waits = Vec::new();
         while let Some(wait) = retry.next_wait() {
             waits.push(wait);
-            // As if each try took 5 ms.
+            // Each try takes 5 ms here.
             advance(wait + Duration::from_millis(5)).await;
         }
         waits
@@ -94,7 +93,7 @@ mod tests {
             for (number, longest) in longest.iter_mut().enumerate() {
                 let wait = retry.next_wait().expect("time left");
                 let bound = RETRY_FIRST * 2_u32.pow(u32::try_from(number).expect("small"));
-                assert!(wait <= bound.min(RETRY_LONGEST), "{number}: {wait:?}");
+                assert!(wait <= bound.min(RETRY_MAX), "{number}: {wait:?}");
                 *longest = wait.max(*longest);
             }
         }
@@ -130,18 +129,18 @@ mod tests {
     async fn the_error_says_how_often_and_how_long() {
         let why = || Error::new(ErrorKind::TooManyConnections, "no room");
         let mut retry = retry();
-        assert_eq!(retry.told(why()).to_string(), "handler: no room");
+        assert_eq!(retry.annotate(why()).to_string(), "handler: no room");
         retry.next_wait();
         advance(Duration::from_millis(70)).await;
         assert_eq!(
-            retry.told(why()).to_string(),
-            "handler: no room; turned away once within 70 ms"
+            retry.annotate(why()).to_string(),
+            "handler: no room; refused once within 70 ms"
         );
         retry.next_wait();
         advance(Duration::from_millis(50)).await;
         assert_eq!(
-            retry.told(why()).to_string(),
-            "handler: no room; turned away 2 times within 120 ms"
+            retry.annotate(why()).to_string(),
+            "handler: no room; refused 2 times within 120 ms"
         );
     }
 }

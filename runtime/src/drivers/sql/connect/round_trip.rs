@@ -1,6 +1,7 @@
-//! How far away the server is. Bounds that fit a server nearby would end what is healthy on a slow network.
+//! The round-trip time to the server. Timeouts that fit a nearby server would end healthy connections on a slow
+//! network.
 
-use crate::config::LONGEST_ROUND_TRIP;
+use crate::config::MAX_ROUND_TRIP;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
@@ -9,45 +10,45 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What is known of the round trip to one server, in microseconds; zero: nothing.
+/// The round-trip time to one server, in microseconds; 0 if it is not known.
 #[derive(Debug, Default)]
 pub(in crate::drivers::sql) struct RoundTrip {
     measured: AtomicU64,
-    /// From an opening, until something has been measured.
+    /// Estimated from a login, until a round trip has been measured.
     guessed: AtomicU64,
 }
 
 impl RoundTrip {
-    /// How long a message and its reply take.
+    /// The time that a request and its reply take.
     pub(in crate::drivers::sql) fn get(&self) -> Duration {
         let known = match self.measured.load(Ordering::Relaxed) {
             0 => self.guessed.load(Ordering::Relaxed),
             measured => measured,
         };
-        Duration::from_micros(known).min(LONGEST_ROUND_TRIP)
+        Duration::from_micros(known).min(MAX_ROUND_TRIP)
     }
 
-    /// `bound`, or `times` the round trip where that is longer.
+    /// `bound`, or `times` the round trip if that is longer.
     pub(in crate::drivers::sql) fn at_least(&self, bound: Duration, times: u32) -> Duration {
         bound.max(self.get() * times)
     }
 
-    /// The longest that a login has waited for the server: a round trip, and some work of the server's.
+    /// Records the longest wait of a login: one round trip, and some work on the server.
     pub(in crate::drivers::sql) fn guess(&self, waited: Duration) {
         self.guessed.store(micros(waited), Ordering::Relaxed);
     }
 
-    /// A message and its reply took so long. What is known rises at once and falls slowly: a bound has to
-    /// fit the slow ones, too.
+    /// Records one round trip. The value rises at once and falls slowly, because timeouts have to fit the slow ones
+    /// too.
     pub(in crate::drivers::sql) fn measure(&self, took: Duration) {
-        let took = micros(took.min(LONGEST_ROUND_TRIP));
+        let took = micros(took.min(MAX_ROUND_TRIP));
         let old = self.measured.load(Ordering::Relaxed);
         let smoothed = old - old / 8 + took / 8;
         self.measured.store(took.max(smoothed), Ordering::Relaxed);
     }
 
-    /// Whether `reply` comes. If it does, that was one round trip; if not, what was known may no longer be
-    /// true, and the next opening shows what is.
+    /// Awaits `reply`, and measures it as one round trip if it is `true`. Otherwise the measured value may be outdated;
+    /// it is cleared, and the next login gives an estimate.
     pub(in crate::drivers::sql) async fn of(&self, reply: impl Future<Output = bool>) -> bool {
         let from = Instant::now();
         let came = reply.await;
@@ -64,7 +65,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Drives `login`, and says how long it waited between two of its steps at most.
+/// Drives `login`, and returns its longest wait between two polls.
 pub(in crate::drivers::sql) async fn longest_wait<T, E>(
     login: impl Future<Output = Result<T, E>>,
 ) -> Result<(T, Duration), E> {
@@ -80,7 +81,7 @@ pub(in crate::drivers::sql) async fn longest_wait<T, E>(
     Ok((output, waits.longest()))
 }
 
-/// The waits of something that is polled.
+/// The waits of a polled future.
 #[derive(Debug, Default)]
 pub(in crate::drivers::sql) struct Waits {
     since: Option<Instant>,
@@ -98,8 +99,8 @@ impl Waits {
         }
     }
 
-    /// The longest. A processor that was busy makes it longer than the round trip, and the bounds that follow it
-    /// more patient; whoever polls for another reason cuts a wait in two.
+    /// The longest wait. A busy processor makes it longer than the round trip, and the timeouts based on it longer too.
+    /// A poll for another reason splits a wait in two.
     pub(in crate::drivers::sql) fn longest(&self) -> Duration {
         self.longest
     }
@@ -124,7 +125,7 @@ mod tests {
         round_trip.measure(FAR);
         assert_eq!(round_trip.at_least(floor, 3), FAR * 3);
         round_trip.measure(Duration::from_secs(60));
-        assert_eq!(round_trip.at_least(floor, 3), LONGEST_ROUND_TRIP * 3);
+        assert_eq!(round_trip.at_least(floor, 3), MAX_ROUND_TRIP * 3);
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! From an environment variable to connect options, with a clear word on what is wrong with it.
+//! Reads connect options from an environment variable, and explains what is wrong with it.
 
 use super::warnings;
 use crate::{
     credentials,
-    drivers::sql::driver::{Driver, Identify, TlsWords, Written, WrittenTls},
+    drivers::sql::driver::{Driver, Identify, TlsParts, TlsWords, UrlParts},
     error::{Error, ErrorKind},
-    resource::Acquire,
+    resource::AcquireContext,
 };
 use sqlx_core::{percent_encoding::percent_decode_str, url::form_urlencoded};
 use std::{borrow::Cow, env};
 
-/// A scheme, the feature that it needs, and whether that is on.
+/// A scheme, the feature that it needs, and whether that is enabled.
 type Scheme = (&'static str, &'static str, bool);
 
-/// Every scheme that means a database here.
+/// Every scheme of a supported database.
 const SCHEMES: [Scheme; 5] = [
     ("postgres", "postgres", cfg!(feature = "postgres")),
     ("postgresql", "postgres", cfg!(feature = "postgres")),
@@ -22,15 +22,14 @@ const SCHEMES: [Scheme; 5] = [
     ("sqlite", "sqlite", cfg!(feature = "sqlite")),
 ];
 
-/// The longest name of a parameter that is shown.
+/// The longest parameter name that is shown.
 const MAX_KEY: usize = 40;
 
-/// The options in `url`, which is that of this parameter, the greeting that goes with them, and what of both
-/// is written there.
+/// Returns the options in this parameter's `url`, the first statement on its connections, and which parts the URL sets.
 pub(super) fn options_of<DB: Driver>(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     url: &str,
-) -> Result<(DB::Options, String, Written), Error> {
+) -> Result<(DB::Options, String, UrlParts), Error> {
     let variable = acquire.settings().env.unwrap_or_default();
     check_scheme::<DB>(url, variable, &SCHEMES)?;
     if hides_a_password::<DB>(url) {
@@ -39,12 +38,13 @@ pub(super) fn options_of<DB: Driver>(
     }
     check_password::<DB>(url, variable)?;
     let url = known_parameters::<DB>(acquire, variable, url)?;
-    let written = Written::in_url::<DB>(&url).map_err(|reason| invalid::<DB>(variable, &reason))?;
+    let written =
+        UrlParts::in_url::<DB>(&url).map_err(|reason| invalid::<DB>(variable, &reason))?;
     let proxy = acquire.settings().proxy;
     let read = || Ok((DB::options(&url)?, DB::setup_sql(&url, proxy)?));
     let (options, setup_sql) =
         read().map_err(|error: sqlx::Error| unreadable::<DB>(variable, &error.to_string()))?;
-    // The password of a user, with the host forgotten: it would be shown as a port wherever the server is.
+    // It may be the password of a user in a URL without a host, which errors would show as a port.
     let names_nobody = !written.user && acquire.settings().credentials.is_none();
     if names_nobody && has_port_without_user(&url) && !options.is_local() {
         let reason = "it has neither a user nor an `@`";
@@ -62,7 +62,7 @@ pub(super) fn options_of<DB: Driver>(
     }
 }
 
-/// The parts of a URL, as they stand there.
+/// The parts of a URL, as written.
 struct Parts<'a> {
     /// Users and hosts.
     authority: &'a str,
@@ -73,7 +73,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(url: &'a str) -> Self {
-        // SQLite's may have no slashes.
+        // SQLite URLs may have no slashes.
         let rest = url.split_once("://").or_else(|| url.split_once(':'));
         let rest = rest.map_or("", |(_, rest)| rest);
         let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
@@ -87,7 +87,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The parameters, each with the text that it stands for.
+    /// The parameters, each with its original text.
     fn parameters(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         self.query.split('&').flat_map(|text| {
             form_urlencoded::parse(text.as_bytes()).map(move |(key, value)| (text, key, value))
@@ -95,7 +95,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Written {
+impl UrlParts {
     pub(in crate::drivers::sql) fn in_url<DB: Driver>(url: &str) -> Result<Self, String> {
         let parts = Parts::of(url);
         let words = DB::Options::TLS;
@@ -106,9 +106,9 @@ impl Written {
         let mut written = Self {
             host: !host.is_empty(),
             user: !user.is_empty() && !user.starts_with(':'),
-            tls: WrittenTls::default(),
+            tls: TlsParts::default(),
         };
-        // sqlx reads libpq's variables, too.
+        // sqlx reads libpq's variables too.
         if url.starts_with("postgres") {
             written.read_variables(words, |name| env::var(name).ok());
         }
@@ -140,8 +140,8 @@ impl Written {
     }
 }
 
-/// Whether an `@` stands where no user and password can end: then a `/`, `?` or `#` before it belongs
-/// to a password, and what sqlx would take for the database's name is a part of it.
+/// Whether an `@` follows the part of the URL that can hold user and password: a `/`, `?` or `#` before it then belongs
+/// to a password, and sqlx would take a part of the password for the database's name.
 fn hides_a_password<DB: Driver>(url: &str) -> bool {
     if DB::IN_PROCESS {
         return false;
@@ -156,7 +156,7 @@ fn hides_a_password<DB: Driver>(url: &str) -> bool {
         || parts.query.split('&').any(is_no_value)
 }
 
-/// sqlx's own words for that would be about SASL, or about nothing.
+/// Rejects characters that a password cannot contain. sqlx's error would be about SASL, or unspecific.
 fn check_password<DB: Driver>(url: &str, variable: &str) -> Result<(), Error> {
     let parts = Parts::of(url);
     let user = parts.authority.rsplit_once('@').map(|(user, _)| user);
@@ -178,7 +178,7 @@ fn check_password<DB: Driver>(url: &str, variable: &str) -> Result<(), Error> {
 
 /// `url` without the parameters that sqlx does not know: it would log their values.
 fn known_parameters<'u, DB: Driver>(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     variable: &str,
     url: &'u str,
 ) -> Result<Cow<'u, str>, Error> {
@@ -195,12 +195,12 @@ fn known_parameters<'u, DB: Driver>(
     Ok(Cow::Owned(format!("{before}?{known}")))
 }
 
-/// The parameters that sqlx does not know, as they may be shown, and those that it does, as they are.
+/// The parameters that sqlx does not know, as they may be shown, and those that it knows, as written.
 fn shown_parameters<DB: Driver>(url: &str) -> (String, String) {
     let parts = Parts::of(url);
     let mut known = Vec::new();
     let mut unknown = Vec::new();
-    // What looks like a parameter's name is none where the `@` that ends a password comes after it.
+    // If the `@` that ends a password comes after it, an apparent parameter is part of the password.
     let is_rest_of_a_password =
         !DB::IN_PROCESS && !parts.authority.contains('@') && parts.query.contains('@');
     for (text, key, _) in parts.parameters() {
@@ -215,7 +215,7 @@ fn shown_parameters<DB: Driver>(url: &str) -> (String, String) {
     (unknown.join(", "), known.join("&"))
 }
 
-/// Whether `key` looks like a parameter's name, and nothing like a part of a password.
+/// Whether `key` looks like a parameter name and not like part of a password.
 fn is_shown(key: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]".contains(&byte);
     (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(is_plain)
@@ -234,7 +234,7 @@ fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Re
         return Err(invalid::<DB>(variable, "it has no scheme"));
     };
     if DB::SCHEMES.contains(&scheme) {
-        // A user may have the name of a scheme: what follows is a password then.
+        // A user may be named like a scheme: the rest is a password then.
         if !DB::IN_PROCESS && !rest.starts_with("//") {
             let reason = "its scheme is not followed by `//`";
             return Err(invalid::<DB>(variable, reason));
@@ -252,13 +252,13 @@ fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Re
             ),
         ),
         Some((_, feature, false)) => Error::new(
-            ErrorKind::FeatureOff,
+            ErrorKind::FeatureDisabled,
             format!(
                 "{variable} starts with `{scheme}:`, which needs db-handler's feature `{feature}`, and that is off; the handler's parameter is for {} (`{ours}:`)",
                 DB::NAME
             ),
         ),
-        // A password with a colon in front would end up here: do not repeat it.
+        // A password before a colon would end up here: do not repeat it.
         None => Error::new(
             ErrorKind::UnknownScheme,
             format!(
@@ -269,9 +269,9 @@ fn check_scheme<DB: Driver>(url: &str, variable: &str, schemes: &[Scheme]) -> Re
     })
 }
 
-/// The error of a URL that sqlx cannot read.
+/// The error of a URL that sqlx cannot parse.
 fn unreadable<DB: Driver>(variable: &str, reason: &str) -> Error {
-    // A reason that quotes may quote the password.
+    // A reason with a quotation may quote the password.
     if reason.contains(['"', '`', '\'']) {
         expected::<DB>(variable, "")
     } else {
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_scheme_whose_feature_is_off_names_the_feature() {
         let error = refused("mysql://host/shop", &[("mysql", "mysql", false)]);
-        assert_eq!(error.kind(), ErrorKind::FeatureOff);
+        assert_eq!(error.kind(), ErrorKind::FeatureDisabled);
         let text = error.to_string();
         assert!(text.contains("feature `mysql`, and that is off"), "{text}");
     }
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn what_a_url_says_is_told_from_defaults() {
         let written = |url: &str| {
-            let written = Written::in_url::<Postgres>(url).expect("right");
+            let written = UrlParts::in_url::<Postgres>(url).expect("right");
             (written.host, written.user)
         };
         for full in [
@@ -368,9 +368,9 @@ mod tests {
         assert_eq!(written("postgres://host/shop"), (true, false));
     }
 
-    fn acquire() -> Acquire {
+    fn acquire() -> AcquireContext {
         use crate::config::{Config, Defaults, Settings};
-        Acquire::new(
+        AcquireContext::new(
             "tests::url",
             Settings::new(&Config::new(), &Defaults::SQL),
             None,
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_password_is_no_parameter_that_is_shown() {
-        // sqlx reads neither: the host it is given ends in the middle of the password.
+        // sqlx cannot read either one: the host that it gets ends in the middle of the password.
         for url in [
             "postgres://app:12?hunter2=x@db.internal/shop",
             "postgres://app:ab?hunter2=x&hunter3=y@127.0.0.1/shop",

@@ -1,75 +1,75 @@
-//! What is not wrong, and yet worth a line in the log: once for each handler, when it first connects.
+//! Configuration warnings, logged once per handler when it first connects.
 
 use crate::{
     config::{Close, Settings},
-    drivers::sql::{driver::Pressured, without_logging::without_logging},
-    resource::{Acquire, Fitness},
+    drivers::sql::{driver::Capacity, without_logging::without_logging},
+    resource::{AcquireContext, Health},
     util::lock::lock,
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::time::timeout;
 
-/// A setting that will cost more than whoever wrote it may know.
+/// A setting with a hidden cost or risk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::drivers::sql) enum Advice {
+pub(in crate::drivers::sql) enum Warning {
     /// Every invocation logs in with a token.
     TokenForEachInvocation,
-    /// Whoever is between us and the server may read along, or be the server.
+    /// An attacker between the function and the server could read the traffic, or impersonate the server.
     UnverifiedServer,
-    /// Parameters of the URL say nothing to sqlx.
+    /// sqlx does not know some of the URL's parameters.
     UnknownParameters,
-    /// All instances together may want more connections than there are.
+    /// All environments together may need more connections than the server has.
     OverTheLimit,
 }
 
-static GIVEN: Mutex<Vec<(&str, Advice)>> = Mutex::new(Vec::new());
+static EMITTED: Mutex<Vec<(&str, Warning)>> = Mutex::new(Vec::new());
 
-/// Looks at what `acquire` is about to open.
-pub(in crate::drivers::sql) fn give(acquire: &Acquire, is_token: bool, is_unverified: bool) {
+/// Warns about the connection that `acquire` is about to open.
+pub(in crate::drivers::sql) fn emit(acquire: &AcquireContext, is_token: bool, is_unverified: bool) {
     let always = acquire.settings().close == Close::Always;
     let advice = [
-        (is_token && always, Advice::TokenForEachInvocation),
-        (is_unverified, Advice::UnverifiedServer),
+        (is_token && always, Warning::TokenForEachInvocation),
+        (is_unverified, Warning::UnverifiedServer),
     ];
     for (_, advice) in advice.into_iter().filter(|(applies, _)| *applies) {
-        if is_news(acquire.handler(), advice) {
+        if first_time(acquire.handler(), advice) {
             tracing::warn!(handler = acquire.handler(), "{}", advice.text());
         }
     }
 }
 
-/// Says which parameters of the URL in `variable` are ignored, by their names: a value may be a password.
+/// Warns about ignored parameters in the URL of `variable`, by name only: a value may be a password.
 pub(in crate::drivers::sql) fn ignoring_parameters(
-    acquire: &Acquire,
+    acquire: &AcquireContext,
     variable: &str,
     parameters: &str,
 ) {
-    let (handler, advice) = (acquire.handler(), Advice::UnknownParameters);
-    if is_news(handler, advice) {
+    let (handler, advice) = (acquire.handler(), Warning::UnknownParameters);
+    if first_time(handler, advice) {
         tracing::warn!(handler, variable, parameters, "{}", advice.text());
     }
 }
 
-/// Looks, once for each handler, whether the server has room for all instances that the budget knows of:
-/// what the budget says about the server may be out of date. Called after the answer; a `connection` that
-/// takes longer than `longest` is half-way through an answer, and unfit.
-pub(in crate::drivers::sql) async fn compare_with_limit<DB: Pressured>(
+/// Checks, once per handler, whether the server has room for all environments of the budget: its `connections` may be
+/// outdated. Called after the response. A `connection` that takes longer than `longest` has an unread reply, and is
+/// broken.
+pub(in crate::drivers::sql) async fn compare_with_limit<DB: Capacity>(
     handler: &'static str,
     settings: &Settings,
     connection: &mut DB::Connection,
     longest: Duration,
-) -> Fitness {
+) -> Health {
     let Some(instances) = settings.instances else {
-        return Fitness::Fit;
+        return Health::Healthy;
     };
-    // A proxy has limits of its own.
-    if settings.proxy.is_some() || !is_news(handler, Advice::OverTheLimit) {
-        return Fitness::Fit;
+    // A proxy has its own limits.
+    if settings.proxy.is_some() || !first_time(handler, Warning::OverTheLimit) {
+        return Health::Healthy;
     }
     let room = match timeout(longest, without_logging(DB::load(connection))).await {
         Ok(Ok(Some(load))) => load.room,
-        Ok(_) => return Fitness::Fit,
-        Err(_) => return Fitness::Unfit,
+        Ok(_) => return Health::Healthy,
+        Err(_) => return Health::Broken,
     };
     let wanted = instances.saturating_mul(settings.max);
     if wanted > room {
@@ -81,22 +81,22 @@ pub(in crate::drivers::sql) async fn compare_with_limit<DB: Pressured>(
             wanted,
             room,
             "{}",
-            Advice::OverTheLimit.text()
+            Warning::OverTheLimit.text()
         );
     }
-    Fitness::Fit
+    Health::Healthy
 }
 
-fn is_news(handler: &'static str, advice: Advice) -> bool {
-    let mut given = lock(&GIVEN);
-    let is_news = !given.contains(&(handler, advice));
-    if is_news {
+fn first_time(handler: &'static str, advice: Warning) -> bool {
+    let mut given = lock(&EMITTED);
+    let first_time = !given.contains(&(handler, advice));
+    if first_time {
         given.push((handler, advice));
     }
-    is_news
+    first_time
 }
 
-impl Advice {
+impl Warning {
     fn text(self) -> &'static str {
         match self {
             Self::TokenForEachInvocation => {
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn each_handler_is_told_once() {
-        assert!(is_news("tests::one", Advice::UnverifiedServer));
-        assert!(!is_news("tests::one", Advice::UnverifiedServer));
-        assert!(is_news("tests::one", Advice::TokenForEachInvocation));
-        assert!(is_news("tests::two", Advice::UnverifiedServer));
+        assert!(first_time("tests::one", Warning::UnverifiedServer));
+        assert!(!first_time("tests::one", Warning::UnverifiedServer));
+        assert!(first_time("tests::one", Warning::TokenForEachInvocation));
+        assert!(first_time("tests::two", Warning::UnverifiedServer));
     }
 }

@@ -1,7 +1,7 @@
-//! Which addresses have taken writes: a writer that a failover has demoted is told by that from a reader. Known for
-//! longer than a pool lives, because the pool is replaced then.
+//! Records which addresses have accepted writes, to tell a writer that a failover has demoted from a reader. The record
+//! outlives the pool, because a demoted writer's pool is replaced.
 
-use crate::{resource::Acquire, util::lock::lock};
+use crate::{resource::AcquireContext, util::lock::lock};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -10,20 +10,19 @@ use std::{
     },
 };
 
-/// Handler, variable, and place of a resource: the same place may be read through one and written through
-/// another.
+/// Handler, variable and place of a resource: one parameter may read and another write at the same place.
 type Key = (&'static str, Option<&'static str>, String);
 
 static SEEN: Mutex<BTreeSet<Key>> = Mutex::new(BTreeSet::new());
 
-/// What is known of one address.
+/// The record of one address.
 pub(super) struct Writer {
     key: Key,
     seen: AtomicBool,
 }
 
 impl Writer {
-    pub(super) fn at(acquire: &Acquire, place: &str) -> Self {
+    pub(super) fn at(acquire: &AcquireContext, place: &str) -> Self {
         let key = (acquire.handler(), acquire.settings().env, place.to_owned());
         let seen = lock(&SEEN).contains(&key);
         Self {
@@ -32,8 +31,8 @@ impl Writer {
         }
     }
 
-    /// Whether a server that has taken writes takes none any more, now that it is seen whether it `takes` them. One that
-    /// never did is a reader, and meant to be.
+    /// Whether a server that has accepted writes accepts none any more, given whether it `takes` them now. A server
+    /// that never did is a reader, on purpose.
     pub(super) fn is_demoted(&self, takes: Option<bool>) -> bool {
         match takes {
             Some(true) => {

@@ -1,80 +1,79 @@
-//! How full the server is, and whether what could be kept is to be given back: `close = "pressure"`.
+//! How full the server is, and whether an idle connection is closed because of that: `close = "pressure"`.
 
 use crate::{
     config::PRESSURE_INTERVAL,
     drivers::sql::{
-        driver::{Load, Pressured},
+        driver::{Capacity, Load},
         without_logging::without_logging,
     },
-    resource::Fitness,
+    resource::Health,
     util::{clock::Stamp, jitter, lock::lock},
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::time::timeout;
 
-/// What a server has answered, and for how long that holds.
-struct Reading {
+/// A server's load, and how long it is valid.
+struct CachedLoad {
     place: String,
     at: Stamp,
     holds_for: Duration,
     load: Load,
 }
 
-/// The last reading of each server. It outlives the resources: one that has just been given back is no
-/// reason to ask more often.
-static READINGS: Mutex<Vec<Reading>> = Mutex::new(Vec::new());
+/// The last load of each server. It outlives the resources: closing one must not cause more queries.
+static CACHED: Mutex<Vec<CachedLoad>> = Mutex::new(Vec::new());
 
 fn known(place: &str, now: Stamp) -> Option<Load> {
-    lock(&READINGS)
+    lock(&CACHED)
         .iter()
-        .find(|reading| reading.place == place)
-        .filter(|reading| now.since(reading.at) < reading.holds_for)
-        .map(|reading| reading.load)
+        .find(|cached| cached.place == place)
+        .filter(|cached| now.since(cached.at) < cached.holds_for)
+        .map(|cached| cached.load)
 }
 
 fn note(place: &str, at: Stamp, load: Load) {
-    let reading = Reading {
+    let cached = CachedLoad {
         place: place.to_owned(),
         at,
-        // Instances that were thawed together must not ask together for ever.
+        // Environments that were thawed together must not query together forever.
         holds_for: PRESSURE_INTERVAL / 2 + jitter::jitter_up_to(PRESSURE_INTERVAL),
         load,
     };
-    let mut readings = lock(&READINGS);
-    readings.retain(|other| other.place != place);
-    readings.push(reading);
+    let mut cached_loads = lock(&CACHED);
+    cached_loads.retain(|other| other.place != place);
+    cached_loads.push(cached);
 }
 
-/// Whether `connection`, which nobody holds, is to be kept while the server at `place` uses no more than
-/// `share` of its room.
+/// Whether to reuse the idle `connection`: [`Health::Surplus`] if the server at `place` uses more than `share` of its
+/// room.
 ///
-/// Asked at most once per [`PRESSURE_INTERVAL`] and process, give or take a half, and for `longest` at
-/// most: a connection that takes longer is half-way through an answer, and unfit.
-pub(in crate::drivers::sql) async fn verdict<DB: Pressured>(
+/// The server is queried at most once per [`PRESSURE_INTERVAL`] and process, plus or minus a half, and for `longest` at
+/// most: a connection that takes longer has an unread reply, and is broken.
+pub(in crate::drivers::sql) async fn check<DB: Capacity>(
     place: &str,
     share: f64,
     connection: &mut DB::Connection,
     longest: Duration,
-) -> Fitness {
+) -> Health {
     let now = Stamp::now();
     let load = match known(place, now) {
         Some(load) => Some(load),
         None => match timeout(longest, without_logging(DB::load(connection))).await {
             Ok(Ok(load)) => load,
-            Ok(Err(_)) | Err(_) => return Fitness::Unfit,
+            Ok(Err(_)) | Err(_) => return Health::Broken,
         },
     };
     let Some(load) = load else {
-        return Fitness::Fit;
+        return Health::Healthy;
     };
     if known(place, now).is_none() {
         note(place, now, load);
     }
     if load.is_beyond(share) {
         tracing::debug!(place, used = load.used, room = load.room, "given back");
-        Fitness::Unwanted
+        Health::Surplus
     } else {
-        Fitness::Fit
+        Health::Healthy
     }
 }
 

@@ -1,47 +1,46 @@
-//! A connection that has idled may have died in its sleep: asking it must not cost the invocation.
+//! Pings a connection that may have died while idle, without delaying the invocation.
 
 use crate::{config::HEDGE_SPREAD, util::jitter};
 use futures_util::future::{Either, select};
 use std::{future::Future, pin::pin, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Which connection serves.
+/// The connection that the invocation gets.
 #[derive(Debug)]
 pub(in crate::drivers::sql) enum HedgeOutcome<T, E> {
-    /// The one that was asked: it answered.
+    /// The pinged connection: it replied.
     Kept,
-    /// A new one. The other is dead, or so slow that it has to be taken for dead.
+    /// A new connection. The old one is dead, or so slow that it is treated as dead.
     Fresh(T),
-    /// Neither: the old one is dead, and this kept a new one from being opened.
+    /// No connection: the old one is dead, and this error prevented a new one.
     Neither(E),
 }
 
-/// Asks a connection through `ping`, and after `hedge_after` opens another one with `dial` beside it:
-/// whichever answers first serves, and the loser's future is dropped. Where nothing can be opened, the
-/// ping has `patience` in all.
+/// Pings a connection with `ping`, and after `hedge_after` also opens another one with `connect`. The first to succeed
+/// is used; the other future is dropped. If no connection can be opened, the ping has `patience` in total.
 ///
-/// A healthy connection answers within a round trip, and nothing is opened: after a pause of many
-/// instances, none of them takes a second connection from a server that is short of them. A server that
-/// all of them ask at once may take longer: then opening takes longer still, and the ping wins.
+/// A healthy connection replies within one round trip, and nothing is opened: when many environments thaw, none of them
+/// opens a second connection to a server that is short of them. A server that they all ping at once may take longer to
+/// reply. Opening a connection then takes longer still, and the ping wins.
 pub(in crate::drivers::sql) async fn hedge<T, E>(
     ping: impl Future<Output = bool>,
     hedge_after: Duration,
     patience: Duration,
-    dial: impl Future<Output = Result<T, E>>,
+    connect: impl Future<Output = Result<T, E>>,
 ) -> HedgeOutcome<T, E> {
     let until = Instant::now() + patience;
     let mut ping = pin!(ping);
-    let dial = pin!(dial);
-    // Instances that thaw together do not open together.
+    let connect = pin!(connect);
+    // Jitter: environments that thaw together must not open connections together.
     let patient = hedge_after + jitter::jitter_up_to(HEDGE_SPREAD);
     match timeout(patient, ping.as_mut()).await {
         Ok(true) => return HedgeOutcome::Kept,
-        Ok(false) => return opened(dial.await),
+        Ok(false) => return opened(connect.await),
         Err(_) => {}
     }
-    match select(ping, dial).await {
+    match select(ping, connect).await {
         Either::Left((true, _)) => HedgeOutcome::Kept,
-        Either::Left((false, dial)) => opened(dial.await),
+        Either::Left((false, connect)) => opened(connect.await),
         Either::Right((Ok(fresh), _)) => HedgeOutcome::Fresh(fresh),
         Either::Right((Err(error), ping)) => match timeout_at(until, ping).await {
             Ok(true) => HedgeOutcome::Kept,
@@ -50,8 +49,8 @@ pub(in crate::drivers::sql) async fn hedge<T, E>(
     }
 }
 
-fn opened<T, E>(dialled: Result<T, E>) -> HedgeOutcome<T, E> {
-    match dialled {
+fn opened<T, E>(known_target: Result<T, E>) -> HedgeOutcome<T, E> {
+    match known_target {
         Ok(fresh) => HedgeOutcome::Fresh(fresh),
         Err(error) => HedgeOutcome::Neither(error),
     }
@@ -73,9 +72,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_answers_is_kept_and_nothing_is_opened() {
-        let dial = async { panic!("opened") };
+        let connect = async { panic!("opened") };
         let thawed: HedgeOutcome<(), ()> =
-            hedge(after(HEDGE_AFTER / 2, true), HEDGE_AFTER, PING, dial).await;
+            hedge(after(HEDGE_AFTER / 2, true), HEDGE_AFTER, PING, connect).await;
         assert!(matches!(thawed, HedgeOutcome::Kept));
     }
 
@@ -91,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_answer_comes_before_a_slower_opening() {
-        // Longer than `patience`: the server is slow to everybody.
+        // Longer than `patience`: the whole server is slow.
         let thawed: HedgeOutcome<(), ()> =
             hedge(after(PING * 2, true), HEDGE_AFTER, PING, pending()).await;
         assert!(matches!(thawed, HedgeOutcome::Kept));

@@ -1,4 +1,4 @@
-//! sqlx's queries on a [`Db`] by shared reference.
+//! Runs sqlx's queries on a shared [`Db`].
 
 use super::{Db, text};
 use crate::drivers::sql::{Driver, error};
@@ -122,24 +122,25 @@ where
 }
 
 impl<DB: Driver> crate::drivers::sql::Checkout<DB> {
-    /// Back at once, unless the error says that the connection is of no more use. What the reply cannot tell,
-    /// the next user has to ask first: a transaction that `may_be_open`, or a reply that sqlx gave up on.
+    /// Releases the connection at once, unless the error says that it cannot be reused. If the reply leaves something
+    /// open, the next user has to check the connection first: a transaction that `may_be_open`, or a reply that sqlx
+    /// did not read to its end.
     fn after<T>(self, result: &Result<T, sqlx::Error>, may_be_open: bool) {
         match result {
             Err(error) if error::ends_the_connection(error) => drop(self),
             Err(error) if error::outdates_the_connection(error) => self.outdated(),
             _ if may_be_open => self.in_hand(),
-            Ok(_) => self.answered(),
+            Ok(_) => self.responded(),
             Err(sqlx::Error::Database(_)) => self.refused(),
             Err(_) => self.in_hand(),
         }
     }
 
-    /// The same where the first row was enough: in MySQL sqlx does not read on then, and what follows may be another
-    /// statement's reply, its error, or something that still runs.
+    /// Like [`after`](Self::after) for a query that needs only the first row. With MySQL, sqlx stops reading then: the
+    /// rest may be another statement's reply, its error, or a statement that still runs.
     fn after_first<T>(mut self, result: &Result<T, sqlx::Error>, may_be_open: bool) {
         if result.is_ok() && !DB::IN_PROCESS && !self.is_quiet() {
-            // Looking has perhaps taken half a packet, so it is not enough to read on.
+            // The check may have read half a packet, so reading on is not enough.
             self.in_hand();
         } else {
             self.after(result, may_be_open);

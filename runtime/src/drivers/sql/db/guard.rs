@@ -1,4 +1,4 @@
-//! A connection for oneself, and a transaction: guards that give back what they hold.
+//! Guards for a connection and a transaction, which release the connection on drop.
 
 use crate::{
     config::DROPPED_STATEMENT,
@@ -12,15 +12,14 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-/// A connection of a [`Db`](super::Db) for oneself. Dropping it gives it back.
+/// A connection checked out of a [`Db`](super::Db), released on drop.
 ///
-/// What was done with it is not known, so the next statement on it is preceded by one round trip: a
-/// transaction that it is still in is rolled back, and a connection whose reply is not the expected one (a
-/// `COPY` was dropped half-way) is replaced. What was set in its session (`SET`, temporary tables) stays
-/// until the invocation has ended.
+/// The handler may have used it in any way, so one round trip precedes the next statement on it: a transaction that is
+/// still open is rolled back, and a connection with an unexpected reply (after a dropped `COPY`) is replaced. Session
+/// state (`SET`, temporary tables) remains until the invocation has ended.
 #[must_use = "dropping it gives the connection back"]
 pub struct DbConnection<DB: Driver> {
-    /// Empty only when it is given back.
+    /// `None` only while it is released.
     checkout: Option<Checkout<DB>>,
 }
 
@@ -66,8 +65,8 @@ impl<DB: Driver> fmt::Debug for DbConnection<DB> {
     }
 }
 
-/// A transaction on a [`Db`](super::Db). Dropped without [`commit`](Self::commit), it is rolled back:
-/// the rollback goes out with the connection's next use, at the latest when the handler has ended.
+/// A transaction on a [`Db`](super::Db). If it is dropped without [`commit`](Self::commit), it is rolled back: the
+/// rollback is sent with the connection's next use, at the latest after the handler.
 #[must_use = "dropped without `commit`, it is rolled back"]
 pub struct DbTransaction<DB: Driver> {
     connection: DbConnection<DB>,
@@ -78,7 +77,8 @@ type Manager<DB> = <DB as Database>::TransactionManager;
 
 impl<DB: Driver> DbTransaction<DB> {
     pub(super) async fn begin(mut checkout: Checkout<DB>) -> Result<Self, sqlx::Error> {
-        // Given up half-way, nobody knows whether it has begun: the connection goes with this future.
+        // If this future is dropped, it is unknown whether the transaction has begun: the connection is dropped with
+        // it.
         let begin = DB::BEGIN.map(SqlSafeStr::into_sql_str);
         Manager::<DB>::begin(&mut checkout, begin).await?;
         Ok(Self {
@@ -87,16 +87,15 @@ impl<DB: Driver> DbTransaction<DB> {
         })
     }
 
-    /// Commits. In PostgreSQL a round trip comes first, which shows whether anything was dropped half-way: a
-    /// `COPY` that was dropped, or a statement that still runs, is not committed.
+    /// Commits the transaction. With PostgreSQL, a round trip precedes the `COMMIT` to find out whether a statement was
+    /// dropped: a dropped `COPY` or a statement that still runs is not committed.
     ///
     /// # Errors
-    /// [`CommitFailed`](crate::ErrorKind::CommitFailed) when nothing was committed: the database refused, something was
-    /// dropped half-way, or, in PostgreSQL, a statement had failed before and the handler went on. In MySQL and
-    /// MariaDB also when the transaction had ended before, as a deadlock ends it: what the handler did after
-    /// that may have been written.
-    /// [`CommitUnknown`](crate::ErrorKind::CommitUnknown) when the connection was lost, or the reply was not
-    /// recognized.
+    /// [`CommitFailed`](crate::ErrorKind::CommitFailed) if nothing was committed: the database rejected the `COMMIT`, a
+    /// statement was dropped, or, with PostgreSQL, the handler went on after a failed statement. With MySQL and MariaDB
+    /// also if the transaction had already ended, for example by a deadlock: statements after that may have been
+    /// written.
+    /// [`CommitUnknown`](crate::ErrorKind::CommitUnknown) if the connection was lost, or the reply was not recognized.
     pub async fn commit(mut self) -> Result<(), Error> {
         let Some(mut checkout) = self.end() else {
             return Ok(());
@@ -104,7 +103,7 @@ impl<DB: Driver> DbTransaction<DB> {
         let longest = checkout.reply_within(DROPPED_STATEMENT);
         if let Err(error) = commit::ready::<DB>(&mut checkout, longest).await {
             Manager::<DB>::start_rollback(&mut checkout);
-            // The next user, or the cleanup, cancels what still runs.
+            // The next user, or the cleanup, cancels statements that still run.
             checkout.in_hand();
             return Err(error);
         }
@@ -116,34 +115,34 @@ impl<DB: Driver> DbTransaction<DB> {
             return Err(error::not_committed::<DB>(error));
         }
         if checkout.is_in_transaction() {
-            // To sqlx it is still open. What that sends changes nothing, and nobody waits for it here.
+            // sqlx still counts it as open. The rollback that sqlx sends changes nothing, and is not awaited here.
             Manager::<DB>::start_rollback(&mut checkout);
             connection::is_quiet::<DB>(&mut checkout);
         }
         if checkout.is_in_transaction() {
-            // A savepoint was leaked, and sqlx goes on counting it.
+            // A savepoint was leaked, and sqlx still counts it.
             return Ok(());
         }
-        checkout.answered();
+        checkout.responded();
         Ok(())
     }
 
-    /// Rolls back, and waits for it.
+    /// Rolls back the transaction, and waits for the reply.
     ///
     /// # Errors
-    /// When the connection is lost; then the server rolls back by itself.
+    /// If the connection is lost; the server then rolls back by itself.
     pub async fn rollback(mut self) -> Result<(), Error> {
         let Some(mut checkout) = self.end() else {
             return Ok(());
         };
         let rolled_back = Manager::<DB>::rollback(&mut checkout).await;
-        // What the handler did with the connection is not known: something may still run there.
+        // The handler may have used the connection in any way: a statement may still run.
         checkout.in_hand();
         Ok(rolled_back?)
     }
 
-    /// The connection, which is discarded unless it is given back: given up half-way, nobody knows what
-    /// became of the transaction.
+    /// Returns the connection. Unless it is released, it is discarded: if the caller's future is dropped, the state of
+    /// the transaction is unknown.
     fn end(&mut self) -> Option<Checkout<DB>> {
         self.open = false;
         self.connection.checkout.take()

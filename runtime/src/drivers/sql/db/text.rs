@@ -1,4 +1,4 @@
-//! Whether a statement may leave a transaction open, by its text: sqlx knows, and does not tell.
+//! Detects from its text whether a statement may leave a transaction open. sqlx knows this, but does not expose it.
 
 use sqlx::{Database, Execute, SqlStr};
 use sqlx_core::error::BoxDynError;
@@ -7,8 +7,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// The words without which no statement leaves one open. A procedure may begin one, and so may a text that is
-/// put together on the server. A word too many costs a round trip, a word too few a write.
+/// A statement without any of these words leaves no transaction open. A procedure may begin one, and so may SQL that is
+/// assembled on the server. A false positive costs a round trip, a false negative a write.
 const WORDS: &[&str] = &[
     "begin",
     "transaction",
@@ -21,7 +21,7 @@ const WORDS: &[&str] = &[
     "xa",
 ];
 
-/// `query` itself, and its text as soon as sqlx has asked for it.
+/// Wraps `query`, and inspects its text when sqlx asks for it.
 pub(super) fn watch<Q>(query: Q) -> (Watched<Q>, Text) {
     let found = Arc::new(AtomicBool::new(false));
     let text = Text(Arc::clone(&found));

@@ -1,4 +1,4 @@
-//! How full a server is.
+//! A server's load.
 
 use sqlx::Database;
 use std::future::Future;
@@ -6,15 +6,15 @@ use std::future::Future;
 /// The connections of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Those that are open, whoever has them.
+    /// Open connections of all clients.
     pub(in crate::drivers::sql) used: u32,
-    /// Those that ordinary users may have: reserved ones do not count.
+    /// The limit for ordinary users, without reserved connections.
     pub(in crate::drivers::sql) room: u32,
 }
 
-/// A database that can be asked how full it is.
-pub trait Pressured: Database {
-    /// Asks by one cheap statement, which needs no privilege; `None` where there is no limit.
+/// A database that reports its load.
+pub trait Capacity: Database {
+    /// Reads the load with one cheap statement, which needs no privilege; `None` if there is no limit.
     fn load(
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<Load>, sqlx::Error>> + Send;

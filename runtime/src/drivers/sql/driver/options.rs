@@ -1,97 +1,96 @@
-//! What a database's connect options, and its URLs, have to say for themselves.
+//! Connect options, and the parts of a URL that they come from.
 
 use crate::credentials::{Secret, Target};
 
-/// How the connect options of one database take what is not in the URL.
+/// How a database's connect options take values from outside the URL.
 pub trait Identify: Sized {
-    /// What its URLs call the parts of TLS.
+    /// The names of the TLS parameters in its URLs.
     const TLS: &'static TlsWords;
 
-    /// What the URL said about the way to the server.
-    fn target(&self, variable: &'static str, written: &Written) -> Target;
+    /// Where the options lead, according to the URL.
+    fn target(&self, variable: &'static str, written: &UrlParts) -> Target;
 
-    /// Puts what `secret` holds over what the URL said.
+    /// Overrides the URL's values with those of `secret`.
     fn with_secret(self, secret: &Secret) -> Self;
 
     /// Whether the server is on this machine.
     fn is_local(&self) -> bool;
 
-    /// How strictly the connection is encrypted.
+    /// How strictly the connection is encrypted and verified.
     fn tls_mode(&self) -> TlsMode;
 
-    /// The same, encrypted as `mode` says, which is [`TlsMode::Require`] at least.
+    /// Returns the options with TLS as in `mode`, which is at least [`TlsMode::Require`].
     fn with_tls_mode(self, mode: TlsMode) -> Self;
 
-    /// The same, letting the server ask for the password itself, as it does for what it cannot compare
-    /// with a hash.
+    /// Returns options that send the password itself, for servers that cannot compare it with a hash.
     fn revealing_password(self) -> Self {
         self
     }
 
-    /// Whether another server could pass for the one that is meant.
+    /// Whether another server could impersonate the intended one.
     fn skips_server_verification(&self) -> bool {
         self.tls_mode() < TlsMode::VerifyCa && !self.is_local()
     }
 }
 
-/// What a URL says, whatever defaults sqlx has for the rest, and what the variables say that sqlx reads, too.
+/// What the URL sets, without sqlx's defaults, and what the environment variables set that sqlx also reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct UrlParts {
     pub(in crate::drivers::sql) host: bool,
     pub(in crate::drivers::sql) user: bool,
-    pub(in crate::drivers::sql) tls: WrittenTls,
+    pub(in crate::drivers::sql) tls: TlsParts,
 }
 
-/// How strictly, from the weakest on.
+/// TLS modes, from the weakest to the strictest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsMode {
-    /// In plain text.
+    /// Plain text.
     Disable,
     /// Encrypted if the server offers it.
     Prefer,
-    /// Encrypted, whoever the server is.
+    /// Encrypted, without verifying the server.
     Require,
-    /// The server's certificate is signed by an authority that is trusted.
+    /// The server's certificate is signed by a trusted authority.
     VerifyCa,
-    /// The certificate bears the server's name, too.
+    /// The certificate also contains the server's name.
     VerifyFull,
 }
 
-/// What one database calls it in its URLs.
+/// The names of the TLS parameters and values in one database's URLs.
 #[derive(Debug)]
 pub struct TlsWords {
     /// The parameters for the mode, the usual one first.
     pub(in crate::drivers::sql) mode: &'static [&'static str],
-    /// The values of that parameter.
+    /// The values of the mode.
     pub(in crate::drivers::sql) modes: &'static [&'static str],
     /// The value for plain text.
     pub(in crate::drivers::sql) disable: &'static str,
-    /// The value for a verified name.
+    /// The value that verifies the server's name.
     pub(in crate::drivers::sql) verify: &'static str,
-    /// The value for a verified authority, and any name.
+    /// The value that verifies the authority only.
     pub(in crate::drivers::sql) verify_ca: &'static str,
-    /// The parameters for a file with the authorities.
+    /// The parameters for a file with trusted authorities.
     pub(in crate::drivers::sql) root: &'static [&'static str],
-    /// The parameters for a file that the client proves itself with.
+    /// The parameters for a client certificate or its key.
     pub(in crate::drivers::sql) client: &'static [&'static str],
 }
 
-/// What is written about TLS, in the URL or in the environment variables that sqlx reads, too.
+/// The TLS settings in the URL, or in the environment variables that sqlx also reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::drivers::sql) struct WrittenTls {
-    pub(in crate::drivers::sql) mode: Option<WrittenMode>,
+pub(in crate::drivers::sql) struct TlsParts {
+    pub(in crate::drivers::sql) mode: Option<TlsModePart>,
     pub(in crate::drivers::sql) root: Option<CertificateFile>,
     pub(in crate::drivers::sql) client: Vec<CertificateFile>,
 }
 
-/// A mode, and where it is written.
+/// A mode, and the parameter that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::drivers::sql) struct WrittenMode {
+pub(in crate::drivers::sql) struct TlsModePart {
     pub(in crate::drivers::sql) parameter: String,
     pub(in crate::drivers::sql) value: String,
 }
 
-/// A file, and where it is written.
+/// A file, and the parameter that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::drivers::sql) struct CertificateFile {
     pub(in crate::drivers::sql) parameter: String,
@@ -99,7 +98,7 @@ pub(in crate::drivers::sql) struct CertificateFile {
 }
 
 impl TlsWords {
-    /// Of a database that is not reached over a network.
+    /// For a database without a network.
     #[cfg(feature = "sqlite")]
     pub(in crate::drivers::sql) const NONE: Self = Self {
         mode: &[],
@@ -125,8 +124,8 @@ impl TlsWords {
     }
 }
 
-impl WrittenTls {
-    /// Takes note of what `key` is about, if that is TLS. It is written as `parameter`.
+impl TlsParts {
+    /// Stores `value` if `key` is a TLS parameter. `parameter` is its name as written.
     pub(in crate::drivers::sql) fn read(
         &mut self,
         words: &TlsWords,
@@ -136,7 +135,7 @@ impl WrittenTls {
     ) {
         let (parameter, value) = (parameter.to_owned(), value.to_owned());
         if words.mode.contains(&key) {
-            self.mode = Some(WrittenMode { parameter, value });
+            self.mode = Some(TlsModePart { parameter, value });
         } else if words.root.contains(&key) {
             self.root = Some(CertificateFile {
                 parameter,
@@ -150,10 +149,10 @@ impl WrittenTls {
         }
     }
 
-    /// Whether the mode is one that there is: sqlx passes over a variable that it cannot read.
+    /// Checks that the mode is valid: sqlx ignores an invalid value in an environment variable.
     ///
     /// # Errors
-    /// Where it is written, and what may be.
+    /// Names the parameter and its valid values.
     pub(in crate::drivers::sql) fn check(&self, words: &TlsWords) -> Result<(), String> {
         let is_mode = |value: &str| {
             words

@@ -1,4 +1,4 @@
-//! How a session is found again on the server, and not on another one behind the same address.
+//! Identifies a session on the server, and that server among others at the same address.
 
 use crate::{
     drivers::sql::{driver::Cancelled, without_logging::without_logging},
@@ -12,19 +12,18 @@ use sqlx::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// A session of ours.
+/// One session.
 #[derive(Debug, Clone)]
 pub struct MySqlSession {
-    /// `CONNECTION_ID()`, which a server gives once until it is restarted, and other servers give as well.
+    /// `CONNECTION_ID()`, which is unique on one server until its restart. Other servers use the same numbers.
     id: u64,
-    /// Empty if the server cannot be told from others.
+    /// Empty if the server cannot be distinguished from others.
     server: Arc<str>,
     since: Stamp,
 }
 
-/// What tells one server from another: two that are configured alike have different machines or containers
-/// (`hostname`), or else different folders or ports. MySQL has an id that is unique as well; MariaDB does not read
-/// such a comment.
+/// Distinguishes servers: two with the same configuration have different machines or containers (`hostname`), or else
+/// different folders or ports. MySQL also has a unique id; MariaDB ignores that comment.
 macro_rules! server {
     () => {
         "CONCAT_WS('|', @@hostname, @@port, @@server_id, @@datadir, @@pid_file \
@@ -32,7 +31,7 @@ macro_rules! server {
     };
 }
 
-/// Says `setup_sql` on a new connection, and learns which session that is.
+/// Runs `setup_sql` on a new connection, and reads the identity of its session.
 pub(super) async fn init_session(
     connection: &mut MySqlConnection,
     setup_sql: &str,
@@ -43,7 +42,7 @@ pub(super) async fn init_session(
     } else {
         ""
     };
-    // Made from the options of a URL, as sqlx itself would.
+    // Built from the options of a URL, as sqlx itself would do it.
     let setup_sql = AssertSqlSafe(format!("{setup_sql}; SELECT CONNECTION_ID(){server}"));
     without_logging(async move {
         let mut rows = raw_sql(setup_sql).fetch(connection);
@@ -52,7 +51,7 @@ pub(super) async fn init_session(
         loop {
             match rows.try_next().await {
                 Ok(Some(row)) => server = row.try_get(0)?,
-                // A server that merely speaks like MySQL may not know these variables.
+                // A server that only speaks MySQL's protocol may not have these variables.
                 Ok(None) | Err(sqlx::Error::Database(_)) => break,
                 Err(error) => return Err(error),
             }
@@ -66,7 +65,7 @@ pub(super) async fn init_session(
     .await
 }
 
-/// Stops what those of `sessions` run that are on the server of `via`.
+/// Cancels the queries of those `sessions` that are on the server of `via`.
 pub(super) async fn cancel(
     via: &mut MySqlConnection,
     sessions: &[MySqlSession],
@@ -74,9 +73,9 @@ pub(super) async fn cancel(
     without_logging(async move {
         let (server, uptime) = who_is_it(via).await?;
         if server.is_empty() {
-            // The same number may be somebody else's session.
+            // The same number may be another client's session.
             let mut cancelled = Cancelled::all();
-            cancelled.unsure =
+            cancelled.uncertain =
                 Some("the server cannot be told from others behind the same address");
             return Ok(cancelled);
         }
@@ -84,7 +83,7 @@ pub(super) async fn cancel(
             .iter()
             .partition(|session| *session.server == *server);
         let now = Stamp::now();
-        // After a restart it counts from the beginning: the same number is somebody else's.
+        // After a restart the ids start again: the same number belongs to another session.
         let here: Vec<String> = here
             .iter()
             .filter(|session| now.since(session.since) <= uptime)
@@ -100,7 +99,7 @@ pub(super) async fn cancel(
     .await
 }
 
-/// Which server this is, and for how long at most it has been running.
+/// The server's identity, and an upper bound of its uptime.
 async fn who_is_it(via: &mut MySqlConnection) -> Result<(String, Duration), sqlx::Error> {
     let server = raw_sql(concat!("SELECT ", server!()))
         .fetch_one(&mut *via)
@@ -121,18 +120,18 @@ async fn who_is_it(via: &mut MySqlConnection) -> Result<(String, Duration), sqlx
     Ok((server, uptime))
 }
 
-/// Stops the sessions with these ids, and only those of the same user.
+/// Kills the sessions with these ids, but only those of the same user.
 async fn kill(via: &mut MySqlConnection, ids: &str) -> Result<(), sqlx::Error> {
-    // The column is signed in MariaDB and unsigned in MySQL, and sqlx tells them apart.
+    // The column is signed in MariaDB and unsigned in MySQL, and sqlx distinguishes them.
     let alive = format!(
         "SELECT CAST(ID AS UNSIGNED), COMMAND = 'Sleep' FROM information_schema.PROCESSLIST \
          WHERE ID <> CONNECTION_ID() AND USER = SUBSTRING_INDEX(USER(), '@', 1) AND ID IN ({ids})"
     );
-    // Nothing but numbers.
+    // Only numbers.
     let alive: Vec<MySqlRow> = raw_sql(AssertSqlSafe(alive)).fetch_all(&mut *via).await?;
     for row in alive {
         let (id, sleeps): (u64, bool) = (row.try_get(0)?, row.try_get(1)?);
-        // What was sent last may not even have been read: then the session ends before it begins.
+        // The server may not have read the last statement yet: the session is ended before it runs.
         let what = if sleeps { "CONNECTION" } else { "QUERY" };
         let killed = raw_sql(AssertSqlSafe(format!("KILL {what} {id}")))
             .execute(&mut *via)
@@ -145,7 +144,7 @@ async fn kill(via: &mut MySqlConnection, ids: &str) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Whether there was no session to stop any more: unknown thread id.
+/// Whether the session no longer exists: unknown thread id.
 fn has_gone(error: &sqlx::Error) -> bool {
     let database = error.as_database_error();
     database

@@ -1,9 +1,9 @@
-//! A connection in somebody's hands, and the ways in which it leaves them.
+//! A checked-out connection, and the ways to release it.
 
 use super::{Idle, Out, Pool};
 use crate::{
     drivers::sql::{
-        connection::Link,
+        connection::OpenConnection,
         driver::Driver,
         users::{Phase, User},
     },
@@ -17,16 +17,16 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A connection that somebody holds. Dropping it drops the connection's socket.
+/// A checked-out connection. Dropping it closes the connection's socket.
 pub struct Checkout<DB: Driver> {
-    /// Empty only when it is given back.
-    pub(super) link: Option<Link<DB>>,
+    /// `None` only while it is released.
+    pub(super) connection: Option<OpenConnection<DB>>,
     number: u64,
     user: User,
     pool: Arc<Pool<DB>>,
-    /// Something may run on the server although nothing is on its way: a `COPY`.
+    /// A statement may run on the server although nothing is on the wire: a `COPY`.
     pub(super) may_run: bool,
-    /// Empty only when it is given back, or kept for what still runs.
+    /// `None` only while it is released, or if an orphaned query keeps it.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -34,7 +34,7 @@ impl<DB: Driver> Pool<DB> {
     pub(super) fn check_out(
         self: &Arc<Self>,
         user: User,
-        link: Link<DB>,
+        connection: OpenConnection<DB>,
         permit: OwnedSemaphorePermit,
     ) -> Checkout<DB> {
         let mut state = self.lock();
@@ -43,11 +43,11 @@ impl<DB: Driver> Pool<DB> {
         state.out.push(Out {
             number,
             user,
-            session: link.session().clone(),
+            session: connection.session().clone(),
         });
         drop(state);
         Checkout {
-            link: Some(link),
+            connection: Some(connection),
             number,
             user,
             pool: Arc::clone(self),
@@ -57,16 +57,16 @@ impl<DB: Driver> Pool<DB> {
     }
 }
 
-/// What is known of a connection that is given back.
+/// The state of a released connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Given {
     /// Every reply has been read, and the session has been reset.
     Reset,
     /// Every reply has been read.
     Read,
-    /// The rest of a reply may still be on its way.
+    /// The rest of a reply may still be on the wire.
     Unsettled,
-    /// Its user had the connection itself.
+    /// The user had the raw connection.
     InHand,
 }
 
@@ -75,147 +75,149 @@ impl<DB: Driver> Checkout<DB> {
         self.user
     }
 
-    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    /// The timeout for one reply: `bound` for a nearby server, more for a distant one.
     pub(in crate::drivers::sql) fn reply_within(&self, bound: Duration) -> Duration {
         self.pool.reply_within(bound)
     }
 
-    /// Back for the next invocation: its session has been reset.
+    /// Releases the connection to the next invocation: its session has been reset.
     pub(in crate::drivers::sql) fn give_back(self) {
         self.give_back_as(Given::Reset);
     }
 
-    /// Back for the next statement of the same invocation, after one that has been answered.
-    pub(in crate::drivers::sql) fn answered(self) {
+    /// Releases the connection after a statement whose reply has been read.
+    pub(in crate::drivers::sql) fn responded(self) {
         self.give_back_as(Given::Read);
     }
 
-    /// Whether nothing of a reply is on its way, as far as that can be told without waiting.
+    /// Whether nothing is on the wire, as far as that is known without waiting.
     pub(in crate::drivers::sql) fn is_quiet(&mut self) -> bool {
-        self.link.as_mut().is_some_and(Link::is_quiet)
+        self.connection
+            .as_mut()
+            .is_some_and(OpenConnection::is_quiet)
     }
 
-    /// Back after a statement that the server has refused: the rest of the reply may still be on its way.
+    /// Releases the connection after a statement that the server rejected: the rest of the reply may still be on the
+    /// wire.
     pub(in crate::drivers::sql) fn refused(mut self) {
         let quiet = self.is_quiet();
         self.give_back_as(if quiet { Given::Read } else { Given::Unsettled });
     }
 
-    /// Back from a user who had the connection itself: it is used again only after a reply has been
-    /// recognized.
+    /// Releases the connection after use of the raw connection. It is reused only after a reply has been recognized.
     pub(in crate::drivers::sql) fn in_hand(self) {
         self.give_back_as(Given::InHand);
     }
 
     fn give_back_as(mut self, given: Given) {
-        let Some(mut link) = self.link.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
-        // A rollback that a dropped transaction has queued goes out now.
-        let unsettled = match given {
+        // This also sends the queued rollback of a dropped transaction.
+        let dirty = match given {
             Given::Reset | Given::Read => false,
             Given::Unsettled => true,
             Given::InHand => {
-                link.was_in_hand();
-                !link.is_quiet()
+                connection.was_in_hand();
+                !connection.is_quiet()
             }
         };
         let mut state = self.pool.lock();
         state.out.retain(|out| out.number != self.number);
         let is_over = state.closed
-            || link.epoch() < state.epoch
+            || connection.epoch() < state.epoch
             || !matches!(state.users.phase(self.user), Some(Phase::Running | Phase::Over))
-                // Its session was reset by somebody else's cleanup.
+                // Another invocation's cleanup has reset its session.
                 && given != Given::Reset;
         if is_over {
             drop(state);
-            self.abandon(link, unsettled);
+            self.discard(connection, dirty);
         } else {
             let owner = (given != Given::Reset).then_some(self.user);
             state.idle.push(Idle {
-                link,
+                connection,
                 since: Stamp::now(),
                 owner,
-                unsettled,
+                dirty,
                 unrecognized: given == Given::InHand,
             });
         }
-        // The permit goes with `self`: whoever waits for it finds the connection back.
+        // The permit is dropped with `self`: an acquire that waits for it finds the connection.
     }
 
-    /// Drops a connection. What may still run on it keeps its place until it is cancelled.
-    fn abandon(&mut self, link: Link<DB>, may_run: bool) {
+    /// Drops a connection. A statement that may still run on it keeps the permit until it is cancelled.
+    fn discard(&mut self, connection: OpenConnection<DB>, may_run: bool) {
         let permit = self.permit.take();
         if may_run {
             self.pool
-                .add_orphan(link.session().clone(), self.user, permit);
-            self.pool.discard(link, None);
+                .add_orphan(connection.session().clone(), self.user, permit);
+            self.pool.discard(connection, None);
         } else {
-            self.pool.discard(link, permit);
+            self.pool.discard(connection, permit);
         }
     }
 
-    /// How the session is found again on the server.
+    /// The session's identity on the server.
     #[cfg(feature = "postgres")]
     pub(in crate::drivers::sql) fn session(&self) -> &DB::Session {
-        match &self.link {
-            Some(link) => link.session(),
+        match &self.connection {
+            Some(connection) => connection.session(),
             None => unreachable!("emptied with the checkout itself"),
         }
     }
 
     /// What is known about the session.
     #[cfg(feature = "postgres")]
-    pub(in crate::drivers::sql) fn memory(&mut self) -> &mut DB::Memory {
-        match &mut self.link {
-            Some(link) => link.memory(),
+    pub(in crate::drivers::sql) fn session_state(&mut self) -> &mut DB::SessionState {
+        match &mut self.connection {
+            Some(connection) => connection.session_state(),
             None => unreachable!("emptied with the checkout itself"),
         }
     }
 
-    /// Of no more use, and whatever it may be doing is not to be stopped on the server.
+    /// Discards the connection. A statement that may run on it is not cancelled.
     pub(in crate::drivers::sql) fn leave(mut self) {
-        if let Some(link) = self.link.take() {
-            self.pool.discard(link, self.permit.take());
+        if let Some(connection) = self.connection.take() {
+            self.pool.discard(connection, self.permit.take());
         }
     }
 
-    /// Of no more use, like everything that was opened before now.
+    /// Discards this connection, and retires all others that are open.
     pub(in crate::drivers::sql) fn outdated(self) {
         self.pool.outdated();
         self.leave();
     }
 
-    /// Another connection in the place of this one, which is dead.
-    pub(super) fn replace(&mut self, fresh: Link<DB>) {
+    /// Replaces a dead connection by a new one.
+    pub(super) fn replace(&mut self, fresh: OpenConnection<DB>) {
         let mut state = self.pool.lock();
         if let Some(out) = state.out.iter_mut().find(|out| out.number == self.number) {
             out.session = fresh.session().clone();
         }
         drop(state);
-        if let Some(dead) = self.link.replace(fresh) {
+        if let Some(dead) = self.connection.replace(fresh) {
             self.pool.discard(dead, None);
         }
         self.may_run = false;
     }
 
-    /// Says goodbye to the server. Its place is taken until then.
+    /// Closes the connection gracefully, and keeps its permit until then.
     pub(super) async fn close(mut self) {
-        if let Some(link) = self.link.take() {
-            link.close().await;
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
         }
     }
 }
 
 impl<DB: Driver> Drop for Checkout<DB> {
     fn drop(&mut self) {
-        let link = self.link.take();
+        let connection = self.connection.take();
         let mut state = self.pool.lock();
         state.out.retain(|out| out.number != self.number);
         drop(state);
-        if let Some(mut link) = link {
-            let may_run = self.may_run || !link.is_quiet();
-            self.abandon(link, may_run);
+        if let Some(mut connection) = connection {
+            let may_run = self.may_run || !connection.is_quiet();
+            self.discard(connection, may_run);
         }
         drop(self.permit.take());
         self.pool.returned.notify_waiters();
@@ -226,8 +228,8 @@ impl<DB: Driver> Deref for Checkout<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        match &self.link {
-            Some(link) => link,
+        match &self.connection {
+            Some(connection) => connection,
             None => unreachable!("emptied with the checkout itself"),
         }
     }
@@ -235,8 +237,8 @@ impl<DB: Driver> Deref for Checkout<DB> {
 
 impl<DB: Driver> DerefMut for Checkout<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        match &mut self.link {
-            Some(link) => link,
+        match &mut self.connection {
+            Some(connection) => connection,
             None => unreachable!("emptied with the checkout itself"),
         }
     }

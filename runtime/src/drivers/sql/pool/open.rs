@@ -1,4 +1,4 @@
-//! How a connection comes to be: a new one, or an idle one that is still alive.
+//! Provides a connection: a new one, or an idle one that is still alive.
 
 use super::{Checkout, History, Idle, Pool};
 use crate::{
@@ -6,50 +6,50 @@ use crate::{
     drivers::sql::{
         connect::retry::Retry,
         connection::{
-            Link, Reset,
+            OpenConnection, Reset,
             hedge::{HedgeOutcome, hedge},
         },
         driver::Driver,
         users::{User, Waiting},
     },
     error::{Error, ErrorKind},
-    resource::Acquire,
+    resource::AcquireContext,
     util::clock::Stamp,
 };
 use std::sync::Arc;
 use tokio::time::{sleep, timeout_at};
 
-/// Whether an idle connection can be used.
+/// The result of checking an idle connection.
 enum IdleCheck {
-    /// As it is.
+    /// It can be used.
     Ready,
-    /// It has idled for so long that it has to be asked first.
+    /// It has been idle for so long that it must be pinged first.
     NeedsPing,
-    /// No.
+    /// It cannot be used.
     Gone,
-    /// No, and something may still run on it.
+    /// It cannot be used, and a statement may still run on it.
     Running,
 }
 
 impl<DB: Driver> Pool<DB> {
-    /// A new connection. A server without room for it is asked again within the acquire; until it has
-    /// some, what somebody else gives back does as well.
+    /// Opens a connection. While the server is at its connection limit, retries within the acquire, or uses a
+    /// connection that is released meanwhile.
     pub(super) async fn open(
         self: &Arc<Self>,
         user: User,
-        acquire: &Acquire,
-    ) -> Result<Link<DB>, Error> {
+        acquire: &AcquireContext,
+    ) -> Result<OpenConnection<DB>, Error> {
         let epoch = self.lock().epoch;
         let retry = Retry::new(acquire.until());
-        let link = match self.address.dial(acquire).await {
-            Ok(link) => link,
-            // Boxed: it is large, and few invocations meet a full server.
+        let connection = match self.address.connect(acquire).await {
+            Ok(connection) => connection,
+            // Boxed: the future is large, and few invocations meet a full server.
             Err(denied) if denied.is_server_full => {
                 Box::pin(self.open_in_a_full_server(user, denied.why, retry, acquire)).await?
             }
             Err(denied) => return Err(denied.why),
         };
-        Ok(link.of_epoch(epoch))
+        Ok(connection.of_epoch(epoch))
     }
 
     async fn open_in_a_full_server(
@@ -57,38 +57,38 @@ impl<DB: Driver> Pool<DB> {
         user: User,
         mut why: Error,
         mut retry: Retry,
-        acquire: &Acquire,
-    ) -> Result<Link<DB>, Error> {
+        acquire: &AcquireContext,
+    ) -> Result<OpenConnection<DB>, Error> {
         while let Some(wait) = retry.next_wait() {
-            self.lock().turned_away = Some(retry.told(why.clone()));
+            self.lock().refused = Some(retry.annotate(why.clone()));
             sleep(wait).await;
-            if let Some(link) = self.given_back(user).await {
-                return Ok(link);
+            if let Some(connection) = self.given_back(user).await {
+                return Ok(connection);
             }
-            // A last try that runs out of time knows less than the one before, and whoever waits for the
-            // whole acquire nothing at all: it is over a little sooner.
-            let dialling = self.address.dial(acquire);
-            let Ok(dialled) = timeout_at(retry.last_moment(), dialling).await else {
+            // The last try ends a little before the acquire: after a timeout, the error of the try before is more
+            // specific, and an acquire that itself timed out would report no cause.
+            let dialling = self.address.connect(acquire);
+            let Ok(known_target) = timeout_at(retry.last_moment(), dialling).await else {
                 break;
             };
-            match dialled {
-                Ok(link) => return Ok(link),
+            match known_target {
+                Ok(connection) => return Ok(connection),
                 Err(denied) if denied.is_server_full => why = denied.why,
                 Err(denied) if denied.why.kind() == ErrorKind::ConnectTimeout => break,
-                Err(denied) => return Err(retry.told(denied.why)),
+                Err(denied) => return Err(retry.annotate(denied.why)),
             }
         }
-        Err(retry.told(why))
+        Err(retry.annotate(why))
     }
 
-    /// An idle connection, if there is one by now and it can be used.
-    async fn given_back(self: &Arc<Self>, user: User) -> Option<Link<DB>> {
-        // The caller's permit is for the connection that it opens: this one needs another one until it is known
-        // that it is used instead.
+    /// An idle connection, if there is one now and it can be used.
+    async fn given_back(self: &Arc<Self>, user: User) -> Option<OpenConnection<DB>> {
+        // The caller's permit is for the connection that it opens. This one needs its own permit until it is known to
+        // be used instead.
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let idle = self.pop_idle(user)?;
         let history = idle.history(user);
-        let mut checkout = self.check_out(user, idle.link, permit);
+        let mut checkout = self.check_out(user, idle.connection, permit);
         let usable = match self.check_idle(&mut checkout, &history).await {
             IdleCheck::Ready => true,
             IdleCheck::NeedsPing => self.replies(&mut checkout).await,
@@ -99,7 +99,7 @@ impl<DB: Driver> Pool<DB> {
             }
         };
         if usable {
-            return checkout.link.take();
+            return checkout.connection.take();
         }
         if !checkout.may_run {
             checkout.leave();
@@ -109,35 +109,38 @@ impl<DB: Driver> Pool<DB> {
 
     /// Whether the server replies to a ping.
     async fn replies(&self, checkout: &mut Checkout<DB>) -> bool {
-        let Some(link) = &mut checkout.link else {
+        let Some(connection) = &mut checkout.connection else {
             return false;
         };
         let longest = self.reply_within(self.settings.ping);
-        self.address.round_trip().of(link.answers(longest)).await
+        self.address
+            .round_trip()
+            .of(connection.answers(longest))
+            .await
     }
 
-    /// What can be told of an idle connection without a ping. What another invocation has left in its session is
-    /// reset first.
+    /// Checks an idle connection without a ping. If its session has another invocation's state, it is reset first.
     async fn check_idle(&self, checkout: &mut Checkout<DB>, history: &History) -> IdleCheck {
         let user = checkout.user();
         let epoch = self.lock().epoch;
-        // Given up half-way, nobody knows what still runs.
-        checkout.may_run = history.unsettled || history.unrecognized || history.is_foreign;
-        let Some(link) = &mut checkout.link else {
+        // If this future is dropped, it is unknown what still runs.
+        checkout.may_run = history.dirty || history.unrecognized || history.is_foreign;
+        let Some(connection) = &mut checkout.connection else {
             return IdleCheck::Gone;
         };
         let now = Stamp::now();
         let longest = self.reply_within(self.settings.ping);
-        if history.unsettled && !link.becomes_quiet(longest).await {
+        if history.dirty && !connection.becomes_quiet(longest).await {
             return IdleCheck::Running;
         }
         let too_old = self
             .settings
             .lifetime
-            .is_some_and(|lifetime| link.age(now) > lifetime);
-        let is_gone = too_old || link.epoch() < epoch || history.idle_for > self.settings.idle;
+            .is_some_and(|lifetime| connection.age(now) > lifetime);
+        let is_gone =
+            too_old || connection.epoch() < epoch || history.idle_for > self.settings.idle;
         if history.is_foreign && !is_gone {
-            match self.reset(link, user, longest).await {
+            match self.reset(connection, user, longest).await {
                 Reset::Clean => {
                     checkout.may_run = false;
                     return IdleCheck::Ready;
@@ -149,8 +152,8 @@ impl<DB: Driver> Pool<DB> {
                 Reset::Lost => return IdleCheck::Running,
             }
         }
-        // A reset is a reply that was recognized.
-        if history.unrecognized && !link.recognized(longest).await {
+        // A reset has already recognized a reply.
+        if history.unrecognized && !connection.recognized(longest).await {
             return IdleCheck::Running;
         }
         checkout.may_run = false;
@@ -164,12 +167,13 @@ impl<DB: Driver> Pool<DB> {
         }
     }
 
-    /// The connection if it is young and alive, or a new one in its place; `None` if something still runs on it.
+    /// Returns the connection if it is young and alive, or a new one in its place; `None` if a statement still runs on
+    /// it.
     pub(super) async fn reuse_or_open(
         self: &Arc<Self>,
         mut checkout: Checkout<DB>,
         history: &History,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
     ) -> Result<Option<Checkout<DB>>, Error> {
         let user = checkout.user();
         match self.check_idle(&mut checkout, history).await {
@@ -177,7 +181,7 @@ impl<DB: Driver> Pool<DB> {
             IdleCheck::NeedsPing => {}
             IdleCheck::Gone => {
                 if history.idle_for > self.settings.idle {
-                    // The others have idled for longer still.
+                    // The others have been idle even longer.
                     self.discard_idle(|idle| idle.owner.is_none());
                 }
                 checkout.replace(self.open(user, acquire).await?);
@@ -191,10 +195,10 @@ impl<DB: Driver> Pool<DB> {
         let round_trip = self.address.round_trip();
         let hedge_after = round_trip.at_least(HEDGE_AFTER, HEDGE_ROUND_TRIPS);
         let patience = self.reply_within(self.settings.ping);
-        let Some(link) = &mut checkout.link else {
+        let Some(connection) = &mut checkout.connection else {
             return Ok(None);
         };
-        let ping = round_trip.of(link.answers(acquire.left()));
+        let ping = round_trip.of(connection.answers(acquire.remaining()));
         match hedge(ping, hedge_after, patience, self.open(user, acquire)).await {
             HedgeOutcome::Kept => return Ok(Some(checkout)),
             HedgeOutcome::Fresh(fresh) => checkout.replace(fresh),
@@ -204,7 +208,7 @@ impl<DB: Driver> Pool<DB> {
                 return Err(error);
             }
         }
-        // The others have idled for longer still: what ended this one has ended them.
+        // The others have been idle even longer: they are dead for the same reason.
         self.discard_idle(|idle| idle.owner.is_none());
         Ok(Some(checkout))
     }
@@ -213,17 +217,17 @@ impl<DB: Driver> Pool<DB> {
     pub(in crate::drivers::sql) async fn connect(
         self: &Arc<Self>,
         wanted: u32,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
     ) -> Result<(), Error> {
         let ahead = self.add_user();
         let _opening = self.waits_for(ahead.user(), Waiting::Opening);
         for _ in 0..wanted {
-            let link = self.open(ahead.user(), acquire).await?;
+            let connection = self.open(ahead.user(), acquire).await?;
             self.lock().idle.push(Idle {
-                link,
+                connection,
                 since: Stamp::now(),
                 owner: None,
-                unsettled: false,
+                dirty: false,
                 unrecognized: false,
             });
         }

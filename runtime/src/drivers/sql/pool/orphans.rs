@@ -1,29 +1,28 @@
-//! Queries that outlive their client: each keeps its place among `max` until it is cancelled.
+//! Orphaned queries: each keeps its permit until it is cancelled.
 
 use super::Pool;
 use crate::{
     drivers::sql::{driver::Driver, users::User},
-    resource::Acquire,
+    resource::AcquireContext,
 };
 use std::{pin::pin, sync::Arc};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-/// How often cancelling one may fail.
+/// How many times cancelling a query may fail.
 const TRIES: u32 = 2;
 
-/// What was dropped in the middle of a statement, which may still run on the server.
+/// A query that was dropped, and may still run on the server.
 pub(super) struct Orphan<DB: Driver> {
     number: u64,
     session: DB::Session,
     user: User,
     failures: u32,
-    /// How many are at it right now.
+    /// The number of tasks that are cancelling it now.
     cancelling: u32,
-    /// Its place.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Orphans that somebody is cancelling.
+/// Orphaned queries that one task is cancelling.
 struct Cancelling<'a, DB: Driver> {
     pool: &'a Pool<DB>,
     numbers: Vec<u64>,
@@ -42,7 +41,7 @@ impl<DB: Driver> Cancelling<'_, DB> {
             self.numbers.contains(&orphan.number) && (all || orphan.failures == TRIES)
         };
         let gone: Vec<_> = state.orphans.extract_if(.., is_gone).collect();
-        // Whoever gets their places takes the lock.
+        // The tasks that get their permits take the lock.
         drop(state);
         drop(gone);
     }
@@ -83,9 +82,9 @@ impl<DB: Driver> Pool<DB> {
         self.orphaned.notify_waiters();
     }
 
-    /// Cancels whatever outlives its client, now and later, until `acquire` is over. Dropped in the middle, it leaves
-    /// the rest to others, at the latest to the cleanup.
-    pub(super) async fn keep_cancelling(&self, acquire: &Acquire) {
+    /// Cancels orphaned queries, present and future ones, until `acquire` ends. If it is dropped, other tasks cancel
+    /// the rest, at the latest the cleanup.
+    pub(super) async fn keep_cancelling(&self, acquire: &AcquireContext) {
         loop {
             let mut orphaned = pin!(self.orphaned.notified());
             orphaned.as_mut().enable();
@@ -103,8 +102,8 @@ impl<DB: Driver> Pool<DB> {
         }
     }
 
-    /// Cancels the orphans of `user`, those whose invocation has ended already, and what runs on the sessions of `user`
-    /// that are still checked out.
+    /// Cancels the orphaned queries of `user` and of invocations that have ended, and the queries of connections that
+    /// `user` still has checked out.
     pub(super) async fn cancel_own(self: &Arc<Self>, user: User, all_back: bool, until: Instant) {
         let ended = {
             let state = self.lock();
@@ -128,21 +127,21 @@ impl<DB: Driver> Pool<DB> {
             tracing::warn!(
                 handler = self.handler,
                 connections = out.len(),
-                "the handler has ended, but a task that it left behind still uses its database: that is stopped; spawn such work through `&Background`"
+                "the handler has ended, but a task that it spawned still uses the database: cancelling it; spawn such work with `Background::spawn`"
             );
         }
         let mut sessions = cancelling.sessions.clone();
         sessions.extend(out);
         let acquire = self.acquire_now();
         let mut via = self.pop_ready(Some(user));
-        let idle = via.as_mut().map(|(idle, _)| &mut *idle.link);
+        let idle = via.as_mut().map(|(idle, _)| &mut *idle.connection);
         let stopped = self.address.cancel(&acquire, &sessions, idle, until).await;
         cancelling.end(stopped.all);
         if let Some((idle, permit)) = via {
             if stopped.idle_works {
                 self.lock().idle.push(idle);
             } else {
-                self.discard(idle.link, Some(permit));
+                self.discard(idle.connection, Some(permit));
             }
         }
         if !(stopped.all && stopped.idle_works) {

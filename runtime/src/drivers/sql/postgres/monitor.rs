@@ -1,20 +1,19 @@
-//! How a server notices that the process behind a session is gone: one that was killed cancels nothing,
-//! and a virtual machine that vanishes does not even close its sockets.
+//! Makes the server notice that the process behind a session is gone: a killed process cancels nothing, and a virtual
+//! machine that vanishes does not even close its sockets.
 
 use crate::config::{CLIENT_CHECK, KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
 use sqlx::{error::DatabaseError, postgres::PgConnectOptions};
 use std::time::Duration;
 
-/// The first version that looks at the client's socket while a query runs.
+/// The first version that checks the client's socket while a query runs.
 const FIRST_VERSION: u32 = 140_000;
 
 const CHECK: &str = "client_connection_check_interval";
 
-/// What is asked of a session, in the units of PostgreSQL's documentation: milliseconds for the first one,
-/// seconds for those of TCP. Nothing but numbers.
+/// The settings of a session, in the units of PostgreSQL's documentation: milliseconds for the first one, seconds for
+/// those of TCP. Only numbers.
 ///
-/// `tcp_user_timeout` is not among them: it would also end a session whose client is merely slow in reading
-/// its rows.
+/// `tcp_user_timeout` is not one of them: it would also end a session whose client only reads its rows slowly.
 fn settings(silence: Duration) -> [(&'static str, u128); 4] {
     let idle = KEEPALIVE_IDLE + silence;
     [
@@ -28,10 +27,10 @@ fn settings(silence: Duration) -> [(&'static str, u128); 4] {
     ]
 }
 
-/// Those which the URL or `PGOPTIONS` does not set.
+/// The settings that neither the URL nor `PGOPTIONS` contains.
 fn missing(options: &PgConnectOptions, silence: Duration) -> Vec<(&'static str, u128)> {
     let written = options.get_options().unwrap_or_default();
-    // PostgreSQL takes either, and any case.
+    // PostgreSQL accepts both characters, and any case.
     let written = written.replace('-', "_").to_ascii_lowercase();
     settings(silence)
         .into_iter()
@@ -51,7 +50,7 @@ pub(super) fn in_options(
     Some(options.clone().options(missing))
 }
 
-/// The same for a session of a server of this `version`; `None` if there is nothing to say.
+/// The settings as SQL, for a server of this `version`; `None` if there is nothing to set.
 pub(super) fn in_sql(
     options: &PgConnectOptions,
     silence: Duration,
@@ -67,8 +66,8 @@ pub(super) fn in_sql(
     (!settings.is_empty()).then(|| settings.join("; "))
 }
 
-/// Whether `error` is about what [`in_options`] adds. Servers name the setting in every language, poolers that
-/// or the startup parameter.
+/// Whether `error` is about the settings that [`in_options`] adds. Servers name the setting in every language, poolers
+/// the setting or the startup parameter.
 pub(super) fn is_refused(error: &dyn DatabaseError) -> bool {
     let names = settings(Duration::ZERO).map(|(name, _)| name);
     let message = error.message();

@@ -1,4 +1,4 @@
-//! One transaction on a connection through a pooler, for as long as an invocation needs the database.
+//! One transaction on a connection through a pooler, for one invocation.
 
 mod executor;
 mod lexer;
@@ -11,27 +11,27 @@ use self::{
     session::{Begun, Committed, RolledBack, Undo},
 };
 use crate::{
-    config::{Proxy, QUIET, TYPE_LOOKS},
+    config::{DRAIN_TIMEOUT, Proxy, TYPE_LOOKS},
     drivers::sql::{Checkout, DbHandle, connection::becomes_quiet, driver::Driver, error},
     error::{Error, ErrorKind},
-    resource::{Acquire, Disposition, InjectMut, Outcome},
+    resource::{AcquireContext, Disposition, InjectMut},
     util::clock::Stamp,
 };
 use sqlx::{Connection, PgConnection, Postgres};
 use std::{fmt, time::Duration};
 use tokio::time::{timeout, timeout_at};
 
-/// A transaction for the whole invocation in which every statement is unnamed: what is right behind a PgBouncer
-/// that pools transactions.
+/// A transaction for the whole invocation, with unnamed statements only: for use behind a PgBouncer in transaction
+/// pooling mode.
 ///
-/// Such a pooler gives each *transaction* a connection to the server. sqlx sends a statement in two steps,
-/// and the server knows it by a name: between two transactions, and between the two steps outside of one, that
-/// may be another client's connection, on which the same name means another statement. The rows of a
-/// query that somebody else asked come back, without an error. Inside one transaction, with statements
-/// that have no name, nothing can get in between.
+/// Such a pooler assigns a server connection to each *transaction*. sqlx sends a statement in two steps, and the server
+/// identifies it by a name. Between two transactions, and between the two steps outside of a transaction, the pooler
+/// may switch to another client's connection, where the same name means another statement: a query then returns the
+/// rows of another client's query, without an error. Inside one transaction, with unnamed statements, this cannot
+/// happen.
 ///
-/// A handler takes it by `&mut`. It is begun before the handler, committed when the handler returns `Ok`, and
-/// rolled back after an `Err`, a panic or at the deadline:
+/// A handler takes it by `&mut`. It is begun before the handler, committed when the handler returns `Ok`, and rolled
+/// back after an `Err`, a panic or at the deadline:
 ///
 /// ```no_run
 /// use db_handler::{Error, LambdaEvent, db_handler, PgBouncerTransaction, sqlx};
@@ -48,63 +48,62 @@ use tokio::time::{timeout, timeout_at};
 ///
 /// # The end of the transaction
 ///
-/// A statement that would end the transaction (`COMMIT`, `END`, `ROLLBACK`, `ABORT`, `PREPARE TRANSACTION`) is refused
-/// before it is sent. `SAVEPOINT` and `ROLLBACK TO` are fine. Texts are read as PostgreSQL reads them, with either
-/// value of `standard_conforming_strings`, and as UTF-8: do not change `client_encoding`.
+/// A statement that would end the transaction (`COMMIT`, `END`, `ROLLBACK`, `ABORT`, `PREPARE TRANSACTION`) is rejected
+/// before it is sent. `SAVEPOINT` and `ROLLBACK TO` are allowed. SQL is parsed as PostgreSQL does, for both values of
+/// `standard_conforming_strings`, and as UTF-8: do not change `client_encoding`.
 ///
-/// The commit succeeds in the transaction that was begun, and in no other. If that was ended from inside after
-/// all, the invocation fails with [`ErrorKind::CommitUnknown`], and the connection is closed.
+/// The commit succeeds only in the transaction that was begun. If that transaction was ended from inside nevertheless,
+/// the invocation fails with [`ErrorKind::CommitUnknown`], and the connection is closed.
 ///
-/// A connection that was found dead before `COMMIT` was sent makes the invocation fail with
-/// [`ErrorKind::CommitFailed`]: nothing was committed. That is the case when a statement met it, when the server said
-/// so, or when the transaction had been silent for longer than `check(trust_ms = ..)`, after which a ping comes
-/// first.
+/// If the connection is found dead before `COMMIT` is sent, the invocation fails with [`ErrorKind::CommitFailed`]:
+/// nothing was committed. This is the case if a statement failed because of it, if the server reported it, or if a ping
+/// failed. The ping is sent if the transaction has been silent for longer than `check(trust_ms = ..)`.
 ///
-/// # What does not reach the next client
+/// # What the session keeps
 ///
-/// Behind PgBouncer, the message that commits or rolls back also undoes what PostgreSQL keeps in a session beyond a
-/// transaction, however it came about: settings and the role (`SET`, `set_config`), temporary tables, advisory
-/// locks, `LISTEN`, cursors `WITH HOLD`. SQL's own `PREPARE` is undone if that word is in the text of a statement; hidden in
-/// a function of the database, it is not. These are not undone either: a library (`LOAD`), `setseed`, what
-/// `currval` and `lastval` return, and what an extension or a language keeps for itself (`dblink`'s connections, PL/Perl's
+/// Behind PgBouncer, the message that commits or rolls back also resets the session state that PostgreSQL keeps beyond
+/// a transaction, whatever created it: settings and the role (`SET`, `set_config`), temporary tables, advisory locks,
+/// `LISTEN`, cursors `WITH HOLD`. Statements from SQL's own `PREPARE` are removed if that word is in the text of a
+/// statement, but not if it is hidden in a function of the database. Not reset are: libraries (`LOAD`), `setseed`, the
+/// values of `currval` and `lastval`, and the state of extensions and languages (`dblink`'s connections, PL/Perl's
 /// `%_SHARED`).
 ///
-/// To undo settings is `RESET ALL`: it also takes away what PgBouncer's `connect_query` has `SET`. Write such settings into
-/// `ALTER ROLE .. SET` or `ALTER DATABASE .. SET`.
+/// Settings are reset with `RESET ALL`, which also removes what PgBouncer's `connect_query` has `SET`. For such
+/// settings, use `ALTER ROLE .. SET` or `ALTER DATABASE .. SET`.
 ///
-/// The transaction's `application_name` is by what a query is found that has to be stopped on the server: a handler that
-/// changes it keeps its query running.
+/// The transaction's `application_name` identifies a query that has to be cancelled on the server: if a handler changes
+/// it, its query cannot be cancelled.
 ///
-/// Behind RDS Proxy, nothing is undone, because that would pin a session. A kept connection is closed after
-/// an invocation for one of whose statements the proxy pins a session (`SET`, `nextval`, locks, temporary tables, cursors, a
+/// Behind RDS Proxy, nothing is reset, because that would pin the session. A connection is closed instead of being
+/// reused if one of the invocation's statements pins the session (`SET`, `nextval`, locks, temporary tables, cursors, a
 /// text above 16 KB, and also `DO` and `CALL`, which may hide them), so that nothing stays pinned.
 ///
 /// # Types of the database's own
 ///
-/// For each connection, sqlx is made to ask for the database's own types (enums, domains, composites) before the
-/// first transaction: one round trip in a database without such types, otherwise a few. It would ask in the
-/// middle of a statement, which then fails. The beginning of each transaction compares the newest enum and range type; a newer
-/// one makes sqlx ask again. A composite, domain or extension that was created or replaced since fails one
-/// invocation of each connection at most.
+/// On each connection, sqlx looks up the database's own types (enums, domains, composites) before the first
+/// transaction: one round trip in a database without such types, otherwise a few. Otherwise sqlx would look up a type
+/// in the middle of a statement, which then fails. The beginning of each transaction compares the newest enum and range
+/// type; after a newer one, sqlx looks the types up again. A composite, domain or extension that was created or
+/// replaced since fails at most one invocation per connection.
 pub struct PgBouncerTransaction {
-    /// Empty only when it is put back.
+    /// `None` only after the release.
     checkout: Option<Checkout<Postgres>>,
     progress: Progress,
     begun: Begun,
     watch: Watch,
     proxy: Option<Proxy>,
-    /// RDS Proxy may keep the session for this connection alone until that is closed.
+    /// RDS Proxy may pin the session to this connection until it is closed.
     pinned: bool,
-    /// For how long a silent connection is taken to be alive.
+    /// How long a silent connection is assumed to be alive.
     trust: Duration,
 }
 
-/// How far a transaction is.
+/// The state of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// Nobody has begun to end it.
+    /// The transaction is open.
     Open,
-    /// Its end was sent, and has not been answered; or the connection is of no more use.
+    /// Its end was sent, but no reply has arrived; or the connection is unusable.
     Ending,
     Ended,
 }
@@ -113,10 +112,13 @@ impl InjectMut for PgBouncerTransaction {
     type Handle = DbHandle<Postgres>;
     type Guard = Box<Self>;
 
-    async fn acquire(db: &DbHandle<Postgres>, acquire: &Acquire) -> Result<Box<Self>, Error> {
+    async fn acquire(
+        db: &DbHandle<Postgres>,
+        acquire: &AcquireContext,
+    ) -> Result<Box<Self>, Error> {
         loop {
             let mut checkout = db.take(acquire).await?;
-            let was_kept = checkout.memory().newest_type.is_some();
+            let was_kept = checkout.session_state().newest_type.is_some();
             let proxy = acquire.settings().proxy;
             let error = match timeout_at(acquire.until(), begin(&mut checkout, proxy)).await {
                 Ok(Ok(begun)) => {
@@ -134,7 +136,7 @@ impl InjectMut for PgBouncerTransaction {
                 Err(_) => {
                     checkout.leave();
                     return Err(acquire
-                        .timed_out("beginning a transaction")
+                        .timeout_error("beginning a transaction")
                         .adding(" Behind a pooler: has it a connection to the server to spare?"));
                 }
             };
@@ -143,41 +145,39 @@ impl InjectMut for PgBouncerTransaction {
                 let what = "PgBouncer is in statement pooling mode, which allows no transaction: set `pool_mode = transaction`";
                 return Err(acquire.failed(ErrorKind::Query, what).caused_by(error));
             }
-            // A kept connection whose other end has gone: nothing has happened on it yet.
+            // A reused connection that the server has closed: nothing has happened on it yet.
             if !(was_kept && error::ends_the_connection(&error)) {
                 return Err(error::connecting::<Postgres>(acquire, db.target(), error));
             }
         }
     }
 
-    async fn conclude(loan: &mut Box<Self>, outcome: Outcome) -> Result<(), Error> {
-        match outcome {
-            Outcome::Succeeded => loan.commit().await,
-            Outcome::Failed => {
-                loan.roll_back().await;
-                Ok(())
-            }
-        }
+    async fn commit(guard: &mut Box<Self>) -> Result<(), Error> {
+        guard.commit().await
     }
 
-    async fn release(db: &DbHandle<Postgres>, mut loan: Box<Self>, disposition: Disposition) {
+    async fn rollback(guard: &mut Box<Self>) {
+        guard.roll_back().await;
+    }
+
+    async fn release(db: &DbHandle<Postgres>, mut guard: Box<Self>, disposition: Disposition) {
         if disposition != Disposition::Discard {
-            loan.roll_back().await;
+            guard.roll_back().await;
         }
-        let Some(mut checkout) = loan.checkout.take() else {
+        let Some(mut checkout) = guard.checkout.take() else {
             return;
         };
-        if loan.watch.types_outdated {
-            checkout.memory().newest_type = None;
+        if guard.watch.types_outdated {
+            checkout.session_state().newest_type = None;
         }
-        match (loan.progress, disposition) {
-            // The pooler may already have given the server's side to somebody else.
+        match (guard.progress, disposition) {
+            // The pooler may already have given the server connection to another client.
             (Progress::Ending, _) => checkout.leave(),
-            (Progress::Ended, Disposition::Reuse) if loan.pinned => {
+            (Progress::Ended, Disposition::Reuse) if guard.pinned => {
                 db.put_back(checkout, Disposition::Close).await;
             }
-            // Nothing is left in the session that could be undone, and it is not ours any more.
-            (Progress::Ended, Disposition::Reuse) if loan.proxy.is_some() => checkout.give_back(),
+            // The session has nothing left to reset, and no longer belongs to this connection.
+            (Progress::Ended, Disposition::Reuse) if guard.proxy.is_some() => checkout.give_back(),
             _ => db.put_back(checkout, disposition).await,
         }
     }
@@ -217,13 +217,12 @@ impl PgBouncerTransaction {
         }
     }
 
-    /// A commit that was refused leaves locks and SQL's own `PREPARE` in the session: nothing else there outlives a
-    /// rollback.
+    /// A rejected commit leaves locks and SQL's own `PREPARE` in the session: nothing else in it outlives a rollback.
     async fn undo_after_refusal(&mut self, undo: Undo) {
         let connection = connection(&mut self.checkout);
         let undoing = self.begun.undo_after_refusal(connection, undo);
-        let Ok(Ok(undone)) = timeout(QUIET, undoing).await else {
-            // The connection is closed.
+        let Ok(Ok(undone)) = timeout(DRAIN_TIMEOUT, undoing).await else {
+            // The connection is closed by its release.
             return self.says_what_stays();
         };
         self.progress = Progress::Ended;
@@ -239,17 +238,17 @@ impl PgBouncerTransaction {
         );
     }
 
-    /// An error means that nothing is committed: `COMMIT` is not sent.
+    /// Returns an error if nothing is committed: `COMMIT` is not sent then.
     async fn check_before_commit(&mut self) -> Result<(), Error> {
         if let Some(why) = self.watch.lost.take() {
             self.progress = Progress::Ending;
             return Err(lost_before_commit(&why));
         }
         let connection = connection(&mut self.checkout);
-        match timeout(QUIET, Postgres::drain(connection)).await {
+        match timeout(DRAIN_TIMEOUT, Postgres::drain(connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(self.not_sent(error)),
-            // It stays in the middle of that statement, which is stopped when the connection is dropped.
+            // The connection stays in the middle of that statement, which is cancelled when the connection is dropped.
             Err(_) => {
                 return Err(Error::new(
                     ErrorKind::CommitFailed,
@@ -273,17 +272,19 @@ impl PgBouncerTransaction {
         lost_before_commit(&error.to_string()).caused_by(error)
     }
 
-    /// Rolls back, unless something is still running: that has to be stopped on the server.
+    /// Rolls back, unless a statement still runs: that has to be cancelled on the server.
     async fn roll_back(&mut self) {
         let undo = self.undo();
         let connection = connection(&mut self.checkout);
-        if self.progress != Progress::Open || !becomes_quiet::<Postgres>(connection, QUIET).await {
+        if self.progress != Progress::Open
+            || !becomes_quiet::<Postgres>(connection, DRAIN_TIMEOUT).await
+        {
             return;
         }
         self.progress = Progress::Ending;
         let failed = self.watch.failed;
         let rolling_back = self.begun.roll_back(connection, failed, undo);
-        match timeout(QUIET, rolling_back).await {
+        match timeout(DRAIN_TIMEOUT, rolling_back).await {
             Ok(RolledBack::Yes) => self.progress = Progress::Ended,
             Ok(RolledBack::EndedBefore) => tracing::error!("{ENDED_INSIDE}"),
             Ok(RolledBack::Unknown) | Err(_) => {}
@@ -307,7 +308,7 @@ impl PgBouncerTransaction {
 fn connection(checkout: &mut Option<Checkout<Postgres>>) -> &mut PgConnection {
     match checkout {
         Some(checkout) => checkout,
-        None => unreachable!("emptied when it is put back"),
+        None => unreachable!("emptied when it is released"),
     }
 }
 
@@ -322,7 +323,7 @@ fn lost_before_commit(why: &str) -> Error {
     )
 }
 
-/// Whether this is how PgBouncer refuses a transaction with `pool_mode = statement`.
+/// Whether PgBouncer rejected a transaction because of `pool_mode = statement`.
 fn pools_statements(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -339,8 +340,8 @@ impl Drop for PgBouncerTransaction {
     }
 }
 
-/// Begins a transaction in which sqlx knows the database's own types. Behind a PgBouncer it has the name of the
-/// connection, which no session there keeps beyond the transaction.
+/// Begins a transaction in which sqlx knows the database's own types. Behind a PgBouncer its `application_name` is the
+/// name of the connection, which no session keeps beyond the transaction.
 async fn begin(
     checkout: &mut Checkout<Postgres>,
     proxy: Option<Proxy>,
@@ -349,19 +350,19 @@ async fn begin(
     let name = (proxy == Some(Proxy::PgBouncer)).then_some(session.name());
     let mut looks = 0;
     loop {
-        let known = match checkout.memory().newest_type {
+        let known = match checkout.session_state().newest_type {
             Some(known) => known,
-            None => types::learn(checkout).await?,
+            None => types::record(checkout).await?,
         };
-        checkout.memory().newest_type = Some(known);
+        checkout.session_state().newest_type = Some(known);
         let begun = session::begin(checkout, name).await?;
         looks += 1;
-        // Where types come and go all the time, a statement that uses one may fail.
+        // If types change all the time, a statement that uses one may fail.
         if begun.newest_type == known || looks == TYPE_LOOKS {
             return Ok(begun);
         }
         begun.roll_back(checkout, false, Undo::Nothing).await;
-        checkout.memory().newest_type = None;
+        checkout.session_state().newest_type = None;
     }
 }
 

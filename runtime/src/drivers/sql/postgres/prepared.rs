@@ -1,9 +1,9 @@
-//! Whether the server would still accept what sqlx has prepared in a session.
+//! Checks whether the server still accepts the statements that sqlx has prepared in a session.
 //!
-//! After `ALTER TABLE`, or when a type was created anew, a prepared statement fails each time that it is used, and sqlx
-//! goes on using it. The error is seen here only where it passes through this crate. But such a statement fails
-//! before the server plans it, and the server counts the plans. So of those that were not planned since the last
-//! reset the server is asked for a plan, without running them: the one that failed is among them.
+//! After `ALTER TABLE`, or when a type was created anew, a prepared statement fails on each use, but sqlx keeps using
+//! it. This crate sees the error only if it passes through it. But such a statement fails before the server plans it,
+//! and the server counts the plans. So the server is asked to plan, but not to run, each statement that was not planned
+//! since the last reset: a failed one is among them.
 
 use super::recognized;
 use crate::{
@@ -14,17 +14,17 @@ use sqlx::{Connection, PgConnection, Row};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-/// How many plans one message asks for: with more, a few slow ones could not be given up in time.
+/// How many plans one message requests: with more, a few slow ones could not be stopped in time.
 const AT_ONCE: usize = 20;
 
-/// What is known of a session's statements.
+/// What is known about a session's prepared statements.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// By their names.
+    /// The statements, by name.
     all: BTreeMap<String, Statement>,
-    /// Not planned between the last two looks.
+    /// The statements that were not planned between the last two resets.
     unplanned: Vec<String>,
-    /// sqlx relies on one that is gone.
+    /// Whether sqlx relies on a statement that no longer exists.
     incomplete: bool,
 }
 
@@ -34,8 +34,8 @@ struct Statement {
     parameters: usize,
 }
 
-/// A column with the name of each statement of the protocol's, how often it was planned, and how many parameters it
-/// has. Before version 14, the server does not count: then each is taken for one that was not.
+/// A column with the name, the number of plans and the number of parameters of each statement that was prepared with
+/// the protocol. Before version 14, the server does not count plans: every statement then counts as not planned.
 pub(super) fn column(server: Option<u32>) -> &'static str {
     macro_rules! column {
         ($plans:literal) => {
@@ -54,7 +54,7 @@ pub(super) fn column(server: Option<u32>) -> &'static str {
 }
 
 impl Prepared {
-    /// What the server says in [`column`], where sqlx has `cached` statements.
+    /// Reads the [`column`]. sqlx has `cached` statements.
     pub(super) fn look(&mut self, column: Option<&str>, cached: usize) {
         let all: BTreeMap<String, Statement> = column
             .unwrap_or_default()
@@ -71,8 +71,7 @@ impl Prepared {
         self.all = all;
     }
 
-    /// Makes sqlx forget its statements if the server no longer accepts one of them. Asks nothing where all have been
-    /// planned.
+    /// Clears sqlx's statements if the server no longer accepts one of them. Sends nothing if all have been planned.
     pub(super) async fn check(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let is_valid = !self.incomplete && without_logging(self.all_are_valid(connection)).await?;
         if !is_valid {
@@ -87,13 +86,13 @@ impl Prepared {
         let unplanned = std::mem::take(&mut self.unplanned);
         for names in unplanned.chunks(AT_ONCE) {
             if from.elapsed() > PLANNING {
-                // To prepare them again costs less than to go on.
+                // Preparing them again costs less than continuing.
                 return Ok(false);
             }
             let plans: Vec<String> = names.iter().map(|name| self.plan(name)).collect();
             let column = column(connection.server_version_num());
             match recognized(connection, &plans.join("; "), &[column], "").await {
-                // To plan them has counted as well.
+                // This planning has been counted as well.
                 Ok(row) => {
                     self.look(row.try_get(1)?, 0);
                     self.unplanned.clear();
@@ -119,7 +118,7 @@ impl Prepared {
     }
 }
 
-/// sqlx's names are plain words; what is named otherwise is not sqlx's.
+/// sqlx's names have only word characters; a statement with another name is not sqlx's.
 fn parsed(text: &str) -> Option<(String, Statement)> {
     let mut parts = text.split(' ');
     let (name, plans, parameters) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,22 +1,22 @@
-//! How a session is found again on the server, and only ours.
+//! Identifies a session on the server, so that only this process's sessions are cancelled.
 
 use crate::drivers::sql::{driver::Cancelled, without_logging::without_logging};
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow, raw_sql};
 use std::sync::Arc;
 
-/// A session of ours.
+/// A session of this process.
 #[derive(Debug, Clone)]
 pub struct PgSession {
-    /// Its first `application_name`, which no other session has: it is known without a round trip, and
-    /// other than a port it is the same on both sides of a NAT or a proxy. A handler can change it.
+    /// Its first `application_name`, which no other session has. It is known without a round trip, and unlike a port it
+    /// is the same on both sides of a NAT or a proxy. A handler can change it.
     name: Arc<str>,
-    /// Known as soon as the session has been reset once.
+    /// Known after the session's first reset.
     backend: Option<Backend>,
-    /// Those of the same name that are not meant.
+    /// Sessions of the same name that are excluded.
     spared: Arc<[Backend]>,
 }
 
-/// A process of the server. The operating system uses the ids of those that have ended again.
+/// A server process. The operating system reuses process ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backend {
     pid: i32,
@@ -28,11 +28,11 @@ pub(super) struct Backend {
 pub(super) const BACKEND: &str = "pg_backend_pid(), (SELECT (extract(epoch FROM backend_start) * 1000000)::int8 \
      FROM pg_stat_get_activity(pg_backend_pid()))";
 
-/// Sessions of other roles are neither seen nor touched, whatever they call themselves. What was sent last
-/// may not even have been read: then the session ends before it begins.
+/// Sessions of other roles are neither listed nor cancelled, whatever their names. The server may not have read the
+/// last statement yet: such a session is ended before it runs.
 ///
-/// The last row is there if a session that was opened from here runs something under a name that is not
-/// one of ours.
+/// The last row exists if a session that was opened from this address runs a statement under a name that does not come
+/// from this crate.
 macro_rules! cancel {
     () => {
         "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; \
@@ -64,7 +64,7 @@ impl PgSession {
         &self.name
     }
 
-    /// The same session, whatever it calls itself by now.
+    /// The same session, identified by its process.
     pub(super) fn with(&self, backend: Backend) -> Self {
         Self {
             name: Arc::clone(&self.name),
@@ -77,7 +77,7 @@ impl PgSession {
         self.backend.is_some()
     }
 
-    /// Every session of this name, except for `others`.
+    /// Every session of this name, except `others`.
     pub(super) fn all_but(&self, others: &[Self]) -> Self {
         Self {
             spared: others.iter().filter_map(|other| other.backend).collect(),
@@ -85,7 +85,7 @@ impl PgSession {
         }
     }
 
-    /// What is true in the server's list of sessions for those of this name that are meant.
+    /// The SQL condition for the sessions of this name that are not excluded.
     fn is_named(&self) -> String {
         let name = super::literal(&self.name);
         if self.spared.is_empty() {
@@ -102,7 +102,7 @@ impl PgSession {
     }
 }
 
-/// As a list in SQL.
+/// The processes as an SQL list.
 fn list(backends: &[Backend]) -> String {
     let all: Vec<String> = backends
         .iter()
@@ -112,10 +112,10 @@ fn list(backends: &[Backend]) -> String {
 }
 
 impl Backend {
-    /// None of them.
+    /// Not a process.
     const NONE: Self = Self { pid: 0, started: 0 };
 
-    /// Reads the columns of [`BACKEND`], of which the first one is number `first`.
+    /// Reads the columns of [`BACKEND`], starting at column `first`.
     pub(super) fn read(row: &PgRow, first: usize) -> Result<Self, sqlx::Error> {
         Ok(Self {
             pid: row.try_get(first)?,
@@ -124,7 +124,7 @@ impl Backend {
     }
 }
 
-/// Stops what `sessions` run.
+/// Cancels the queries of `sessions`.
 pub(super) async fn cancel(
     via: &mut PgConnection,
     sessions: &[PgSession],
@@ -132,7 +132,7 @@ pub(super) async fn cancel(
     let (identified, named): (Vec<&PgSession>, Vec<&PgSession>) = sessions
         .iter()
         .partition(|session| session.backend.is_some());
-    // Neither may be empty in SQL.
+    // SQL allows neither list to be empty.
     let mut is_named: Vec<String> = named.iter().map(|session| session.is_named()).collect();
     is_named.push("false".to_owned());
     let backends: Vec<Backend> = identified
@@ -140,13 +140,13 @@ pub(super) async fn cancel(
         .filter_map(|session| session.backend)
         .chain([Backend::NONE])
         .collect();
-    // The names are ours, and quoted; the rest are numbers.
+    // The names are generated and quoted here; the rest are numbers.
     let sql = AssertSqlSafe(format!(
         cancel!(),
         named = is_named.join(" OR "),
         backends = list(&backends)
     ));
-    // Where no transaction is open, the server says so in a warning.
+    // If no transaction is open, the server sends a warning.
     let rows: Vec<PgRow> = without_logging(raw_sql(sql).fetch_all(via)).await?;
     let mut found: Vec<String> = Vec::new();
     let mut renamed = false;
@@ -161,7 +161,7 @@ pub(super) async fn cancel(
         .all(|session| found.iter().any(|name| **name == *session.name));
     let mut cancelled = Cancelled::all();
     if renamed && !all_found {
-        cancelled.unsure = Some(
+        cancelled.uncertain = Some(
             "no session has its name any more: it has ended, or the handler has changed its `application_name`",
         );
     }

@@ -1,4 +1,4 @@
-//! What becomes of an invocation's connections when its handler has ended: drained, cancelled, reset, reused or closed.
+//! Cleans up an invocation's connections after its handler: drains, cancels, resets, reuses or closes them.
 
 use super::{
     LOOK_AGAIN, SqlxPool,
@@ -6,7 +6,7 @@ use super::{
     state::State,
 };
 use crate::{
-    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, Close, PRESSURE_ASK, QUIET},
+    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, Close, DRAIN_TIMEOUT, PRESSURE_ASK},
     drivers::sql::{
         Driver,
         connect::warnings,
@@ -14,7 +14,7 @@ use crate::{
         users::{Phase, User},
     },
     resource::running::time_left,
-    resource::{Fitness, Resource},
+    resource::{Health, Resource},
 };
 use futures_util::future::{FutureExt, join_all};
 use sqlx::pool::PoolConnection;
@@ -24,25 +24,25 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-/// An idle connection that was taken out to be looked after, with its number.
+/// An idle connection that was acquired for the cleanup, and its number.
 type Taken<DB> = (PoolConnection<DB>, u64);
 
 impl<DB: Driver> SqlxPool<DB> {
-    /// Waits until every connection of `user` is back, cancels on the server what is not, and makes with `reuse` what
-    /// it used as good as new; closes it otherwise.
-    pub(super) async fn clean_up(&self, user: User, reuse: bool) -> Fitness {
+    /// Waits until every connection of `user` is released, and cancels the rest on the server. With `reuse`, resets the
+    /// connections that `user` used; otherwise closes them.
+    pub(super) async fn clean_up(&self, user: User, reuse: bool) -> Health {
         let quiet = self.quiet_within();
-        let longest = self.cleanup_time(user).saturating_sub(QUIET);
+        let longest = self.cleanup_time(user).saturating_sub(DRAIN_TIMEOUT);
         let left = time_left().map_or(longest, |left| left.min(longest));
         let until = Instant::now() + left;
-        // Where little time is left, it is for cancelling.
+        // If little time is left, it is reserved for cancelling.
         let patience = quiet.min(left / 2);
         let all_back = timeout(patience, self.all_back(user)).await.is_ok();
-        // Whoever is still connecting comes too late.
+        // An acquire that is still connecting is too late.
         self.owners().users.set_phase(user, Phase::Over);
         let cancelled = self.cancel_own(user, all_back, until).await;
         if cancelled {
-            // They come back with an error; where the network is gone, they never do.
+            // They are released with an error, unless the network is down.
             let _ = timeout_at(until, self.all_gone(user)).await;
         }
         let has_lost_one = self.has_lost_one();
@@ -52,30 +52,30 @@ impl<DB: Driver> SqlxPool<DB> {
             if !is_alone {
                 self.discard_own(user, has_lost_one, until).await;
             }
-            return Fitness::Unfit;
+            return Health::Broken;
         }
         if self.state.settings.instances.is_some() {
-            let fitness = self.look_at_limit(user).await;
-            if fitness != Fitness::Fit {
-                return fitness;
+            let health = self.look_at_limit(user).await;
+            if health != Health::Healthy {
+                return health;
             }
         }
-        let fitness = if reuse {
+        let health = if reuse {
             self.reset_own(user, Instant::now() + patience).await
         } else {
             if self.owners().users.others_run(Some(user)) {
                 self.close_own(user, Instant::now() + patience).await;
             }
-            Fitness::Fit
+            Health::Healthy
         };
         if !self.owners().users.others_run(Some(user)) {
-            // Nothing of the pool's own is half-way when the process is frozen.
+            // The pool itself must not be in the middle of anything when the process is frozen.
             let quiet = timeout(patience, self.is_quiet()).await.is_ok();
             if !quiet && reuse {
-                return Fitness::Unfit;
+                return Health::Broken;
             }
         }
-        fitness
+        health
     }
 
     /// How long the cleanup of `user` may take.
@@ -98,26 +98,27 @@ impl<DB: Driver> SqlxPool<DB> {
         self.state.owners()
     }
 
-    /// Every connection of `user` is back, or is known not to come back.
+    /// Waits until every connection of `user` is released, or known to be lost.
     async fn all_back(&self, user: User) {
         let mine = |one: &Owned<DB>| one.user == Some(user) && one.place == Place::Out;
         self.wait_until(|owners| {
             if !owners.users.is_alone(user) {
                 return !owners.any(mine);
             }
-            // Nobody else has any: what the pool itself has not got is this one's, also where no hook has seen it.
+            // No other invocation has any: each connection missing from the pool belongs to this one, even if no hook
+            // has seen it.
             let waits = |one: &Owned<DB>| matches!(one.place, Place::Orphan | Place::Cancelling);
             let waiting = owners.numbers(waits).len();
             self.usage().in_use as usize <= waiting
         })
         .await;
         if self.owners().users.is_alone(user) {
-            // The pool has lost it without a word.
+            // The pool lost it without running a hook.
             self.owners().remove_all(mine);
         }
     }
 
-    /// No connection of `user` is out, and none waits to be cancelled.
+    /// Waits until no connection of `user` is checked out or has to be cancelled.
     async fn all_gone(&self, user: User) {
         let mine = |one: &Owned<DB>| {
             one.user == Some(user) && !matches!(one.place, Place::Idle | Place::Dropped)
@@ -129,7 +130,7 @@ impl<DB: Driver> SqlxPool<DB> {
         .await;
     }
 
-    /// sqlx has no event for a connection that is idle: what a hook has let through may still be on its way.
+    /// Polls: sqlx has no event for an idle connection, and one may still be on its way after its hook.
     async fn wait_until(&self, done: impl Fn(&Owners<DB>) -> bool) {
         let from = Instant::now();
         loop {
@@ -146,11 +147,11 @@ impl<DB: Driver> SqlxPool<DB> {
         }
     }
 
-    /// Cancels what `user` has left running on the server, and nothing else; whether there was anything.
+    /// Cancels the queries that `user` has left on the server, and nothing else. Returns whether there were any.
     async fn cancel_own(&self, user: User, all_back: bool, until: Instant) -> bool {
         let is_alone = self.owners().users.is_alone(user);
         let mine = |one: &Owned<DB>| {
-            // What one before could not cancel is nobody's.
+            // A query that an earlier cleanup could not cancel has no owner.
             let is_left = one.user.is_none() && (is_alone || one.place == Place::Dropped);
             one.user == Some(user) || is_left
         };
@@ -164,7 +165,7 @@ impl<DB: Driver> SqlxPool<DB> {
             .owners()
             .any(|one| one.user == Some(user) && one.place == Place::Cancelling);
         if numbers.is_empty() && !all_back && is_alone && !being_cancelled {
-            // Somebody has one that no hook has seen.
+            // A connection is in use that no hook has seen.
             numbers = self.owners().numbers(|one| one.place == Place::Idle);
         }
         if numbers.is_empty() {
@@ -174,20 +175,20 @@ impl<DB: Driver> SqlxPool<DB> {
         if all_back {
             tracing::debug!(
                 handler,
-                "a query was given up by the handler: stopping it on the server"
+                "the handler dropped a query: cancelling it on the server"
             );
         } else {
             tracing::warn!(
                 handler,
                 connections = numbers.len(),
-                "the handler has ended, but a query that it gave up, or a task that it left behind with a clone of the pool, still uses the database: that is stopped; spawn such work through `&Background`"
+                "the handler has ended, but a dropped query or a task with a clone of the pool still uses the database: cancelling it; spawn such work with `Background::spawn`"
             );
         }
         self.owners().users.lose(user);
         self.owners().doom(|one| numbers.contains(&one.number));
         let (sessions, by_name) = self.state.to_cancel(&numbers);
         if by_name.is_some() {
-            // By its name, what idles would be ended with the others.
+            // Cancelling by name would also end idle sessions of that name.
             let nameless = |one: &Owned<DB>| mine(one) && !DB::is_identified(&one.session);
             let idle = self.take_idle(nameless, Instant::now()).await;
             join_all(idle.into_iter().map(|taken| self.discard(taken))).await;
@@ -213,18 +214,18 @@ impl<DB: Driver> SqlxPool<DB> {
         true
     }
 
-    /// An idle connection as it is, if there is one that nobody waits for.
+    /// Acquires an idle connection without changing its state, if there is one that no acquire waits for.
     fn look(&self) -> Option<Taken<DB>> {
         if self.pool.num_idle() == 0 {
             return None;
         }
-        // It is there now, or somebody was faster: nobody waits in line for it.
+        // The acquire succeeds at once or not at all: it must not wait in the pool's queue.
         let looking = unconstrained(State::<DB>::looking(self.pool.acquire()));
         let (connection, number) = looking.now_or_never()?;
         Some((connection.ok()?, number.unwrap_or_default()))
     }
 
-    /// Back as it was.
+    /// Releases a connection whose state has not changed.
     fn give_back(&self, (connection, number): Taken<DB>) {
         if let Some(owned) = self.owners().get_mut(number) {
             owned.untouched = true;
@@ -233,17 +234,18 @@ impl<DB: Driver> SqlxPool<DB> {
     }
 
     async fn discard(&self, (connection, number): Taken<DB>) {
-        self.state.one_less();
+        self.state.connection_gone();
         self.owners().remove(number);
         if DB::IN_PROCESS {
-            // Dropped, it would come to its end at some later time.
+            // If it were only dropped, it would end at some later time.
             let _ = connection.close().await;
         } else {
             drop(connection.detach());
         }
     }
 
-    /// The idle connections of which `which` says so. One that is still on its way into the pool is waited for.
+    /// Acquires the idle connections for which `which` returns `true`. Waits for one that is still on its way into the
+    /// pool.
     async fn take_idle(
         &self,
         which: impl Fn(&Owned<DB>) -> bool,
@@ -267,7 +269,7 @@ impl<DB: Driver> SqlxPool<DB> {
                 }
                 sleep(LOOK_AGAIN).await;
             } else {
-                // Nobody has seen it for so long: if it is there, it is not used again.
+                // The connection has not appeared in time: if it still exists, it is not reused.
                 self.owners().doom(|one| idle(one));
                 break;
             }
@@ -278,19 +280,19 @@ impl<DB: Driver> SqlxPool<DB> {
         taken
     }
 
-    /// What `user` has used, and with `unused` what nobody uses, is not used again.
+    /// Discards the connections of `user`, and with `unused` also those without an owner.
     async fn discard_own(&self, user: User, unused: bool, until: Instant) {
         let which = |one: &Owned<DB>| one.user == Some(user) || unused && one.user.is_none();
         self.owners().doom(which);
         let idle = self.take_idle(which, Instant::now().min(until)).await;
         join_all(idle.into_iter().map(|taken| self.discard(taken))).await;
         if unused {
-            self.state.found_again();
+            self.state.reset_lost();
         }
     }
 
-    /// Makes what `user` used as good as new for the next invocation.
-    async fn reset_own(&self, user: User, until: Instant) -> Fitness {
+    /// Resets the connections of `user` for the next invocation.
+    async fn reset_own(&self, user: User, until: Instant) -> Health {
         let suspect = self.owners().users.is_suspect(user);
         let which = |one: &Owned<DB>| one.user == Some(user) && (suspect || !one.clean);
         let own = self.take_idle(which, until).await;
@@ -314,11 +316,11 @@ impl<DB: Driver> SqlxPool<DB> {
                 }
                 self.ask_for_room().await
             }
-            _ => Fitness::Fit,
+            _ => Health::Healthy,
         }
     }
 
-    /// Closes what `user` used, while others run, unless somebody waits for it.
+    /// Closes the connections of `user` while other invocations run, unless one of them waits for a connection.
     async fn close_own(&self, user: User, until: Instant) {
         let wanted = self.state.is_wanted(Some(user));
         let which = |one: &Owned<DB>| one.user == Some(user) && (!wanted || !one.clean);
@@ -329,43 +331,43 @@ impl<DB: Driver> SqlxPool<DB> {
                 return;
             }
             let (connection, number) = taken;
-            self.state.one_less();
+            self.state.connection_gone();
             self.owners().remove(number);
             let _ = connection.close().await;
         });
         join_all(closing).await;
     }
 
-    /// Whether the server has room for what is to be reused.
-    async fn ask_for_room(&self) -> Fitness {
+    /// Whether the server has room for the connections that are about to be reused.
+    async fn ask_for_room(&self) -> Health {
         let Some(mut idle) = self.look() else {
-            return Fitness::Fit;
+            return Health::Healthy;
         };
         let (place, share) = (self.state.target(), self.state.settings.share);
         let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness = capacity::verdict::<DB>(&place, share, &mut idle.0, longest).await;
-        self.asked(idle, fitness).await
+        let health = capacity::check::<DB>(&place, share, &mut idle.0, longest).await;
+        self.asked(idle, health).await
     }
 
-    /// Compares the budget with the server, if there is a connection to ask.
-    async fn look_at_limit(&self, user: User) -> Fitness {
+    /// Compares the budget with the server's limit, if there is an idle connection to query it.
+    async fn look_at_limit(&self, user: User) -> Health {
         if !self.owners().users.others_run(Some(user)) {
             self.is_quiet().await;
         }
         let Some(mut idle) = self.look() else {
-            return Fitness::Fit;
+            return Health::Healthy;
         };
         let (handler, settings) = (self.acquire.handler(), &self.state.settings);
         let longest = self.state.reply_within(PRESSURE_ASK);
-        let fitness =
+        let health =
             warnings::compare_with_limit::<DB>(handler, settings, &mut idle.0, longest).await;
-        self.asked(idle, fitness).await
+        self.asked(idle, health).await
     }
 
-    /// Takes back a connection that was asked something.
-    async fn asked(&self, idle: Taken<DB>, fitness: Fitness) -> Fitness {
-        if fitness == Fitness::Unfit {
-            // It is half-way through an answer that nobody waits for.
+    /// Releases a connection after a query of the cleanup.
+    async fn asked(&self, idle: Taken<DB>, health: Health) -> Health {
+        if health == Health::Broken {
+            // It has an unread reply.
             self.discard(idle).await;
         } else {
             let number = idle.1;
@@ -374,6 +376,6 @@ impl<DB: Driver> SqlxPool<DB> {
             self.wait_until(|owners| !owners.any(|one| !is_back(one)))
                 .await;
         }
-        fitness
+        health
     }
 }

@@ -1,9 +1,9 @@
-//! Why nobody gets a connection: sqlx's pool retries a refused or turned-away connection without_logging, and
-//! reports every cause as one timeout.
+//! Finds out why no connection is available: sqlx's pool silently retries a refused connection, and reports every cause
+//! as the same timeout.
 
 use super::SqlxPool;
 use crate::{
-    config::ASK_WHY_AFTER,
+    config::CONNECT_DIAGNOSIS_DELAY,
     drivers::sql::{
         Driver,
         connect::{nodelay, round_trip::Waits},
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 impl<DB: Driver> SqlxPool<DB> {
-    /// What is known about a symptom that sqlx does not explain.
+    /// The error that explains a symptom that sqlx does not explain.
     pub(super) fn diagnosis(&self, symptom: Symptom) -> Option<Error> {
         if let Some(failure) = self.state.failure() {
             return Some(failure);
@@ -48,29 +48,28 @@ impl<DB: Driver> SqlxPool<DB> {
         }
     }
 
-    /// Whether the pool has lost a connection without our doing.
+    /// Whether the pool has lost a connection that was not discarded here.
     pub(super) fn has_lost_one(&self) -> bool {
         self.state.opening(self.pool.size());
         self.state.has_lost_one()
     }
 
-    /// Waits until the server has turned the pool away for longer than usual, and asks the server itself
-    /// why. When it is the one answer that sqlx would keep to itself and that does not pass, whoever
-    /// tries to connect gets it as an error.
+    /// Waits until the server has refused the pool's connections for longer than usual, and opens a connection to find
+    /// out why. If the cause is permanent and sqlx would hide it, it becomes the error of every later attempt to
+    /// connect.
     ///
-    /// As long as the pool's own try may succeed nobody asks: the connection that asks is one that the
-    /// pool has not got.
-    pub(super) async fn find_out(&self) {
-        let mut patience = ASK_WHY_AFTER;
+    /// While the pool's own attempt may still succeed, no such connection is opened: the pool could not have it.
+    pub(super) async fn probe_server(&self) {
+        let mut patience = CONNECT_DIAGNOSIS_DELAY;
         loop {
             self.turned_away_for(patience).await;
-            // One question at a time, however many invocations wait.
+            // One probe at a time, however many invocations wait.
             if let Some(_asking) = Asking::begin(&self.state.asking) {
                 let options = self.state.options();
-                let asked = timeout(self.acquire.within(), Box::pin(options.connect())).await;
+                let asked = timeout(self.acquire.timeout(), Box::pin(options.connect())).await;
                 match asked {
                     Ok(Err(error)) => {
-                        self.learn(error::connecting::<DB>(
+                        self.record(error::connecting::<DB>(
                             &self.acquire,
                             &DB::target(&options),
                             error,
@@ -78,7 +77,7 @@ impl<DB: Driver> SqlxPool<DB> {
                     }
                     Ok(Ok(connection)) => {
                         self.state.may_pass(None);
-                        let _ = timeout(self.acquire.within(), connection.close()).await;
+                        let _ = timeout(self.acquire.timeout(), connection.close()).await;
                     }
                     Err(_) => self.state.may_pass(None),
                 }
@@ -86,22 +85,21 @@ impl<DB: Driver> SqlxPool<DB> {
             if self.state.failure().is_some() {
                 return;
             }
-            // The server answers, or does not even do that: no reason to ask more and more often.
+            // The server accepts connections, or does not even reply: probe less often.
             patience *= 2;
         }
     }
 
-    fn learn(&self, why: Error) {
-        // What may pass while `acquire_ms` lasts, sqlx tries again, and is right.
-        if why.kind() == ErrorKind::Refused {
-            self.state.give_up(why);
+    fn record(&self, why: Error) {
+        // A cause that may pass within `acquire_ms`: sqlx is right to retry.
+        if why.kind() == ErrorKind::ConnectionRefused {
+            self.state.fail_connecting(why);
         } else {
             self.state.may_pass(Some(why));
         }
     }
 
-    /// Resolves when a connection has been on its way for `patience`, and the pool has been turned away
-    /// meanwhile.
+    /// Resolves when a connection has been opening for `patience`, and the server has refused the pool meanwhile.
     async fn turned_away_for(&self, patience: Duration) {
         let mut opening: Option<Opening> = None;
         let port = DB::port(&self.state.options());
@@ -119,14 +117,14 @@ impl<DB: Driver> SqlxPool<DB> {
                 opening = None;
                 return Poll::Pending;
             }
-            let turned_away = self.state.turned_away(on_the_way);
+            let refusals = self.state.refusals(on_the_way);
             let now = opening.get_or_insert_with(|| Opening {
                 alarm: Box::pin(unconstrained(sleep(patience))),
-                turned_away,
+                refusals,
                 prompt: false,
                 waits: Waits::default(),
             });
-            // Polled whenever the handler is, so after each step of the login.
+            // It is polled whenever the handler is, and so after each step of the login.
             now.waits.end();
             let waited = now.waits.longest();
             if !waited.is_zero() {
@@ -135,12 +133,12 @@ impl<DB: Driver> SqlxPool<DB> {
             if let Some(port) = port.filter(|_| !now.prompt) {
                 now.prompt = nodelay::set_on_all(port);
             }
-            // Who connects in a task of their own wakes nobody here.
+            // A task that connects on its own does not wake this one.
             while now.alarm.as_mut().poll(cx).is_ready() {
-                if turned_away > now.turned_away {
+                if refusals > now.refusals {
                     return Poll::Ready(());
                 }
-                now.alarm = Box::pin(unconstrained(sleep(ASK_WHY_AFTER)));
+                now.alarm = Box::pin(unconstrained(sleep(CONNECT_DIAGNOSIS_DELAY)));
             }
             now.waits.begin();
             Poll::Pending
@@ -149,17 +147,17 @@ impl<DB: Driver> SqlxPool<DB> {
     }
 }
 
-/// Connections on their way, since the first of them is.
+/// Connections that are being opened, since the first of them.
 struct Opening {
     alarm: Pin<Box<Unconstrained<Sleep>>>,
-    /// How often the pool had been turned away by then.
-    turned_away: u32,
-    /// The socket sends without delay.
+    /// The number of refusals at that time.
+    refusals: u32,
+    /// The socket has `TCP_NODELAY`.
     prompt: bool,
     waits: Waits,
 }
 
-/// The one who asks.
+/// Marks a probe that is running.
 struct Asking<'a>(&'a AtomicBool);
 
 impl<'a> Asking<'a> {

@@ -8,13 +8,13 @@ use crate::{
         users::{Phase, User},
     },
     error::Error,
-    resource::{Acquire, Fitness, Handle, InjectRef, Symptom},
+    resource::{AcquireContext, Handle, Health, InjectRef, Symptom},
 };
 use futures_util::future::BoxFuture;
 use sqlx::{Transaction, pool::Pool};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// What one invocation uses of a [`SqlxPool`].
+/// One invocation's use of a [`SqlxPool`].
 pub struct SqlxHandle<DB: Driver> {
     resource: Arc<SqlxPool<DB>>,
     user: User,
@@ -25,17 +25,17 @@ impl<DB: Driver> SqlxHandle<DB> {
         &self.resource.pool
     }
 
-    /// Begins a transaction, and says what kept it from beginning.
+    /// Begins a transaction, and reports why it could not begin.
     pub(in crate::drivers::sql) async fn begin(
         &self,
-        acquire: &Acquire,
+        acquire: &AcquireContext,
     ) -> Result<Transaction<'static, DB>, Error> {
         State::<DB>::acting_as(self.user, self.resource.begin(acquire)).await
     }
 }
 
 impl<DB: Driver> SqlxHandle<DB> {
-    /// How long the end of a transaction waits for what the handler has dropped.
+    /// How long the end of a transaction waits for a dropped statement.
     pub(in crate::drivers::sql) fn ready_within(&self) -> Duration {
         self.resource.state.reply_within(DROPPED_STATEMENT)
     }
@@ -54,7 +54,7 @@ impl<DB: Driver> Handle for SqlxHandle<DB> {
     }
 
     fn watch(&self) -> Option<BoxFuture<'_, ()>> {
-        Some(Box::pin(self.resource.find_out()))
+        Some(Box::pin(self.resource.probe_server()))
     }
 
     fn explain(&self, symptom: Symptom) -> Option<Error> {
@@ -71,13 +71,13 @@ impl<DB: Driver> Handle for SqlxHandle<DB> {
 
     fn closing(&self) {
         let state = &self.resource.state;
-        // One of them is asked for the server's limit first.
+        // The server's limit is queried through one of the connections first.
         if state.settings.instances.is_none() {
             state.owners().users.close(self.user);
         }
     }
 
-    async fn clean_up(&self, reuse: bool) -> Fitness {
+    async fn clean_up(&self, reuse: bool) -> Health {
         self.resource.clean_up(self.user, reuse).await
     }
 

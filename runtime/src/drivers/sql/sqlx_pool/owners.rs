@@ -1,7 +1,7 @@
-//! Which invocation uses which connection of a pool that hands out its connections itself.
+//! Tracks which invocation uses which connection, for a pool that hands out its connections itself.
 //!
-//! sqlx's hooks see a connection, but not whose it is, and nothing by which it could be told from others, except for its
-//! age: each has a birth of its own, by which it is found here without a round trip.
+//! sqlx's hooks get a connection, but neither its owner nor anything that identifies it except for its age. Each
+//! connection has a distinct time of birth, which identifies it here without a round trip.
 
 use crate::{
     config::BIRTHS_APART,
@@ -18,42 +18,43 @@ use std::{
 /// How many cleanups try to cancel a query.
 const CANCEL_TRIES: u32 = 2;
 
-/// All users, and all connections.
+/// All invocations that use the pool, and all its connections.
 pub(super) struct Owners<DB: Driver> {
     next: u64,
     pub(super) users: Users,
     all: Vec<Owned<DB>>,
     last_birth: Option<Instant>,
-    /// How many names the pool has had before this one.
+    /// The number of names that the pool has had before its current one.
     pub(super) name: u32,
-    /// How many connections may have been opened under another name than the pool has now.
+    /// The number of connections that may have been opened under an earlier name.
     pub(super) misnamed: u32,
-    /// Sessions are being cancelled by their names: one that goes by a name alone must not change hands.
+    /// The number of cancellations by name in progress: a session known only by its name must not get another owner
+    /// meanwhile.
     pub(super) by_name: u32,
-    /// Those that were not back in time, and on which what ran has been cancelled.
+    /// Connections that were not released in time, and whose queries have been cancelled.
     cancelled: BTreeSet<u64>,
-    /// Of connections that are on their way to their end: see [`Driver::IN_PROCESS`].
-    leaving: Vec<DB::Session>,
+    /// The sessions of connections that are about to end: see [`Driver::IN_PROCESS`].
+    closing: Vec<DB::Session>,
 }
 
 /// A connection of the pool.
 pub(super) struct Owned<DB: Driver> {
     pub(super) number: u64,
     pub(super) session: DB::Session,
-    pub(super) memory: DB::Memory,
+    pub(super) session_state: DB::SessionState,
     birth: Birth,
-    /// Who used it last; `None` if that is not known, or nobody did.
+    /// The last invocation that used it; `None` if that is not known, or if there was none.
     pub(super) user: Option<User>,
     pub(super) place: Place,
-    /// Its session holds nothing of an invocation's.
+    /// The session has no state of an invocation.
     pub(super) clean: bool,
-    /// Which of the pool's names it was opened with: see [`Owners::name`].
+    /// The number of the pool's name that it was opened with: see [`Owners::name`].
     pub(super) name: u32,
-    /// It must not be used again.
+    /// It must not be reused.
     pub(super) doomed: bool,
-    /// Only looked at: its session is as it was.
+    /// The cleanup has only used it without changing its session.
     pub(super) untouched: bool,
-    /// How often cancelling it has failed.
+    /// How many times cancelling it has failed.
     pub(super) tries: u32,
 }
 
@@ -62,24 +63,24 @@ pub(super) struct Owned<DB: Driver> {
 pub(super) enum Place {
     Idle,
     Out,
-    /// It came back in the middle of a statement, and keeps its place in the pool until that is cancelled.
+    /// It was released in the middle of a statement, and keeps its place in the pool until that is cancelled.
     Orphan,
-    /// The same, and it is being cancelled.
+    /// Like `Orphan`, and it is being cancelled.
     Cancelling,
-    /// Dropped, with something still running on the server.
+    /// Dropped while a statement may still run on the server.
     Dropped,
 }
 
-/// When the pool says that a connection came to be, as far as that is known.
+/// When a connection was created, according to the pool, as far as that is known.
 #[derive(Debug, Clone, Copy)]
 struct Birth {
     not_before: Instant,
-    /// Each look at its age says this a little later than it is.
+    /// Each reading of its age gives a time a little after the actual one.
     not_after: Option<Instant>,
 }
 
 impl Birth {
-    /// How far `seen` is from it; `None` if it is another one's.
+    /// The distance of `seen` from this birth; `None` if it is another connection's.
     fn distance(self, seen: Instant) -> Option<Duration> {
         if seen < self.not_before {
             return None;
@@ -89,7 +90,7 @@ impl Birth {
     }
 }
 
-/// What was found by its birth.
+/// A connection that was found by its birth.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) number: u64,
@@ -106,7 +107,7 @@ impl<DB: Driver> Owners<DB> {
             misnamed: 0,
             by_name: 0,
             cancelled: BTreeSet::new(),
-            leaving: Vec::new(),
+            closing: Vec::new(),
         }
     }
 
@@ -117,13 +118,13 @@ impl<DB: Driver> Owners<DB> {
 
     pub(super) fn add_user(&mut self) -> User {
         if self.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session)) {
-            // That is going to be cancelled by its name: nothing else of this name is used again.
+            // That query is going to be cancelled by name: no other session of this name is reused.
             self.doom(|one| !DB::is_identified(&one.session));
         }
         self.users.add()
     }
 
-    /// What it used and has not been cleaned up is not used again.
+    /// Removes `user`. Connections that have not been cleaned up are not reused.
     pub(super) fn remove_user(&mut self, user: User) {
         self.users.remove(user);
         for owned in self.all.iter_mut().filter(|one| one.user == Some(user)) {
@@ -132,9 +133,9 @@ impl<DB: Driver> Owners<DB> {
         }
     }
 
-    /// A connection that is being opened for `user`, to be [born](Self::is_born) soon.
+    /// Adds a connection that is being opened for `user`. It is [born](Self::is_born) soon.
     pub(super) fn add(&mut self, session: DB::Session, user: Option<User>, most: usize) -> u64 {
-        // Those of which nobody has heard again.
+        // Entries of connections that were lost without a hook.
         while self.all.len() >= most {
             let idle = self.all.iter().position(|one| one.place == Place::Idle);
             self.all.remove(idle.unwrap_or(0));
@@ -143,7 +144,7 @@ impl<DB: Driver> Owners<DB> {
         self.all.push(Owned {
             number,
             session,
-            memory: DB::Memory::default(),
+            session_state: DB::SessionState::default(),
             birth: Birth {
                 not_before: Instant::now(),
                 not_after: None,
@@ -159,8 +160,8 @@ impl<DB: Driver> Owners<DB> {
         number
     }
 
-    /// From now on the pool counts the age of connection `number`; `Err` says how long that has to be put off, so that it
-    /// can be told from the one before.
+    /// Records that the pool counts the age of connection `number` from now on. `Err` is the time to wait first, so
+    /// that its birth can be distinguished from the last one.
     pub(super) fn is_born(&mut self, number: u64) -> Result<(), Duration> {
         let now = Instant::now();
         let apart = self
@@ -176,7 +177,7 @@ impl<DB: Driver> Owners<DB> {
         Ok(())
     }
 
-    /// The connection that seems to be born at `seen`; until its birth has been seen before, one that is at `place`.
+    /// Finds the connection that was born at `seen`; if its birth has not been seen before, it must be at `place`.
     pub(super) fn find(&mut self, seen: Instant, place: Place) -> Option<Found> {
         let mut near: Vec<(Duration, usize)> = self
             .all
@@ -197,10 +198,10 @@ impl<DB: Driver> Owners<DB> {
             Some((next, _)) => distance < BIRTHS_APART / 2 && *next > BIRTHS_APART / 2,
         };
         let two = || near.iter().take(2).filter_map(|(_, at)| self.all.get(*at));
-        // One that is not yet known for what it is says so in its next reply.
+        // A session that is not yet identified is identified by its next reply.
         let says_so = two().any(|one| !DB::is_identified(&one.session));
         if !sure && (self.users.are_several() || !says_so) {
-            // Better none of them than the wrong one.
+            // Better to discard both than to use the wrong one.
             let numbers: Vec<u64> = two().map(|one| one.number).collect();
             self.doom(|one| numbers.contains(&one.number));
         }
@@ -220,19 +221,19 @@ impl<DB: Driver> Owners<DB> {
         self.all.iter_mut().find(|one| one.number == number)
     }
 
-    /// The connection with this number is gone.
+    /// Removes the connection with this number.
     pub(super) fn remove(&mut self, number: u64) {
         self.cancelled.remove(&number);
         let gone = self.all.extract_if(.., |one| one.number == number);
         if DB::IN_PROCESS {
-            self.leaving.extend(gone.map(|one| one.session));
-            self.leaving.retain(|session| !DB::has_left(session));
+            self.closing.extend(gone.map(|one| one.session));
+            self.closing.retain(|session| !DB::session_ended(session));
         } else {
             gone.for_each(drop);
         }
     }
 
-    /// Those of which `which` says so are gone.
+    /// Removes the connections for which `which` returns `true`.
     pub(super) fn remove_all(&mut self, which: impl Fn(&Owned<DB>) -> bool) {
         let numbers = self.numbers(which);
         for number in numbers {
@@ -240,8 +241,8 @@ impl<DB: Driver> Owners<DB> {
         }
     }
 
-    /// What ran on those that came back is cancelled, or else is tried again by the next cleanup. One that is still on
-    /// its way back need not wait for that any more.
+    /// Records that the queries of released connections were cancelled, or have to be cancelled by the next cleanup. A
+    /// connection that is still being released need not wait for that any more.
     pub(super) fn cancelled(&mut self, numbers: &[u64], all: bool) {
         for number in numbers {
             let Some(owned) = self.get_mut(*number) else {
@@ -262,7 +263,7 @@ impl<DB: Driver> Owners<DB> {
         }
     }
 
-    /// Whether what ran on connection `number` was cancelled before that was back.
+    /// Whether the query of connection `number` was cancelled before the connection was released.
     pub(super) fn was_cancelled(&self, number: u64) -> bool {
         self.cancelled.contains(&number)
     }
@@ -288,7 +289,7 @@ impl<DB: Driver> Owners<DB> {
     }
 
     pub(super) fn have_all_left(&self) -> bool {
-        self.leaving.iter().all(DB::has_left)
-            && self.all.iter().all(|one| DB::has_left(&one.session))
+        self.closing.iter().all(DB::session_ended)
+            && self.all.iter().all(|one| DB::session_ended(&one.session))
     }
 }

@@ -1,13 +1,16 @@
-//! What a pool's hooks and the lifecycle tell each other.
+//! The state that a pool's hooks and the cleanup share.
 
 mod orphans;
 
 use super::owners::{Found, Owners, Place};
 use crate::{
-    config::{HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_QUIET, QUIET, REPLY_ROUND_TRIPS, Settings},
+    config::{
+        DRAIN_TIMEOUT, HEDGE_AFTER, HEDGE_ROUND_TRIPS, POOL_DRAIN_TIMEOUT, REPLY_ROUND_TRIPS,
+        Settings,
+    },
     drivers::sql::{
         Driver,
-        connect::{Address, login::Attempt, nodelay},
+        connect::{Connector, login::LoginAttempt, nodelay},
         connection::{
             self, Reset, answers, becomes_quiet,
             hedge::{HedgeOutcome, hedge},
@@ -18,7 +21,7 @@ use crate::{
         users::{Phase, User, Waiting},
     },
     error::Error,
-    resource::Acquire,
+    resource::AcquireContext,
     resource::running,
     util::lock::lock,
 };
@@ -39,7 +42,7 @@ use tokio::{
 };
 
 tokio::task_local! {
-    /// Who acquires a connection, where that is not a handler in its own task.
+    /// The user that acquires a connection, unless it is a handler in its own task.
     static ACTING: Acting;
 }
 
@@ -47,77 +50,80 @@ tokio::task_local! {
 #[derive(Clone)]
 enum Acting {
     As(User),
-    /// The cleanup, which wants an idle connection as it is, and to be told its number.
+    /// The cleanup, which acquires an idle connection without changing it, and gets its number.
     Looking(Arc<Mutex<Option<u64>>>),
 }
 
-/// The most sessions that a pool remembers: many times what it has at once, and little memory.
+/// The maximum number of sessions that a pool remembers: many times more than it has at once, and little memory.
 const SESSIONS: usize = 1_024;
 
-/// See the module.
+/// The shared state of one pool.
 pub(super) struct State<DB: Driver> {
     pub(super) settings: Settings,
-    pub(super) address: Address<DB>,
-    /// The one that all connections of the pool share that one invocation has opened for itself.
+    pub(super) address: Connector<DB>,
+    /// The tag that the pool's connections share until it is changed.
     tag: Mutex<Tag>,
-    /// What the pool logs in with, without the tag.
+    /// The pool's login, without the tag.
     untagged: Mutex<DB::Options>,
-    /// What the pool connects with, unless it is barred.
+    /// The pool's connect options, unless connecting is disabled.
     options: Mutex<DB::Options>,
-    acquire: Acquire,
+    acquire: AcquireContext,
     owners: Mutex<Owners<DB>>,
-    /// A connection has come back, or is gone.
+    /// Notified when a connection is released or gone.
     pub(super) returned: Notify,
-    /// Some connections were told how they are to be monitored when they were open.
+    /// The monitoring of some connections was configured after they were opened.
     by_statement: AtomicBool,
-    /// Kept for the next invocation: nobody may use it.
+    /// The pool is parked for the next invocation: it must not be used.
     resting: AtomicBool,
-    /// The pool can open no connection.
-    barred: AtomicBool,
-    /// The pool itself, to keep it from connecting for somebody who has escaped. Its hooks hold this
-    /// state: [`part`](Self::part) ends the circle.
+    /// The pool cannot open connections.
+    connect_disabled: AtomicBool,
+    /// The pool itself, to prevent connecting for a leaked clone. Its hooks hold this state: [`break_cycle`](Self::part)
+    /// breaks the cycle.
     pool: Mutex<Option<Pool<DB>>>,
-    /// Connections that were opened, less those that were given up: what `Pool::size` counts beyond
-    /// that is being opened right now.
+    /// Connections that were opened and not yet dropped. What `Pool::size` counts beyond that is being opened.
     live: AtomicU32,
-    /// The pool has lost a connection without our doing.
+    /// The pool has lost a connection that was not discarded here.
     lost: AtomicBool,
-    /// What the handler was waiting for when it was last polled.
+    /// What the handler waited for when it was last polled.
     waiting_for: Mutex<Option<Waiting>>,
     abandoned: AtomicBool,
-    thaw: Mutex<Thaw>,
-    /// No connection of the pool's is to serve another invocation.
+    resumed: Mutex<Resumed>,
+    /// No connection of the pool is reused by another invocation.
     outdated: AtomicBool,
-    /// How many connections the pool has opened.
+    /// The number of connections that the pool has opened.
     opened: AtomicU32,
     attempts: Mutex<Attempts<DB::Options>>,
-    /// Somebody is asking the server why a connection takes so long.
+    /// A probe of the server is running.
     pub(super) asking: AtomicBool,
-    /// Why connections could not be opened, when that may pass.
+    /// Why connections could not be opened, if the cause may pass.
     reason: Mutex<Option<Error>>,
-    /// Why the pool has been given up.
+    /// Why the pool can no longer connect.
     failure: Mutex<Option<Error>>,
 }
 
-/// What is known of the pool's tries to connect, which sqlx repeats without_logging.
+/// The pool's attempts to connect, which sqlx repeats silently.
 struct Attempts<O> {
-    /// Held by those who were trying when it was last looked.
+    /// Held by the attempts that were running at the last check.
     options: Weak<O>,
-    /// How many were on their way then.
+    /// The number of attempts at that time.
     opening: u32,
-    /// How many connections had been opened by then.
+    /// The number of opened connections at that time.
     opened: u32,
-    turned_away: u32,
+    refusals: u32,
 }
 
-/// The last time that the pool was lent after a pause.
-struct Thaw {
+/// The pool's last use after a pause.
+struct Resumed {
     at: Instant,
     idle: Duration,
 }
 
 impl<DB: Driver> State<DB> {
-    pub(super) fn new(address: Address<DB>, attempt: &Attempt<DB>, acquire: Acquire) -> Self {
+    pub(super) fn new(
+        address: Connector<DB>,
+        attempt: &LoginAttempt<DB>,
+        acquire: AcquireContext,
+    ) -> Self {
         let tag = Tag::unique();
         let options = address.sent(&DB::tagged(&attempt.options, &tag));
         Self {
@@ -131,13 +137,13 @@ impl<DB: Driver> State<DB> {
             returned: Notify::new(),
             by_statement: AtomicBool::new(false),
             resting: AtomicBool::new(false),
-            barred: AtomicBool::new(false),
+            connect_disabled: AtomicBool::new(false),
             pool: Mutex::new(None),
             live: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             waiting_for: Mutex::new(None),
             abandoned: AtomicBool::new(false),
-            thaw: Mutex::new(Thaw {
+            resumed: Mutex::new(Resumed {
                 at: Instant::now(),
                 idle: Duration::ZERO,
             }),
@@ -147,7 +153,7 @@ impl<DB: Driver> State<DB> {
                 options: Weak::new(),
                 opening: 0,
                 opened: 0,
-                turned_away: 0,
+                refusals: 0,
             }),
             asking: AtomicBool::new(false),
             reason: Mutex::new(None),
@@ -159,17 +165,17 @@ impl<DB: Driver> State<DB> {
         lock(&self.owners)
     }
 
-    /// By which a handle on this pool is told from others.
+    /// Identifies this pool for its handles.
     pub(super) fn key(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Acquires as `user`, in whatever task.
+    /// Acquires as `user`, in any task.
     pub(super) async fn acting_as<F: Future>(user: User, acquiring: F) -> F::Output {
         ACTING.scope(Acting::As(user), acquiring).await
     }
 
-    /// Acquires an idle connection as it is, with its number.
+    /// Acquires an idle connection without changing it, with its number.
     pub(super) async fn looking<F: Future>(acquiring: F) -> (F::Output, Option<u64>) {
         let number = Arc::<Mutex<Option<u64>>>::default();
         let looking = Acting::Looking(Arc::clone(&number));
@@ -178,8 +184,8 @@ impl<DB: Driver> State<DB> {
         (acquired, number)
     }
 
-    /// Whose the task is that is being polled. A task of its own is taken for the only invocation's that runs; where
-    /// several do, it is nobody's.
+    /// The user of the task that is being polled. A task of its own is attributed to the only running invocation; if
+    /// several run, it has no user.
     fn user(&self) -> Option<User> {
         if let Ok(Acting::As(user)) = ACTING.try_with(Clone::clone) {
             return Some(user);
@@ -188,7 +194,7 @@ impl<DB: Driver> State<DB> {
         user.or_else(|| self.owners().users.only_running())
     }
 
-    /// One more invocation uses the pool.
+    /// Registers one more invocation.
     pub(super) fn add_user(&self, size: u32) -> User {
         let mut owners = self.owners();
         let was_shared = owners.users.are_several();
@@ -196,13 +202,13 @@ impl<DB: Driver> State<DB> {
             owners.any(|one| one.place == Place::Dropped && !DB::is_identified(&one.session));
         let user = owners.add_user();
         if is_named || owners.users.are_several() && !was_shared {
-            // What others have opened is told from what is opened now.
+            // Distinguishes connections that other invocations have opened from those that are opened now.
             self.change_name(owners, size);
         }
         user
     }
 
-    /// What is opened from now on has a name of its own.
+    /// Gives a new name to all connections that are opened from now on.
     fn change_name(&self, mut owners: MutexGuard<'_, Owners<DB>>, size: u32) {
         owners.misnamed += self.opening(size);
         owners.name += 1;
@@ -211,26 +217,26 @@ impl<DB: Driver> State<DB> {
         self.rename();
     }
 
-    /// After the pool has opened a connection.
+    /// Called after the pool has opened a connection.
     pub(super) async fn opened(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
         if matches!(ACTING.try_with(Clone::clone), Ok(Acting::Looking(_))) {
-            // It wanted an idle one.
+            // The cleanup needs an idle connection.
             return Err(gone());
         }
         let user = self.user();
-        self.refuse_escaped(user)?;
+        self.refuse_leaked(user)?;
         let options = self.options();
         if let Some(port) = DB::port(&options) {
-            // Where the server answered faster than anybody could look, nobody has yet.
+            // If the server replied too fast, no poll has set the option yet.
             nodelay::set_on_all(port);
         }
         let session = match self.address.init_session(connection, &options).await {
             Err(sqlx::Error::Database(error)) if DB::kind(&*error).is_none() => {
-                // sqlx would log it and try again, until it has forgotten why.
+                // sqlx would log it and retry until the cause is lost.
                 let refused = sqlx::Error::Database(error);
                 let why = error::connecting::<DB>(&self.acquire, &self.target(), refused);
-                self.give_up(why.clone());
-                let _ = timeout(QUIET, DB::hang_up(connection)).await;
+                self.fail_connecting(why.clone());
+                let _ = timeout(DRAIN_TIMEOUT, DB::end_session(connection)).await;
                 return Err(error::wrapped(why));
             }
             session => session?,
@@ -240,7 +246,7 @@ impl<DB: Driver> State<DB> {
             let mut owners = self.owners();
             let misnamed = owners.misnamed > 0;
             owners.misnamed = owners.misnamed.saturating_sub(1);
-            // Of two that only go by the name of the pool, neither can be cancelled without the other.
+            // If two sessions are known only by the pool's name, neither can be cancelled without the other.
             let has_namesake =
                 owners.any(|one| one.place != Place::Dropped && !DB::is_identified(&one.session));
             let must_identify =
@@ -253,12 +259,13 @@ impl<DB: Driver> State<DB> {
             live: false,
         };
         if must_identify {
-            let mut memory = DB::Memory::default();
-            // As patient as the login that it ends: the pool drops both when its acquire is over.
-            if !identified::<DB>(connection, &mut memory, self.settings.acquire).await {
+            let mut session_state = DB::SessionState::default();
+            // The timeout is that of the login, of which this is the last step: the pool drops both when its acquire
+            // ends.
+            if !identified::<DB>(connection, &mut session_state, self.settings.acquire).await {
                 return Err(gone());
             }
-            self.identify(number, &memory);
+            self.identify(number, &session_state);
         }
         self.opened.fetch_add(1, Ordering::AcqRel);
         if self.address.monitors_by_statement(&options) {
@@ -273,15 +280,15 @@ impl<DB: Driver> State<DB> {
         Ok(())
     }
 
-    /// Whether the sessions are this process' alone, and may be told to forget something.
+    /// Whether the sessions belong to this process only, and may be reset.
     fn owns_sessions(&self) -> bool {
         self.settings.proxy.is_none()
     }
 
-    /// Notes what a reply has told of a session.
-    pub(super) fn identify(&self, number: u64, memory: &DB::Memory) {
+    /// Records the session's identity from a reply.
+    pub(super) fn identify(&self, number: u64, session_state: &DB::SessionState) {
         if let Some(owned) = self.owners().get_mut(number)
-            && let Some(session) = DB::identified(&owned.session, memory)
+            && let Some(session) = DB::identified(&owned.session, session_state)
         {
             owned.session = session;
         }
@@ -296,17 +303,17 @@ impl<DB: Driver> State<DB> {
         DB::target(&lock(&self.options))
     }
 
-    /// From now on, the pool logs in as `attempt` says.
-    pub(super) fn log_in_with(&self, attempt: &Attempt<DB>) {
+    /// Sets the login of connections that are opened from now on.
+    pub(super) fn log_in_with(&self, attempt: &LoginAttempt<DB>) {
         *lock(&self.untagged) = attempt.options.clone();
         self.rename();
     }
 
-    /// What is opened from now on has the current tag.
+    /// Gives the current tag to all connections that are opened from now on.
     fn rename(&self) {
         let options = DB::tagged(&lock(&self.untagged), &lock(&self.tag));
         *lock(&self.options) = self.address.sent(&options);
-        if self.barred.load(Ordering::Acquire) || self.failure().is_some() {
+        if self.connect_disabled.load(Ordering::Acquire) || self.failure().is_some() {
             return;
         }
         if let Some(pool) = &*lock(&self.pool) {
@@ -314,7 +321,7 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    /// Says once more what a reset has undone.
+    /// Configures the monitoring again, which a reset has cleared.
     pub(super) async fn monitor_again(&self, connection: &mut DB::Connection) {
         if self.by_statement.load(Ordering::Acquire) {
             self.address.monitor(connection, &self.options()).await;
@@ -322,28 +329,28 @@ impl<DB: Driver> State<DB> {
     }
 
     pub(super) async fn learn_monitoring(&self) {
-        // Nobody has been connected: there is nothing to be told about the next time.
+        // Without any connection, there will be no use for it next time.
         if self.opened.load(Ordering::Acquire) == 0 {
             return;
         }
         let options = self.options();
         let acquire = self.acquire.restarted();
         let learning = Box::pin(self.address.learn_monitoring(&acquire, &options));
-        // Not worth more: without it, each new connection takes a round trip longer.
-        let _ = timeout(QUIET, learning).await;
+        // More time would not be worth it: without it, each new connection takes one more round trip.
+        let _ = timeout(DRAIN_TIMEOUT, learning).await;
     }
 
     pub(super) fn have_all_left(&self) -> bool {
         self.owners().have_all_left()
     }
 
-    pub(super) fn rest(&self) {
+    pub(super) fn park(&self) {
         self.resting.store(true, Ordering::Release);
     }
 
     pub(super) fn serve(&self) {
         self.resting.store(false, Ordering::Release);
-        if !self.barred.swap(false, Ordering::AcqRel) {
+        if !self.connect_disabled.swap(false, Ordering::AcqRel) {
             return;
         }
         if let Some(pool) = &*lock(&self.pool) {
@@ -355,12 +362,12 @@ impl<DB: Driver> State<DB> {
         *lock(&self.pool) = Some(pool.clone());
     }
 
-    pub(super) fn part(&self) {
+    pub(super) fn break_cycle(&self) {
         let pool = lock(&self.pool).take();
         drop(pool);
     }
 
-    fn refuse_escaped(&self, user: Option<User>) -> Result<(), sqlx::Error> {
+    fn refuse_leaked(&self, user: Option<User>) -> Result<(), sqlx::Error> {
         let nobody_runs = {
             let owners = self.owners();
             let nobody_runs = !owners.users.others_run(None);
@@ -374,30 +381,30 @@ impl<DB: Driver> State<DB> {
             }
             nobody_runs
         };
-        // Where others run, they must not be kept from connecting.
+        // If other invocations run, they must still be able to connect.
         if nobody_runs && let Some(pool) = &*lock(&self.pool) {
             pool.set_connect_options(DB::unreachable_options(&self.options()));
-            self.barred.store(true, Ordering::Release);
+            self.connect_disabled.store(true, Ordering::Release);
         }
-        let error = error::escaped(&self.acquire);
+        let error = error::leaked(&self.acquire);
         tracing::error!(handler = self.acquire.handler(), %error);
         Err(error::wrapped(error))
     }
 
-    pub(super) fn one_less(&self) {
+    pub(super) fn connection_gone(&self) {
         let less = |live: u32| Some(live.saturating_sub(1));
-        // Never refused: it always says `Some`.
+        // Cannot fail: the closure always returns `Some`.
         let _ = self
             .live
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
-    /// All connections of the pool are known to be open.
+    /// Records that all connections of the pool are open.
     pub(super) fn all_live(&self, size: u32) {
         self.live.store(size, Ordering::Release);
     }
 
-    /// How many of the pool's `size` connections are being opened right now.
+    /// How many of the pool's `size` connections are being opened now.
     pub(super) fn opening(&self, size: u32) -> u32 {
         let live = self.live.fetch_min(size, Ordering::AcqRel);
         if live > size {
@@ -410,20 +417,20 @@ impl<DB: Driver> State<DB> {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// What may have been lost with one connection has been discarded.
-    pub(super) fn found_again(&self) {
+    /// Records that every connection that may have been lost with another one is discarded.
+    pub(super) fn reset_lost(&self) {
         self.lost.store(false, Ordering::Release);
     }
 
-    pub(super) fn abandon(&self) {
+    pub(super) fn stop(&self) {
         self.abandoned.store(true, Ordering::Release);
     }
 
-    /// The pool is lent again, after `idle` without any use.
+    /// Records that the pool is used again, after `idle` without any use.
     pub(super) fn paused(&self, idle: Duration) {
-        // A short pause says nothing about a connection that has slept through a longer one before.
+        // A short pause says nothing about a connection that has survived a longer one before.
         if idle > self.settings.trust {
-            *lock(&self.thaw) = Thaw {
+            *lock(&self.resumed) = Resumed {
                 at: Instant::now(),
                 idle,
             };
@@ -442,40 +449,39 @@ impl<DB: Driver> State<DB> {
         lock(&self.failure).clone()
     }
 
-    /// The pool cannot open a connection, and who tries is told so at once: each try reads the options
-    /// anew. What is open goes on serving.
-    pub(super) fn give_up(&self, why: Error) {
+    /// Makes every attempt to connect fail at once with this error: each attempt reads the options anew. Open
+    /// connections remain in use.
+    pub(super) fn fail_connecting(&self, why: Error) {
         *lock(&self.failure) = Some(why);
         if let Some(pool) = &*lock(&self.pool) {
             pool.set_connect_options(DB::unreachable_options(&self.options()));
         }
     }
 
-    /// How often the server has been seen to turn the pool away, with `opening` connections on their way
-    /// now.
+    /// How many refusals by the server have been seen, with `opening` connections being opened now.
     ///
-    /// sqlx reads the pool's options anew for each try, and holds them while it lasts: options that nobody
-    /// holds any more belonged to a try that has failed, unless it has succeeded or was dropped.
-    pub(super) fn turned_away(&self, opening: u32) -> u32 {
+    /// sqlx reads the pool's options anew for each attempt, and holds them while it lasts. Options without a holder
+    /// belonged to an attempt that has failed, unless it has succeeded or was dropped.
+    pub(super) fn refusals(&self, opening: u32) -> u32 {
         let pool = lock(&self.pool);
         let mut seen = lock(&self.attempts);
         let Some(pool) = pool.as_ref().filter(|_| seen.options.strong_count() == 0) else {
-            return seen.turned_away;
+            return seen.refusals;
         };
         let opened = self.opened.load(Ordering::Acquire);
         if seen.opened == opened && (1..=opening).contains(&seen.opening) {
-            seen.turned_away += 1;
+            seen.refusals += 1;
         }
         let options = pool.connect_options();
         pool.set_connect_options(DB::Options::clone(&options));
         seen.options = Arc::downgrade(&options);
         seen.opening = opening;
         seen.opened = opened;
-        seen.turned_away
+        seen.refusals
     }
 
-    /// What the connections rely on is gone from the server, or the server takes no writes any more: none of
-    /// them serves another invocation.
+    /// Retires all connections: something that they rely on is gone from the server, or the server no longer accepts
+    /// writes.
     pub(super) fn outdated(&self) {
         let was_known = {
             let mut owners = self.owners();
@@ -497,7 +503,7 @@ impl<DB: Driver> State<DB> {
         self.outdated.load(Ordering::Acquire)
     }
 
-    /// How long one reply may take where it is bound to take no longer than `bound` nearby.
+    /// The timeout for one reply: `bound` for a nearby server, more for a distant one.
     pub(super) fn reply_within(&self, bound: Duration) -> Duration {
         self.address.round_trip().at_least(bound, REPLY_ROUND_TRIPS)
     }
@@ -510,8 +516,8 @@ impl<DB: Driver> State<DB> {
         *lock(&self.reason) = reason;
     }
 
-    /// Before an idle connection is handed out: an error makes the pool open another one instead, within the same
-    /// acquire. `born` is when the pool says that it came to be.
+    /// Called before an idle connection is handed out. After an error the pool opens another one instead, within the
+    /// same acquire. `born` is the time of its birth, according to the pool.
     pub(super) async fn check(
         &self,
         connection: &mut DB::Connection,
@@ -535,14 +541,14 @@ impl<DB: Driver> State<DB> {
             number,
             live: false,
         };
-        let verdict = match self.refuse_escaped(user) {
+        let check = match self.refuse_leaked(user) {
             Ok(()) => {
                 self.examine(connection, meta, number, user, &mut unless_used)
                     .await
             }
             Err(error) => Err(error),
         };
-        if matches!(verdict, Ok(true)) {
+        if matches!(check, Ok(true)) {
             std::mem::forget(unless_used);
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.user = user;
@@ -552,7 +558,7 @@ impl<DB: Driver> State<DB> {
         } else {
             unless_used.live = true;
         }
-        verdict
+        check
     }
 
     async fn examine(
@@ -579,7 +585,7 @@ impl<DB: Driver> State<DB> {
             History::Doomed => return Err(gone()),
             History::Foreign if !self.owns_sessions() => return Ok(false),
             History::Foreign => {
-                // Dropped half-way, it is lost, but not for a reason that concerns the others.
+                // If this future is dropped, the connection is lost, but for a reason that does not concern the others.
                 unless_used.live = true;
                 let reset = self.reset(connection, number).await;
                 unless_used.live = false;
@@ -598,16 +604,16 @@ impl<DB: Driver> State<DB> {
         let hedge_after = round_trip.at_least(HEDGE_AFTER, HEDGE_ROUND_TRIPS);
         let patience = self.reply_within(self.settings.ping);
         let acquire = self.acquire.restarted();
-        let dialling = self.address.dial(&acquire);
+        let dialling = self.address.connect(&acquire);
         match hedge(ping, hedge_after, patience, dialling).await {
             HedgeOutcome::Kept => Ok(true),
-            HedgeOutcome::Fresh(link) => {
+            HedgeOutcome::Fresh(opened) => {
                 if let Some(owned) = self.owners().get_mut(number) {
-                    owned.session = link.session().clone();
-                    owned.memory = DB::Memory::default();
+                    owned.session = opened.session().clone();
+                    owned.session_state = DB::SessionState::default();
                 }
-                // In the place of the dead one, of which the pool need not know.
-                match link.into_raw() {
+                // It replaces the dead connection; the pool need not know.
+                match opened.into_raw() {
                     Some(fresh) => *connection = fresh,
                     None => return Err(gone()),
                 }
@@ -617,7 +623,7 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    /// What `user` has to know of an idle connection.
+    /// What `user` has to know about an idle connection.
     fn history(&self, number: u64, user: Option<User>) -> History {
         let owners = self.owners();
         let Some(owned) = owners.get(number) else {
@@ -628,7 +634,7 @@ impl<DB: Driver> State<DB> {
             return History::Doomed;
         }
         let is_own = user.is_some() && owned.user == user;
-        // Whose it is has to be told by more than by a name, where several are there.
+        // If several invocations use the pool, a name is not enough to identify a session's owner.
         let can_be_told = is_known || !owners.users.are_several() || !self.owns_sessions();
         if (owned.clean || is_own) && can_be_told {
             History::Own
@@ -637,22 +643,22 @@ impl<DB: Driver> State<DB> {
         }
     }
 
-    /// Undoes what a session was used for. That takes a round trip, which is measured.
+    /// Resets a session. The round trip is measured.
     pub(super) async fn reset(&self, connection: &mut DB::Connection, number: u64) -> Reset {
         let longest = self.reply_within(self.settings.ping);
         let known = self
             .owners()
             .get_mut(number)
-            .map(|one| take(&mut one.memory));
-        let mut memory = known.unwrap_or_default();
+            .map(|one| take(&mut one.session_state));
+        let mut session_state = known.unwrap_or_default();
         let mut reset = Reset::Lost;
         let resetting = async {
-            reset = connection::reset::<DB>(connection, &mut memory, longest).await;
+            reset = connection::reset::<DB>(connection, &mut session_state, longest).await;
             reset != Reset::Lost
         };
         self.address.round_trip().of(resetting).await;
-        self.identify(number, &memory);
-        if reset == Reset::Clean && self.address.is_demoted(&memory) {
+        self.identify(number, &session_state);
+        if reset == Reset::Clean && self.address.is_demoted(&session_state) {
             self.outdated();
             return Reset::Unfit;
         }
@@ -662,36 +668,36 @@ impl<DB: Driver> State<DB> {
                 return Reset::Lost;
             }
             // Up to two round trips.
-            if !connection::revalidate::<DB>(connection, &mut memory, longest * 2).await {
+            if !connection::revalidate::<DB>(connection, &mut session_state, longest * 2).await {
                 return Reset::Lost;
             }
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.clean = true;
-                owned.memory = memory;
+                owned.session_state = session_state;
             }
         }
         reset
     }
 
-    /// How long a connection has idled: by the pool's clock, or by the larger step of both clocks if
-    /// it has not been used since the last pause.
+    /// How long a connection has been idle: by the pool's clock, or by the larger step of both clocks if it has not
+    /// been used since the last pause.
     fn idle_for(&self, by_the_pool: Duration) -> Duration {
-        let thaw = lock(&self.thaw);
-        let since_thaw = thaw.at.elapsed();
+        let resumed = lock(&self.resumed);
+        let since_thaw = resumed.at.elapsed();
         if by_the_pool >= since_thaw {
-            by_the_pool.max(thaw.idle + since_thaw)
+            by_the_pool.max(resumed.idle + since_thaw)
         } else {
             by_the_pool
         }
     }
 
-    /// Before the pool takes a connection back: it would ping it, and wait for a query that was dropped. `false` makes it
-    /// say goodbye instead, an error makes it drop the connection.
+    /// Called before the pool takes back a connection: the pool would ping it, and wait for a dropped query. With
+    /// `false` the pool closes it gracefully, with an error it drops it.
     ///
-    /// The pool's own ping does not do. It takes the first end of a reply that comes for its own; after a `COPY`
-    /// that was dropped half-way that is the end of the `COPY`, and every later query gets the reply to the one
-    /// before. Whoever had the connection may have done that.
-    pub(super) async fn may_return(
+    /// The pool's own ping is not enough. It takes the first end of a reply for its own. After a dropped `COPY` that is
+    /// the end of the `COPY`, and every later query gets the reply to the one before. Any user of the connection may
+    /// have dropped one.
+    pub(super) async fn after_release(
         &self,
         connection: &mut DB::Connection,
         born: std::time::Instant,
@@ -703,8 +709,8 @@ impl<DB: Driver> State<DB> {
             number,
             live: false,
         };
-        let verdict = self.take_back(connection, number).await;
-        if matches!(verdict, Ok(Returned::Idle)) {
+        let check = self.take_back(connection, number).await;
+        if matches!(check, Ok(Returned::Idle)) {
             std::mem::forget(unless_returned);
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.place = Place::Idle;
@@ -712,13 +718,13 @@ impl<DB: Driver> State<DB> {
             }
             self.returned.notify_waiters();
         } else {
-            self.one_less();
-            if matches!(verdict, Ok(Returned::StillRunning)) {
+            self.connection_gone();
+            if matches!(check, Ok(Returned::StillRunning)) {
                 std::mem::forget(unless_returned);
                 self.returned.notify_waiters();
             }
         }
-        match verdict? {
+        match check? {
             Returned::Idle => Ok(true),
             Returned::Unwanted => Ok(false),
             Returned::StillRunning => Err(gone()),
@@ -741,10 +747,10 @@ impl<DB: Driver> State<DB> {
             let phase = user.and_then(|user| self.owners().users.phase(user));
             self.abandoned.load(Ordering::Acquire) || phase == Some(Phase::Stopped)
         };
-        // What is not going to be used again need not come to an end by itself.
+        // A connection that is not reused need not be drained.
         let stopped = is_stopped();
         let quiet = is_quiet::<DB>(connection)
-            || !stopped && becomes_quiet::<DB>(connection, self.reply_within(QUIET)).await;
+            || !stopped && becomes_quiet::<DB>(connection, self.reply_within(DRAIN_TIMEOUT)).await;
         if !quiet {
             return self.orphaned(number, user).await;
         }
@@ -753,7 +759,7 @@ impl<DB: Driver> State<DB> {
             closing && !self.is_wanted(user)
         };
         let owns_sessions = self.owns_sessions();
-        // Nothing of it may be seen by another one, which may come at any time.
+        // Another invocation, which may acquire it at any time, must not see its state.
         let (shared, known) = {
             let owners = self.owners();
             let known = owners.get(number).map(|one| one.session.clone());
@@ -764,8 +770,8 @@ impl<DB: Driver> State<DB> {
         let usable = if is_last && !owns_sessions {
             true
         } else if is_last {
-            // Nothing is on its way, and a `COPY` may run nevertheless: closing would leave it to the server.
-            recognized::<DB>(connection, self.reply_within(POOL_QUIET)).await
+            // Nothing is on the wire, but a `COPY` may still run: closing would leave it to the server.
+            recognized::<DB>(connection, self.reply_within(POOL_DRAIN_TIMEOUT)).await
         } else if shared && owns_sessions {
             match self.reset(connection, number).await {
                 Reset::Clean => true,
@@ -775,9 +781,9 @@ impl<DB: Driver> State<DB> {
         } else if shared {
             return Ok(Returned::Unwanted);
         } else if owns_sessions && known.is_some_and(|known| !DB::is_identified(&known)) {
-            let mut memory = DB::Memory::default();
-            let recognized = identified::<DB>(connection, &mut memory, longest).await;
-            self.identify(number, &memory);
+            let mut session_state = DB::SessionState::default();
+            let recognized = identified::<DB>(connection, &mut session_state, longest).await;
+            self.identify(number, &session_state);
             recognized
         } else {
             recognized::<DB>(connection, longest).await
@@ -795,7 +801,7 @@ impl<DB: Driver> State<DB> {
         })
     }
 
-    /// Whether somebody else than `user` seems to wait for a connection.
+    /// Whether an invocation other than `user` seems to wait for a connection.
     pub(super) fn is_wanted(&self, user: Option<User>) -> bool {
         let in_use = match &*lock(&self.pool) {
             Some(pool) => pool.size() as usize - pool.num_idle().min(pool.size() as usize),
@@ -805,32 +811,32 @@ impl<DB: Driver> State<DB> {
     }
 }
 
-/// What an idle connection was used for.
+/// The previous use of an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum History {
-    /// Nothing that the one who acquires it must not see.
+    /// It has no state that the acquiring invocation must not see.
     Own,
-    /// It holds what another invocation has left there.
+    /// It has another invocation's state.
     Foreign,
-    /// It must not be used again.
+    /// It must not be reused.
     Doomed,
 }
 
-/// What becomes of a connection that comes back.
+/// What happens to a released connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Returned {
     Idle,
-    /// It is closed in good order.
+    /// It is closed gracefully.
     Unwanted,
-    /// It is dropped, and what it runs is still to be cancelled.
+    /// It is dropped, and its statement still has to be cancelled.
     StillRunning,
 }
 
-/// A connection that is gone, unless this is forgotten.
+/// Removes a connection on drop, unless this is forgotten.
 struct Dropped<'a, DB: Driver> {
     state: &'a State<DB>,
     number: u64,
-    /// It was counted as one that lives.
+    /// Whether it was counted as open.
     live: bool,
 }
 
@@ -838,13 +844,13 @@ impl<DB: Driver> Drop for Dropped<'_, DB> {
     fn drop(&mut self) {
         self.state.owners().remove(self.number);
         if self.live {
-            self.state.one_less();
+            self.state.connection_gone();
         }
         self.state.returned.notify_waiters();
     }
 }
 
-/// When a connection of this `age` came to be.
+/// When a connection of this `age` was created.
 pub(super) fn born(age: Duration) -> std::time::Instant {
     let now = std::time::Instant::now();
     now.checked_sub(age).unwrap_or(now)
@@ -853,6 +859,6 @@ pub(super) fn born(age: Duration) -> std::time::Instant {
 fn gone() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(
         io::ErrorKind::ConnectionAborted,
-        "given up by the lifecycle",
+        "stopped by the lifecycle",
     ))
 }

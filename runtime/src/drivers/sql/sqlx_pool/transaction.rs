@@ -4,7 +4,7 @@ use crate::{
     drivers::sql::{SqlxHandle, commit, driver::Driver, error},
     error::Error,
     resource::{
-        Acquire, Disposition, InjectMut, Outcome,
+        AcquireContext, Disposition, InjectMut,
         param::{ByMut, MutParam},
         running::set_committing,
     },
@@ -16,52 +16,56 @@ use std::{
     time::Duration,
 };
 
-/// What a handler's `&mut PgTransaction<'_>`, or a sibling of it, is borrowed from: begun before the handler,
-/// committed when it returns `Ok`, rolled back otherwise. Its connection comes from a pool of its own.
+/// The transaction behind a handler's `&mut PgTransaction<'_>` and its siblings: begun before the handler, committed
+/// when it returns `Ok`, rolled back otherwise. Its connection comes from its own pool.
 ///
-/// It stands between sqlx's type and [`InjectMut`] because of that type's lifetime: the compiler cannot tell
-/// whether a future is `Send` that depends on a trait for `'static` alone.
+/// It exists between sqlx's type and [`InjectMut`] because of that type's lifetime: the compiler cannot tell whether a
+/// future is `Send` if that depends on a trait that is implemented for `'static` only.
 pub struct OwnTransaction<DB: Driver>(Transaction<'static, DB>);
 
-/// Holds an [`OwnTransaction`]. Dropping it rolls the transaction back.
-pub struct TransactionLoan<DB: Driver> {
-    /// Empty only when the handler has returned.
+/// Holds an [`OwnTransaction`]. Dropping it rolls back the transaction.
+pub struct TransactionGuard<DB: Driver> {
+    /// `None` only after the handler has returned.
     transaction: Option<OwnTransaction<DB>>,
-    /// How long what the handler has dropped may take to come to its end.
+    /// How long a dropped statement may take to end.
     ready_within: Duration,
 }
 
 impl<DB: Driver> InjectMut for OwnTransaction<DB> {
     type Handle = SqlxHandle<DB>;
-    type Guard = TransactionLoan<DB>;
+    type Guard = TransactionGuard<DB>;
 
-    async fn acquire(handle: &Self::Handle, acquire: &Acquire) -> Result<Self::Guard, Error> {
+    async fn acquire(
+        handle: &Self::Handle,
+        acquire: &AcquireContext,
+    ) -> Result<Self::Guard, Error> {
         let begun = handle.begin(acquire).await?;
-        Ok(TransactionLoan {
+        Ok(TransactionGuard {
             transaction: Some(Self(begun)),
             ready_within: handle.ready_within(),
         })
     }
 
-    async fn conclude(loan: &mut Self::Guard, outcome: Outcome) -> Result<(), Error> {
-        // The pool sees the rollback through, and the *finally* waits for the pool.
-        let Some(OwnTransaction(mut transaction)) = loan.transaction.take() else {
+    async fn commit(guard: &mut Self::Guard) -> Result<(), Error> {
+        let Some(OwnTransaction(mut transaction)) = guard.transaction.take() else {
             return Ok(());
         };
-        if outcome != Outcome::Succeeded {
-            return Ok(());
-        }
         set_committing(false);
-        // The *finally* cancels what still runs.
-        commit::ready::<DB>(&mut transaction, loan.ready_within).await?;
+        // The cleanup cancels statements that still run.
+        commit::ready::<DB>(&mut transaction, guard.ready_within).await?;
         set_committing(true);
         DB::commit(transaction)
             .await
             .map_err(error::not_committed::<DB>)
     }
 
-    async fn release(_: &Self::Handle, loan: Self::Guard, _: Disposition) {
-        drop(loan);
+    async fn rollback(guard: &mut Self::Guard) {
+        // The pool sends the rollback, and the cleanup waits for the pool.
+        drop(guard.transaction.take());
+    }
+
+    async fn release(_: &Self::Handle, guard: Self::Guard, _: Disposition) {
+        drop(guard);
     }
 }
 
@@ -79,7 +83,7 @@ impl<DB: Driver> DerefMut for OwnTransaction<DB> {
     }
 }
 
-impl<DB: Driver> Deref for TransactionLoan<DB> {
+impl<DB: Driver> Deref for TransactionGuard<DB> {
     type Target = OwnTransaction<DB>;
 
     fn deref(&self) -> &Self::Target {
@@ -90,7 +94,7 @@ impl<DB: Driver> Deref for TransactionLoan<DB> {
     }
 }
 
-impl<DB: Driver> DerefMut for TransactionLoan<DB> {
+impl<DB: Driver> DerefMut for TransactionGuard<DB> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         match &mut self.transaction {
             Some(transaction) => transaction,
@@ -105,7 +109,7 @@ impl<DB: Driver> fmt::Debug for OwnTransaction<DB> {
     }
 }
 
-impl<DB: Driver> fmt::Debug for TransactionLoan<DB> {
+impl<DB: Driver> fmt::Debug for TransactionGuard<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransactionLoan")
             .field("open", &self.transaction.is_some())
@@ -113,7 +117,7 @@ impl<DB: Driver> fmt::Debug for TransactionLoan<DB> {
     }
 }
 
-/// sqlx's own type, whatever its lifetime: see [`OwnTransaction`].
+/// sqlx's own type with any lifetime: see [`OwnTransaction`].
 #[diagnostic::do_not_recommend]
 impl<DB: Driver> ByMut for Transaction<'_, DB> {
     type Param = MutParam<OwnTransaction<DB>>;

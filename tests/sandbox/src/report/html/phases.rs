@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// More rows make a page that nobody reads.
+/// The maximum number of rows on a readable page.
 const MAX_ROWS: usize = 60;
 const GAP: f64 = 26.0;
 
@@ -87,8 +87,8 @@ struct Cell {
     dark: bool,
 }
 
-/// The scale fits nine in ten of the warm invocations with room to spare: a few that took a
-/// thousand times as long must not flatten all the others.
+/// The scale fits nine in ten of the warm invocations with a margin, so that a few that took a thousand
+/// times as long do not flatten the others.
 fn ceiling(report: &Report) -> f64 {
     let warm = report.invocations().filter(|invocation| !invocation.cold);
     let mut lengths: Vec<f64> = warm.map(length).collect();
@@ -109,14 +109,14 @@ fn length(invocation: &Invocation) -> f64 {
         .sum()
 }
 
-/// Whether a connection was already dark, and still open, when it began.
+/// Whether an open connection was already dark when the invocation began.
 fn began_dark(environment: &EnvironmentReport, invocation: &Invocation) -> bool {
     let Some(first) = invocation.phases.first() else {
         return false;
     };
     environment.connections.iter().any(|connection| {
         let dark = connection.dark.is_some_and(|dark| dark <= first.from);
-        // Once used in vain it stays dark for ever: only the first invocation is marked.
+        // It stays dark for ever: only the first invocation is marked.
         let earlier = environment.invocations.iter().any(|other| {
             other.number < invocation.number
                 && other
@@ -141,7 +141,7 @@ fn axis(svg: &mut Svg, scale: Scale, number: usize) {
         svg.text("tick end small", LEFT - 6.0, y + 3.5, &text);
     }
     svg.line("base", (LEFT, scale.from), (RIGHT, scale.from));
-    // Above the topmost tick, which may stand at the very top.
+    // Above the highest tick, which may be at the top edge.
     svg.text("", 4.0, scale.to - 7.0, &format!("env {number}"));
 }
 
@@ -162,7 +162,7 @@ fn bar(svg: &mut Svg, scale: Scale, number: usize, invocation: &Invocation, cell
         svg.rect("lost", x + 1.0, scale.to - 4.0, width - 2.0, full + 4.0, "");
     }
     if !invocation.is_answered() && width < 30.0 {
-        // The ground of a narrow cell is hidden by its bar.
+        // The bar hides the background of a narrow cell.
         svg.rect("kill", left, scale.to - 9.0, bar, 5.0, "");
     }
     let mut from = 0.0;
@@ -177,7 +177,7 @@ fn bar(svg: &mut Svg, scale: Scale, number: usize, invocation: &Invocation, cell
         from = to;
     }
     if from > scale.max {
-        // Two strokes through the top: this goes on.
+        // Two strokes through the top mark a truncated bar.
         for offset in [6.0, 10.0] {
             let y = scale.to + offset;
             svg.path(
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_an_environment_is_clear_of_the_ticks() {
+    fn environment_name_does_not_overlap_ticks() {
         let mut svg = Svg::new(200.0);
         let scale = Scale {
             max: 10.0,

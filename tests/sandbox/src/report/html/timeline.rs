@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Anything narrower cannot be seen.
+/// The minimum visible width.
 const MIN_WIDTH: f64 = 3.0;
 
 pub(super) fn draw(report: &Report) -> String {
@@ -82,7 +82,7 @@ fn lane(svg: &mut Svg, scale: Scale, environment: &EnvironmentReport, top: f64, 
     }
 }
 
-/// An invocation: its phases where there is room, else one mark in its main colour.
+/// An invocation: its phases if they fit, else one mark in its main colour.
 fn bar(svg: &mut Svg, scale: Scale, number: usize, invocation: &Invocation, top: f64, height: f64) {
     let (Some(first), Some(last)) = (invocation.phases.first(), invocation.phases.last()) else {
         return;

@@ -1,5 +1,4 @@
-//! What the tests share: the model patient, a puppet function that the test itself plays, and
-//! bounded waits.
+//! Shared helpers: the fixture function, a puppet function that the test controls, and bounded waits.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod puppet;
@@ -14,15 +13,15 @@ use std::{
 use crate::turn;
 use sandbox::Function;
 
-/// No test waits longer than this for anything.
+/// The time limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The example `probe`: a function on `lambda_runtime` that does what the event says.
+/// The example `probe`: a function on `lambda_runtime` that does what its event says.
 pub fn probe() -> Function {
     Function::new(example("probe"))
 }
 
-/// An example's binary. `cargo test --test NAME` alone does not build examples.
+/// The binary of an example. `cargo test --test NAME` alone does not build examples.
 pub fn example(name: &str) -> PathBuf {
     turn::measures_time();
     let test = std::env::current_exe().unwrap();
@@ -51,7 +50,7 @@ pub fn script(text: &str) -> Function {
     Function::new("/bin/sh").args(["-c", text])
 }
 
-/// Waits until `ready` gives something, and complains after [`PATIENCE`].
+/// Waits until `ready` returns a value, and panics after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {

@@ -1,5 +1,5 @@
-//! A function that does nothing but tell where its Runtime API is: the test speaks for it, byte
-//! by byte, also what no client library would say.
+//! A function that only reports the address of its Runtime API. The test sends raw requests in its place, also
+//! invalid ones.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -17,7 +17,7 @@ pub struct Puppet {
     folder: TempDir,
 }
 
-/// An answer of the platform.
+/// A reply of the platform.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -49,7 +49,7 @@ impl Puppet {
         self.folder.path().join("address")
     }
 
-    /// Each process of it writes the address of its own Runtime API.
+    /// Each of its processes writes the address of its Runtime API.
     pub fn function(&self) -> Function {
         let file = self.file().display().to_string();
         let address = "${AWS_LAMBDA_RUNTIME_API-$SCF_RUNTIME_API:$SCF_RUNTIME_API_PORT}";
@@ -63,7 +63,7 @@ impl Puppet {
         Sandbox::new(self.function()).freeze_between(false)
     }
 
-    /// An environment whose first poll is waiting. The poll's answer comes from `event`.
+    /// An environment whose first poll is waiting. `event` returns the poll's reply.
     pub async fn start(&self, sandbox: &Sandbox) -> (Environment, tokio::task::JoinHandle<Reply>) {
         let starting = tokio::spawn({
             let sandbox = sandbox.clone();
@@ -112,7 +112,7 @@ pub async fn answer(address: &str, id: &str, body: &str) -> Reply {
     .await
 }
 
-/// Sends these bytes, and reads to the end of the connection.
+/// Sends these bytes, and reads until the connection is closed.
 pub async fn request(address: &str, text: &str) -> Reply {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();

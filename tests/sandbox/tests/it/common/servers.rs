@@ -1,4 +1,4 @@
-//! Throw-away database servers on loopback ports of their own, that end with the test.
+//! Temporary database servers on their own loopback ports, which stop with the test.
 
 use std::{
     net::TcpListener,
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use crate::turn;
 
-/// A server; dropped, or when the test's process ends in whatever way, it is stopped.
+/// A server that is stopped when it is dropped or the test process ends.
 pub struct Server {
     pub url: String,
     keeper: Child,
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// Waits until it answers a query.
+    /// Waits until it executes a query.
     pub async fn ready(self) -> Self {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -126,8 +126,8 @@ impl Drop for Server {
     }
 }
 
-/// A shell that ends the server when its standard input is closed: by us, or by our death.
-/// The signal is the one that lets this server leave nothing behind.
+/// A shell that stops the server when its standard input is closed, by us or by our exit. The signal makes this
+/// server clean up.
 fn keep(signal: &str, server: &[&str]) -> Child {
     let script = r#""$@" </dev/null >/dev/null 2>&1 & server=$!; read -r _; kill -s "$SIGNAL" $server || kill -s KILL $server; wait"#;
     let mut command = Command::new("/bin/sh");
@@ -156,7 +156,7 @@ fn run<'a>(command: impl IntoIterator<Item = &'a str>) {
 /// Neither server runs as root.
 fn as_nobody() -> Vec<&'static str> {
     if rustix::process::getuid().is_root() {
-        // `exec` semantics matter: the pid that is killed must be the server's own.
+        // These programs `exec` the server, so that the killed pid is the server's.
         vec![
             "setpriv",
             "--reuid=nobody",
@@ -187,7 +187,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// The newest version's folder of programs.
+/// The program directory of the newest version.
 fn tools(root: &str, program: &str) -> PathBuf {
     let versions = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();

@@ -1,4 +1,4 @@
-//! A [`PgBouncerTransaction`] as sqlx's executor: every statement is unnamed, and what is said of it is watched.
+//! Implements sqlx's executor for [`PgBouncerTransaction`]: every statement is unnamed, and its result is recorded.
 
 use super::{PgBouncerTransaction, statement, types};
 use crate::{
@@ -19,18 +19,18 @@ use sqlx::{
 };
 use sqlx_core::describe::Describe;
 
-/// What the statements of a transaction have told so far.
+/// What the statements of a transaction have shown so far.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// When a statement was last sent or answered.
+    /// When the last statement was sent or its reply arrived.
     pub(super) heard: Stamp,
-    /// One of them failed.
+    /// A statement failed.
     pub(super) failed: bool,
-    /// The connection ended under one of them: why.
+    /// Why the connection was lost, if a statement found that out.
     pub(super) lost: Option<String>,
-    /// sqlx may know a type that is gone, or did not know one.
+    /// sqlx may know a type that no longer exists, or did not know one.
     pub(super) types_outdated: bool,
-    /// SQL's own `PREPARE` may be among them.
+    /// One of the statements may be SQL's own `PREPARE`.
     pub(super) prepares: bool,
 }
 
@@ -52,7 +52,7 @@ impl Watch {
 
     fn fails(&mut self, error: sqlx::Error) -> sqlx::Error {
         self.failed = true;
-        // An error of the protocol may as well be one of the query's, which was not sent then.
+        // A protocol error may come from the query itself, which was not sent then.
         let is_protocol = matches!(error, sqlx::Error::Protocol(_));
         if !is_protocol && error::ends_the_connection(&error) {
             self.lost = Some(error.to_string());
@@ -84,7 +84,7 @@ impl PgBouncerTransaction {
     }
 }
 
-/// A query without a name, whatever it was before.
+/// A query that is sent without a name.
 struct Unnamed {
     sql: SqlStr,
     statement: Option<PgStatement>,
@@ -142,7 +142,7 @@ impl<'t> Executor<'t> for &'t mut PgBouncerTransaction {
                 let (connection, watch) = self.parts();
                 let results = connection.fetch_many(query);
                 let results = results.map(|result| {
-                    // The clock is not read for each row.
+                    // Not once per row: that would read the clock too often.
                     if matches!(result, Ok(Either::Left(_))) {
                         watch.is_answered();
                     }

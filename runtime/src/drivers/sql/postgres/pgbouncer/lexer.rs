@@ -1,9 +1,9 @@
-//! SQL as PostgreSQL's lexer (`scan.l`) splits it: where a statement ends, and which words are keywords.
+//! Splits SQL into tokens as PostgreSQL's lexer (`scan.l`) does: finds the ends of statements and the keywords.
 
-/// One token of a text.
+/// A token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// A keyword or a name without quotes.
+    /// A keyword or an unquoted name.
     Word(&'a str),
     Semicolon,
     Open,
@@ -13,7 +13,7 @@ pub(super) enum Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// The word, or nothing that any keyword equals.
+    /// The word, or an empty string, which equals no keyword.
     pub(super) fn word(self) -> &'a str {
         match self {
             Self::Word(word) => word,
@@ -22,16 +22,16 @@ impl<'a> Token<'a> {
     }
 }
 
-/// What a backslash means in a literal without a prefix.
+/// The meaning of a backslash in a literal without a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backslash {
-    /// Itself: `standard_conforming_strings = on`, PostgreSQL's default.
+    /// A backslash: `standard_conforming_strings = on`, PostgreSQL's default.
     Itself,
-    /// The character after it is part of the literal: `standard_conforming_strings = off`.
+    /// It escapes the next character: `standard_conforming_strings = off`.
     Escapes,
 }
 
-/// The tokens of a text. Comments are none.
+/// The tokens of a text, without comments.
 pub(super) struct Tokens<'a> {
     rest: &'a str,
     backslash: Backslash,
@@ -72,7 +72,7 @@ impl<'a> Iterator for Tokens<'a> {
             }
             b'"' => (Token::Other, quoted(text, b'"', Content::Plain)),
             b'$' => (Token::Other, dollar(text)),
-            // Digits alone: before PostgreSQL 15, what follows them directly is a token of its own.
+            // Digits only: before PostgreSQL 15, the text directly after them is a token of its own.
             b'0'..=b'9' => (Token::Other, length_of(text, |byte| byte.is_ascii_digit())),
             _ if begins_word(first) => {
                 let length = length_of(text, |byte| {
@@ -87,14 +87,14 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// What stands for what between two quotes.
+/// The escapes in a quoted text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// A doubled quote is one.
+    /// A doubled quote is one quote.
     Plain,
-    /// The same, and a backslash takes the next character with it.
+    /// Like `Plain`, and a backslash escapes the next character.
     Escaped,
-    /// Nothing stands for anything else.
+    /// No escapes.
     Bits,
 }
 
@@ -102,15 +102,15 @@ fn begins_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii()
 }
 
-/// How many bytes of `text` are `of_it` from the beginning on. Other bytes than whole characters are never
-/// split off: a character that is not ASCII is all in a word.
+/// The number of bytes at the beginning of `text` for which `of_it` returns `true`. It never splits a character: all
+/// bytes of one that is not ASCII belong to a word.
 fn length_of(text: &str, of_it: impl Fn(u8) -> bool) -> usize {
     let end = text.bytes().position(|byte| !of_it(byte));
     end.unwrap_or(text.len())
 }
 
 fn is_space(byte: u8) -> bool {
-    // A vertical tab is one from PostgreSQL 16 on, and an error before.
+    // A vertical tab is a space from PostgreSQL 16 on, and an error before.
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')
 }
 
@@ -118,7 +118,7 @@ fn is_newline(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// What follows spaces and comments.
+/// Skips spaces and comments.
 fn after_space(mut text: &str) -> &str {
     loop {
         text = &text[length_of(text, is_space)..];
@@ -132,7 +132,7 @@ fn after_space(mut text: &str) -> &str {
     }
 }
 
-/// What follows a comment, which may have others in it.
+/// Skips a comment, which may contain other comments.
 fn after_comment(text: &str) -> &str {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -154,8 +154,8 @@ fn after_comment(text: &str) -> &str {
     ""
 }
 
-/// How long the literal at the beginning is, with what continues it on later lines: PostgreSQL reads that
-/// as it reads the first part.
+/// The length of the literal at the beginning, with its continuations on later lines. PostgreSQL reads them in the same
+/// way as the first part.
 fn literal(text: &str, content: Content) -> usize {
     let mut length = quoted(text, b'\'', content);
     while let Some(skipped) = continuation(&text[length..]) {
@@ -165,7 +165,7 @@ fn literal(text: &str, content: Content) -> usize {
     length
 }
 
-/// How far away the quote is that continues a literal: spaces and `--` comments lie in between, with a newline.
+/// The distance to the quote that continues a literal, after spaces and `--` comments with a newline.
 fn continuation(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -185,7 +185,7 @@ fn continuation(text: &str) -> Option<usize> {
     }
 }
 
-/// How long the text between quotes at the beginning is, quotes included.
+/// The length of the quoted text at the beginning, including its quotes.
 fn quoted(text: &str, quote: u8, content: Content) -> usize {
     let bytes = text.as_bytes();
     let mut at = 1;
@@ -203,7 +203,7 @@ fn quoted(text: &str, quote: u8, content: Content) -> usize {
     text.len()
 }
 
-/// How long what begins with a `$` is: a parameter, a text in `$tag$`, or the character alone.
+/// The length of a token that begins with `$`: a parameter, a text in `$tag$`, or the character alone.
 fn dollar(text: &str) -> usize {
     let after = &text[1..];
     let digits = length_of(after, |byte| byte.is_ascii_digit());
@@ -224,7 +224,7 @@ fn dollar(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// The words of a text, with what separates statements.
+    /// The words and semicolons of a text.
     fn words(sql: &str, backslash: Backslash) -> String {
         let words = Tokens::new(sql, backslash).filter_map(|token| match token {
             Token::Word(word) => Some(word),

@@ -1,121 +1,121 @@
-//! The messages that begin and end a transaction in a session that a pooler gives to others afterwards.
+//! The messages that begin and end a transaction in a session that a pooler gives to other clients afterwards.
 //!
-//! Each is one message of several statements, and so one round trip. The pooler gives the session to nobody else
-//! before the whole message has been executed.
+//! Each is one message of several statements, and so takes one round trip. The pooler gives the session to no other
+//! client before the whole message has been executed.
 
 use super::types;
 use crate::drivers::sql::{error, postgres::literal, without_logging::without_logging};
 use futures_util::StreamExt;
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgDatabaseError, raw_sql};
 
-/// In the server's error for a commit in another transaction than the one that was begun.
+/// Part of the server's error for a commit in another transaction than the one that was begun.
 const ENDED: &str = "db-handler: another transaction than the one that was begun, in session ";
 
-/// What PostgreSQL keeps in a session beyond a transaction, undone. `RESET ALL` leaves the role alone.
+/// Resets what PostgreSQL keeps in a session beyond a transaction. `RESET ALL` does not reset the role.
 const UNDO: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
      SELECT pg_advisory_unlock_all()";
 
-/// `DEALLOCATE ALL` would also remove what PgBouncer, from 1.21 on, has prepared for its clients.
+/// `DEALLOCATE ALL` would also remove the statements that PgBouncer, from 1.21 on, has prepared for its clients.
 const DEALLOCATE: &str = "DO $$DECLARE statement text; BEGIN \
      FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP \
      EXECUTE format('DEALLOCATE %I', statement); END LOOP; END$$";
 
-/// What the client has told PgBouncer when it connected. PgBouncer takes what `RESET ALL` makes of it for the
-/// client's wish.
-const TOLD: [&str; 4] = [
+/// The settings that the client sent to PgBouncer when it connected. PgBouncer takes their values after a `RESET ALL`
+/// for values that the client has set.
+const RESTORED: [&str; 4] = [
     "application_name",
     "client_encoding",
     "DateStyle",
     "TimeZone",
 ];
 
-/// A transaction as the server sees it.
+/// A transaction, as the server identifies it.
 #[derive(Debug)]
 pub(super) struct Begun {
-    /// The process of its session, and the microsecond in which it was begun: no setting that a handler
-    /// could change.
+    /// The process of its session, and the microsecond in which it was begun. A handler cannot change them, unlike a
+    /// setting.
     identity: String,
-    /// The process alone.
+    /// The process of its session.
     process: i32,
-    /// The values of [`TOLD`] before it.
-    told: [String; TOLD.len()],
+    /// The values of [`RESTORED`] before the transaction.
+    restored: [String; RESTORED.len()],
     /// See [`types::NEWEST`].
     pub(super) newest_type: i64,
 }
 
-/// How a message that commits came out.
+/// The result of a message that commits.
 #[derive(Debug)]
 pub(super) enum Committed {
     Yes,
-    /// The error is that of the clean-up that follows.
+    /// Committed. The error is that of the reset after it.
     YesWithoutUndo(sqlx::Error),
-    /// Not tried: a statement before it had failed, and the transaction is still open.
+    /// Not tried: an earlier statement had failed, and the transaction is still open.
     No(sqlx::Error),
-    /// Tried, and refused by the server, which has rolled back. The transaction is over.
+    /// Tried and rejected by the server, which has rolled back. The transaction has ended.
     Refused(sqlx::Error),
-    /// The session had ended before it.
+    /// The session had ended before the commit.
     Lost(sqlx::Error),
-    /// The transaction had been ended before.
+    /// The transaction had ended before the commit.
     EndedBefore(sqlx::Error),
     Unknown(sqlx::Error),
 }
 
-/// How a message that rolls back came out.
+/// The result of a message that rolls back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RolledBack {
     Yes,
-    /// The transaction had been ended before.
+    /// The transaction had ended before the rollback.
     EndedBefore,
     Unknown,
 }
 
-/// Whether what the session keeps is to be undone. RDS Proxy pins a session for the attempt.
+/// Whether to reset the session. RDS Proxy would pin a session because of the reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undo {
     Nothing,
     All { prepared: bool },
 }
 
-/// The condition that holds in one transaction alone.
+/// Identifies a transaction.
 const IDENTITY: &str =
     "pg_catalog.pg_backend_pid(), (extract(epoch from pg_catalog.now()) * 1000000)::int8";
 
-/// Begins a transaction, which is called `name` for as long as it lasts.
+/// Begins a transaction whose `application_name` is `name`.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     name: Option<&str>,
 ) -> Result<Begun, sqlx::Error> {
-    let told = TOLD.map(|setting| format!("current_setting('{setting}')"));
-    let told = told.join(", ");
+    let restored = RESTORED.map(|setting| format!("current_setting('{setting}')"));
+    let restored = restored.join(", ");
     let newest = types::NEWEST;
-    // Two transactions of the same microsecond, that of this message: in the second one, nothing has been read yet,
-    // and `SET TRANSACTION` is still allowed.
-    let mut sql = format!("BEGIN; SELECT {newest}, {IDENTITY}, {told}; COMMIT; BEGIN");
+    // Two transactions that begin in the same microsecond, that of this message. In the second one nothing has been
+    // read yet, so `SET TRANSACTION` is still allowed.
+    let mut sql = format!("BEGIN; SELECT {newest}, {IDENTITY}, {restored}; COMMIT; BEGIN");
     if let Some(name) = name {
         sql += "; SET LOCAL application_name =";
         sql += &literal(name);
     }
-    // The name is ours, and quoted.
+    // The name is generated and quoted here.
     let begin = raw_sql(AssertSqlSafe(sql));
     let row = without_logging(begin.fetch_one(connection)).await?;
     let (process, microsecond) = (row.try_get::<i32, _>(1)?, row.try_get::<i64, _>(2)?);
-    let mut told = [const { String::new() }; TOLD.len()];
-    for (value, column) in told.iter_mut().zip(3..) {
+    let mut restored = [const { String::new() }; RESTORED.len()];
+    for (value, column) in restored.iter_mut().zip(3..) {
         *value = row.try_get(column)?;
     }
     Ok(Begun {
         identity: format!("({IDENTITY}) = ({process}, {microsecond})"),
         process,
-        told,
+        restored,
         newest_type: row.try_get(0)?,
     })
 }
 
 impl Begun {
-    /// Commits this transaction, if it is the one that is open, and undoes what the session would keep.
+    /// Commits this transaction, if it is the one that is open, and resets the session.
     pub(super) async fn commit(&self, connection: &mut PgConnection, undo: Undo) -> Committed {
-        // In an aborted transaction, the `SELECT` is refused: PostgreSQL answers a `COMMIT` there with a rollback,
-        // and calls that a success.
+        // An aborted transaction rejects the `SELECT`. PostgreSQL replies to a `COMMIT` there with a rollback, and
+        // reports success.
         let sql = format!("{}; COMMIT{}", self.check(), self.undo(undo));
         let mut results = raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
         let mut completed = 0;
@@ -128,9 +128,9 @@ impl Begun {
         Committed::Yes
     }
 
-    /// Rolls this transaction back, and undoes what the session would keep.
+    /// Rolls back this transaction, and resets the session.
     ///
-    /// No statement has `failed`: then the server can be asked whether it is still this transaction that is open.
+    /// If no statement has `failed`, the server can still check that this transaction is the open one.
     pub(super) async fn roll_back(
         &self,
         connection: &mut PgConnection,
@@ -143,7 +143,7 @@ impl Begun {
             match run(connection, checked).await {
                 Ok(()) => return RolledBack::Yes,
                 Err(error) if is_another(&error) => return RolledBack::EndedBefore,
-                // It has failed unseen, by a query that was dropped.
+                // The transaction has failed unnoticed, because of a dropped query.
                 Err(_) => {}
             }
         }
@@ -153,8 +153,8 @@ impl Begun {
         }
     }
 
-    /// Undoes what the session keeps although a commit was refused: the message of that commit ended with the
-    /// error. Says whether that is done; the pooler may have given the session to somebody else.
+    /// Resets the session after a rejected commit, whose message ended with the error. Returns whether that was done:
+    /// the pooler may have given the session to another client.
     pub(super) async fn undo_after_refusal(
         &self,
         connection: &mut PgConnection,
@@ -172,12 +172,12 @@ impl Begun {
         }
     }
 
-    /// The process of its session on the server.
+    /// The server process of its session.
     pub(super) fn process(&self) -> i32 {
         self.process
     }
 
-    /// Fails in another transaction.
+    /// A statement that fails in another transaction.
     fn check(&self) -> String {
         fails_unless(&self.identity)
     }
@@ -186,13 +186,13 @@ impl Begun {
         let Undo::All { prepared } = undo else {
             return String::new();
         };
-        let told = TOLD.iter().zip(&self.told);
-        let told = told.map(|(setting, value)| {
+        let restored = RESTORED.iter().zip(&self.restored);
+        let restored = restored.map(|(setting, value)| {
             let value = literal(value);
             format!("set_config('{setting}',{value}, false)")
         });
-        let told: Vec<String> = told.collect();
-        let mut sql = format!("; {UNDO}, {}", told.join(", "));
+        let restored: Vec<String> = restored.collect();
+        let mut sql = format!("; {UNDO}, {}", restored.join(", "));
         if prepared {
             sql += "; ";
             sql += DEALLOCATE;
@@ -208,13 +208,13 @@ fn fails_unless(condition: &str) -> String {
     )
 }
 
-/// After a commit that failed there is nothing to roll back, and the server says so in a warning.
+/// After a failed commit there is nothing to roll back, and the server warns about that.
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     let running = raw_sql(AssertSqlSafe(sql));
     without_logging(running.execute(connection)).await.map(drop)
 }
 
-/// What an error means after so many statements have been executed.
+/// The meaning of an error after `completed` statements.
 fn outcome(completed: u32, error: sqlx::Error) -> Committed {
     if completed >= 2 {
         Committed::YesWithoutUndo(error)
@@ -231,7 +231,7 @@ fn outcome(completed: u32, error: sqlx::Error) -> Committed {
     }
 }
 
-/// Whether this is the failure of [`Begun::check`].
+/// Whether `error` comes from [`Begun::check`].
 fn is_another(error: &sqlx::Error) -> bool {
     let database = error.as_database_error();
     database.is_some_and(|error| error.message().contains(ENDED))
@@ -239,10 +239,10 @@ fn is_another(error: &sqlx::Error) -> bool {
 
 fn was_lost_before(error: &sqlx::Error) -> bool {
     match error {
-        // Nothing but writing fails with it.
+        // Only a write fails with this error.
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
-        // The server says farewell with the place in its source, PgBouncer without: that one may have sent the
-        // message on before.
+        // The server's shutdown message names a routine in its source. PgBouncer's does not, and PgBouncer may have
+        // forwarded the commit before.
         sqlx::Error::Database(error) => error
             .try_downcast_ref::<PgDatabaseError>()
             .is_some_and(|error| error.code().starts_with("57P") && error.routine().is_some()),

@@ -1,10 +1,10 @@
-//! Which statements have no place in a transaction behind a pooler, told from their text.
+//! Finds statements that are not allowed in a transaction behind a pooler, by their text.
 
 use super::lexer::{Backslash, Token, Tokens};
 use std::fmt;
 
-/// The first words, other than `SET`, for which RDS Proxy pins a session to its client, or may do so unseen: AWS's
-/// list of "Conditions that cause pinning for RDS for PostgreSQL".
+/// The first words, except `SET`, for which RDS Proxy pins a session, or which may hide such a statement: AWS's list of
+/// "Conditions that cause pinning for RDS for PostgreSQL".
 const PINS_FIRST: [&str; 10] = [
     "SET",
     "RESET",
@@ -17,7 +17,7 @@ const PINS_FIRST: [&str; 10] = [
     "DO",
     "CALL",
 ];
-/// The same for words that stand anywhere.
+/// Words that pin a session anywhere in a statement.
 const PINS: [&str; 6] = [
     "DECLARE",
     "TEMP",
@@ -26,12 +26,12 @@ const PINS: [&str; 6] = [
     "SETVAL",
     "SET_CONFIG",
 ];
-/// The same for functions that take locks.
+/// Prefixes of functions that acquire locks, which pin a session.
 const PINS_AND_MORE: [&str; 2] = ["pg_advisory_", "pg_try_advisory_"];
-/// RDS Proxy pins a session for a longer text.
+/// A longer text makes RDS Proxy pin a session.
 const LONGEST_UNPINNED: usize = 16 * 1024;
 
-/// The word of a statement that would end the transaction.
+/// The keyword of a statement that would end the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refused(&'static str);
 
@@ -45,11 +45,11 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Why `sql` must not be sent, if one of its statements would end the transaction.
+/// Why `sql` must not be sent: one of its statements would end the transaction.
 pub(super) fn refused(sql: &str) -> Option<Refused> {
     let ends = |backslash| ends_the_transaction(Tokens::new(sql, backslash));
     let word = ends(Backslash::Itself).or_else(|| {
-        // How the server reads a backslash is a setting, which any function may change.
+        // How the server reads a backslash is a setting that any function may change.
         sql.contains('\\').then(|| ends(Backslash::Escapes))?
     });
     word.map(Refused)
@@ -75,14 +75,14 @@ pub(super) fn may_pin(sql: &str) -> bool {
     pinned || sql.len() > LONGEST_UNPINNED
 }
 
-/// Whether SQL's own `PREPARE` may be in `sql`, however it is quoted.
+/// Whether `sql` may contain SQL's own `PREPARE`, in any quotes.
 pub(super) fn may_prepare(sql: &str) -> bool {
     const WORD: &[u8] = b"prepare";
     let mut windows = sql.as_bytes().windows(WORD.len());
     windows.any(|window| window.eq_ignore_ascii_case(WORD))
 }
 
-/// The first word of a statement in `tokens` that would end the transaction.
+/// The keyword of the first statement in `tokens` that would end the transaction.
 fn ends_the_transaction(tokens: Tokens<'_>) -> Option<&'static str> {
     let mut statement = Statement::default();
     for token in tokens {
@@ -101,17 +101,17 @@ fn ends_the_transaction(tokens: Tokens<'_>) -> Option<&'static str> {
     statement.ends()
 }
 
-/// What is known of a statement so far.
+/// The state of a statement that is being parsed.
 #[derive(Default)]
 struct Statement<'a> {
-    /// The first few words; a token that is none counts as an empty one.
+    /// The first few words. A token that is not a word counts as an empty one.
     beginning: [&'a str; 4],
     count: usize,
     previous: &'a str,
-    /// How many parentheses are open.
+    /// The number of open parentheses.
     depth: usize,
-    /// In the body of a function, which is `BEGIN ATOMIC statement; .. END`: it is stored, not executed, and
-    /// PostgreSQL stores no statement there that would end a transaction.
+    /// Whether it is in the body of a function, which is `BEGIN ATOMIC statement; .. END`. The body is stored and not
+    /// executed, and PostgreSQL rejects a statement in it that would end a transaction.
     in_body: bool,
 }
 
@@ -120,7 +120,7 @@ impl<'a> Statement<'a> {
         let word = token.word();
         let begins_body = is(word, "ATOMIC")
             && is(self.previous, "BEGIN")
-            // Between parentheses, this is a parameter called `begin` of a type called `atomic`.
+            // In parentheses, this is a parameter called `begin` of a type called `atomic`.
             && self.depth == 0
             && self.creates_routine();
         if begins_body {
@@ -154,7 +154,7 @@ impl<'a> Statement<'a> {
         is(create, "CREATE") && (is(kind, "FUNCTION") || is(kind, "PROCEDURE"))
     }
 
-    /// What the transaction would be ended with.
+    /// The keyword that would end the transaction, if any.
     fn ends(&self) -> Option<&'static str> {
         let [first, second, third, _] = self.beginning;
         if self.in_body {
@@ -199,7 +199,7 @@ mod tests {
             ("select 'a\\'; commit; --'", "COMMIT"),
             ("select E'a'\n'b\\''; commit; --'", "COMMIT"),
             ("select E'a' -- c\n'b\\''; commit; --'", "COMMIT"),
-            // Where `standard_conforming_strings` is off, the first literal ends later.
+            // If `standard_conforming_strings` is off, the first literal ends later.
             ("select '\\'', '; commit; --'", "COMMIT"),
             ("select 'C:\\', '; commit'", "COMMIT"),
             ("select $1; commit", "COMMIT"),

@@ -1,4 +1,4 @@
-//! Queries that outlive their client: each keeps its place in the pool until it is cancelled, alone.
+//! Orphaned queries: each keeps its place in the pool until it is cancelled, without affecting other queries.
 
 use super::{Returned, State, gone};
 use crate::{
@@ -15,8 +15,8 @@ use std::{pin::pin, sync::atomic::Ordering};
 use tokio::time::{Instant, timeout_at};
 
 impl<DB: Driver> State<DB> {
-    /// A connection came back in the middle of a statement. It keeps its place in the pool until that is cancelled: here,
-    /// if it can be told from what else runs, and in the cleanup otherwise.
+    /// Handles a connection that was released in the middle of a statement. It keeps its place in the pool until that
+    /// is cancelled: here, if its session can be distinguished from the others, otherwise in the cleanup.
     pub(super) async fn orphaned(
         &self,
         number: u64,
@@ -56,14 +56,14 @@ impl<DB: Driver> State<DB> {
                     break;
                 }
                 Some(Place::Orphan) => {}
-                // The cleanup has tried in vain.
+                // The cleanup has failed to cancel it.
                 Some(_) => break,
             }
             if Instant::now() >= until {
                 break;
             }
             let next_look = until.min(Instant::now() + LOOK_AGAIN);
-            // A failed opening notifies nobody.
+            // A connection that fails to open notifies no task.
             let _ = timeout_at(next_look, returned).await;
         }
         if let Some(owned) = self.owners().get_mut(number) {
@@ -72,8 +72,8 @@ impl<DB: Driver> State<DB> {
         Ok(Returned::StillRunning)
     }
 
-    /// What to do with a connection whose statement outlives its client: cancel it, or wait until that can be told from
-    /// what else runs, or until the cleanup of its invocation does it. `None` when it is gone.
+    /// Decides what to do with a connection whose statement is orphaned: cancel it, or wait until its session can be
+    /// distinguished from the others, or until the cleanup of its invocation cancels it. `None` if it is gone.
     fn begin_to_cancel(&self, number: u64, user: Option<User>) -> Option<Place> {
         let size = lock(&self.pool).as_ref().map_or(0, Pool::size);
         let is_opening = self.opening(size) > 0;
@@ -90,7 +90,7 @@ impl<DB: Driver> State<DB> {
             return Some(owned.place);
         }
         let is_identified = DB::is_identified(&owned.session);
-        // What is opened meanwhile must not go by its name either.
+        // A connection that is opened meanwhile must not have the same name.
         let must_change_name = !is_identified && owned.name == name;
         let is_unique = !must_change_name && !has_namesake && !is_opening && misnamed == 0;
         let place = if runs && (is_identified || is_unique) && !abandoned {
@@ -134,7 +134,7 @@ impl<DB: Driver> State<DB> {
     }
 }
 
-/// Sessions are being cancelled by their names, for as long as this exists.
+/// Marks a cancellation by name while it exists.
 pub(in crate::drivers::sql::sqlx_pool) struct ByName<'a, DB: Driver>(&'a State<DB>);
 
 impl<DB: Driver> Drop for ByName<'_, DB> {

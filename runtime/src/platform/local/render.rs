@@ -1,41 +1,41 @@
-//! One invocation's phases, as a picture in text.
+//! Renders the timeline of an invocation as text.
 
 use crate::lifecycle::timeline::{Entry, Phase};
 use std::{fmt::Write, time::Duration};
 use tokio::time::Instant;
 
-/// Characters for the whole invocation.
+/// Width of the bars in characters.
 const WIDTH: u32 = 32;
 
-/// A line for the invocation, and one for each thing that happened in it.
-pub(super) fn picture(
+/// Renders a line for the invocation, and one for each entry.
+pub(super) fn render(
     number: usize,
     started: Instant,
-    answered: Instant,
+    responded: Instant,
     entries: &[Entry],
 ) -> String {
     let ended = entries
         .iter()
         .map(|entry| entry.to)
-        .fold(answered, Instant::max);
+        .fold(responded, Instant::max);
     let whole = ended - started;
-    let mut picture = format!(
-        "event {number}: answered after {} ms, done after {} ms\n",
-        ms(answered - started),
+    let mut text = format!(
+        "event {number}: response after {} ms, done after {} ms\n",
+        ms(responded - started),
         ms(whole)
     );
     for entry in entries {
         // Writing to a string cannot fail.
         let _ = writeln!(
-            picture,
-            "  {:7} {:>9} ms |{}| {}",
+            text,
+            "  {:8} {:>9} ms |{}| {}",
             name(entry.phase),
             ms(entry.to - entry.from),
             bar(entry.from - started, entry.to - started, whole),
             entry.what
         );
     }
-    picture
+    text
 }
 
 fn name(phase: Phase) -> &'static str {
@@ -43,8 +43,8 @@ fn name(phase: Phase) -> &'static str {
         Phase::Init => "init",
         Phase::Reset => "reset",
         Phase::Handler => "handler",
-        Phase::Answer => "answer",
-        Phase::Finally => "finally",
+        Phase::Response => "response",
+        Phase::Cleanup => "cleanup",
     }
 }
 
@@ -60,7 +60,7 @@ fn bar(from: Duration, to: Duration, whole: Duration) -> String {
     };
     let width = WIDTH as usize;
     let first = column(from).min(width - 1);
-    // Whatever happened is seen, however short it was.
+    // Every entry is visible, however short it was.
     let last = column(to).clamp(first + 1, width);
     let (before, during) = (" ".repeat(first), "#".repeat(last - first));
     format!("{before}{during}{}", " ".repeat(width - last))
@@ -99,19 +99,17 @@ mod tests {
                 what: "ran".into(),
             },
             Entry {
-                phase: Phase::Finally,
+                phase: Phase::Cleanup,
                 from: at(3),
                 to: at(4),
                 what: "closed".into(),
             },
         ];
-        let picture = picture(1, started, at(3), &entries);
-        assert!(picture.starts_with("event 1: answered after 3.00 ms, done after 4.00 ms\n"));
+        let text = render(1, started, at(3), &entries);
+        assert!(text.starts_with("event 1: response after 3.00 ms, done after 4.00 ms\n"));
+        assert!(text.contains("  handler       3.00 ms |########################        | ran\n"));
         assert!(
-            picture.contains("  handler      3.00 ms |########################        | ran\n")
-        );
-        assert!(
-            picture.contains("  finally      1.00 ms |                        ########| closed\n")
+            text.contains("  cleanup       1.00 ms |                        ########| closed\n")
         );
     }
 }

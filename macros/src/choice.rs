@@ -1,42 +1,42 @@
-//! Strings: words of a closed set, and names of environment variables.
+//! Strings: the choices of a closed set, and names of environment variables.
 
 use quote::ToTokens;
 use syn::{Lit, LitStr};
 
 use crate::args::{Args, Value};
 use crate::diag::{Diagnostics, list, suggestion};
-use crate::value::{Given, Plain, plain};
+use crate::value::{KeyValue, Plain, plain};
 
-/// The words of `close`, each with the name of its variant in the runtime crate.
-pub(crate) const CLOSE: &[Word] = &[
+/// The choices of `close`, each with its variant in the runtime crate.
+pub(crate) const CLOSE: &[Choice] = &[
     ("always", "Always"),
     ("on_error", "OnError"),
     ("pressure", "Pressure"),
     ("never", "Never"),
 ];
 
-/// The words of `connect`, likewise.
-pub(crate) const CONNECT: &[Word] = &[("lazy", "Lazy"), ("eager", "Eager")];
+/// The choices of `connect`, each with its variant.
+pub(crate) const CONNECT: &[Choice] = &[("lazy", "Lazy"), ("eager", "Eager")];
 
-/// The words of `background`, likewise.
-pub(crate) const BACKGROUND: &[Word] = &[("wait", "Wait"), ("abort", "Abort")];
+/// The choices of `background`, each with its variant.
+pub(crate) const BACKGROUND: &[Choice] = &[("wait", "Wait"), ("abort", "Abort")];
 
-/// The words of `proxy`, likewise.
-pub(crate) const PROXY: &[Word] = &[("rds", "Rds"), ("pgbouncer", "PgBouncer")];
+/// The choices of `proxy`, each with its variant.
+pub(crate) const PROXY: &[Choice] = &[("rds", "Rds"), ("pgbouncer", "PgBouncer")];
 
-type Word = (&'static str, &'static str);
+type Choice = (&'static str, &'static str);
 
-/// The variant that `name = "word"` chose.
-pub(crate) fn word(
+/// Reads `name = "word"`, and returns the variant.
+pub(crate) fn choice(
     args: &Args,
     name: &str,
-    words: &[Word],
+    choices: &[Choice],
     diag: &mut Diagnostics,
-) -> Option<Given<&'static str>> {
+) -> Option<KeyValue<&'static str>> {
     let Value::Expr(value) = &args.get(name)?.value else {
-        return Some(Given::Broken);
+        return Some(KeyValue::Invalid);
     };
-    let known = || words.iter().map(|(word, _)| *word);
+    let known = || choices.iter().map(|(word, _)| *word);
     let Plain::Literal(Lit::Str(written)) = plain(value) else {
         let bare = value.to_token_stream().to_string().to_lowercase();
         match known().find(|word| *word == bare) {
@@ -49,11 +49,11 @@ pub(crate) fn word(
                 format_args!("expected a string: one of {}", quoted(known())),
             ),
         }
-        return Some(Given::Broken);
+        return Some(KeyValue::Invalid);
     };
     let written = written.value();
-    if let Some((_, variant)) = words.iter().find(|(word, _)| *word == written) {
-        return Some(Given::Known {
+    if let Some((_, variant)) = choices.iter().find(|(word, _)| *word == written) {
+        return Some(KeyValue::Known {
             value: variant,
             tokens: value.to_token_stream(),
         });
@@ -66,15 +66,15 @@ pub(crate) fn word(
             quoted(known())
         ),
     );
-    Some(Given::Broken)
+    Some(KeyValue::Invalid)
 }
 
-fn quoted(words: impl Iterator<Item = &'static str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
-    list(words.iter().map(String::as_str))
+fn quoted(choices: impl Iterator<Item = &'static str>) -> String {
+    let choices: Vec<String> = choices.map(|word| format!("\"{word}\"")).collect();
+    list(choices.iter().map(String::as_str))
 }
 
-/// The name of an environment variable.
+/// Reads the name of an environment variable.
 pub(crate) fn variable(args: &Args, diag: &mut Diagnostics) -> Option<LitStr> {
     let entry = args.get("env")?;
     let Value::Expr(value) = &entry.value else {

@@ -1,4 +1,4 @@
-//! What a handler did lasts when it returns `Ok`, and is undone otherwise, before its answer goes out.
+//! A handler's work is committed when it returns `Ok`, and rolled back otherwise, before its response is posted.
 
 use crate::fake::{FakeEvent, Faults, Script, Work};
 use db_handler::{
@@ -38,7 +38,7 @@ macro_rules! two {
 }
 
 #[tokio::test]
-async fn after_ok_all_is_made_to_last_and_put_back() {
+async fn ok_commits_and_releases_all_leases() {
     let (site, script) = two!(ok);
     call(site, FakeEvent::default(), &script, async || Ok(()))
         .await
@@ -46,29 +46,29 @@ async fn after_ok_all_is_made_to_last_and_put_back() {
     assert_eq!(
         script.log(),
         [
-            "conclude: Succeeded",
-            "conclude: Succeeded",
+            "commit",
+            "commit",
             "release: Reuse",
-            "settle",
+            "recycle",
             "release: Reuse",
-            "settle",
+            "recycle",
         ]
     );
 }
 
 #[tokio::test]
-async fn after_an_error_all_is_undone_and_the_error_is_the_answer() {
+async fn error_rolls_back_and_is_returned() {
     let (site, script) = two!(err);
     let failing = call(site, FakeEvent::default(), &script, async || {
         Err(Error::other("no tea"))
     });
     let error = failing.await.expect_err("fails");
     assert_eq!(error.to_string(), "handler: no tea");
-    assert_eq!(script.log()[..2], ["conclude: Failed", "conclude: Failed"]);
+    assert_eq!(script.log()[..2], ["rollback", "rollback"]);
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_is_the_answer_and_the_rest_is_undone() {
+async fn failed_commit_is_returned_and_remaining_leases_are_rolled_back() {
     let (site, script) = two!(commit);
     script.faults(Faults {
         commit_fails: true,
@@ -79,28 +79,23 @@ async fn a_commit_that_fails_is_the_answer_and_the_rest_is_undone() {
         .expect_err("is not committed");
     assert_eq!(error.kind(), ErrorKind::CommitFailed);
     assert_eq!(error.stage(), Stage::Commit);
-    assert_eq!(
-        error.to_string(),
-        "it::conclusions::commit: commit: scripted"
-    );
-    assert_eq!(
-        script.log()[..2],
-        ["conclude: Succeeded", "conclude: Failed"]
-    );
+    assert_eq!(error.to_string(), "it::commits::commit: commit: scripted");
+    assert_eq!(script.log()[..2], ["commit", "rollback"]);
 }
 
-/// Nothing was concluded, and what was lent serves nobody any more.
-fn nothing_lasts(script: &Script) {
+/// Asserts that nothing was committed or rolled back, and that the leases were discarded.
+fn assert_discarded(script: &Script) {
     let log = script.log();
     assert!(
-        !log.iter().any(|what| what.starts_with("conclude")),
+        !log.iter()
+            .any(|what| ["commit", "rollback"].contains(&what.as_str())),
         "{log:?}"
     );
     assert!(log.contains(&"release: Discard".to_owned()), "{log:?}");
 }
 
 #[tokio::test]
-async fn after_a_panic_nothing_is_made_to_last() {
+async fn panic_commits_nothing() {
     let (site, script) = two!(panic);
     let panicking = call(site, FakeEvent::default(), &script, async || {
         panic!("scripted")
@@ -109,22 +104,22 @@ async fn after_a_panic_nothing_is_made_to_last() {
         .catch_unwind()
         .await
         .expect_err("panics");
-    nothing_lasts(&script);
+    assert_discarded(&script);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_deadline_nothing_is_made_to_last() {
+async fn deadline_commits_nothing() {
     let (site, script) = two!(deadline);
     let event = FakeEvent::with_ms_left(1_000);
     let error = call(site, event, &script, async || pending().await)
         .await
         .expect_err("is stopped");
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
-    nothing_lasts(&script);
+    assert_discarded(&script);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopped_in_the_middle_of_it_the_caller_is_told_that_nobody_knows() {
+async fn deadline_during_commit_reports_unknown_outcome() {
     let (site, script) = two!(middle);
     script.faults(Faults {
         never_commits: true,
@@ -136,20 +131,23 @@ async fn stopped_in_the_middle_of_it_the_caller_is_told_that_nobody_knows() {
         .expect_err("is stopped");
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let said = error.to_string();
-    assert!(said.contains("nobody knows whether it was"), "{said}");
+    assert!(
+        said.contains("may or may not have been committed"),
+        "{said}"
+    );
     let log = script.log();
-    assert_eq!(log[0], "conclude: Succeeded");
-    assert!(!log.contains(&"conclude: Failed".to_owned()), "{log:?}");
+    assert_eq!(log[0], "commit");
+    assert!(!log.contains(&"rollback".to_owned()), "{log:?}");
     let discarded = log.iter().filter(|what| *what == "release: Discard");
     assert_eq!(discarded.count(), 2, "{log:?}");
 }
 
 #[tokio::test]
-async fn after_a_panic_in_it_nothing_is_used_again() {
+async fn panic_in_commit_or_rollback_discards_all_leases() {
     for succeeds in [true, false] {
         let (site, script) = two!(panics_in_it);
         script.faults(Faults {
-            panics_in: Some("conclude"),
+            panics_in: Some(if succeeds { "commit" } else { "rollback" }),
             ..Faults::default()
         });
         let error = call(site, FakeEvent::default(), &script, async || {

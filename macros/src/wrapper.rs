@@ -1,5 +1,5 @@
-//! What the expansion and the fallback have in common: the signature that is left for callers, and
-//! the user's own function as an async closure inside it.
+//! What the expansion and the fallback share: the signature that callers see, and the user's own function as an async
+//! closure inside it.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -15,13 +15,13 @@ pub(crate) fn outer_signature(function: &HandlerFn) -> TokenStream {
         attrs, vis, sig, ..
     } = function;
     let mut sig = sig.clone();
-    // A handler that has got this far has neither; the fallback keeps callers compiling.
+    // A valid handler has none of these; the fallback keeps callers compiling.
     sig.constness = None;
     sig.abi = None;
     sig.variadic = None;
     sig.asyncness.get_or_insert_default();
     sig.inputs = function.params.iter().filter_map(outer_param).collect();
-    // The attributes of the body have become the function's.
+    // The body's attributes become the function's.
     let attrs = attrs.iter().map(|attr| {
         let mut attr = attr.clone();
         attr.style = syn::AttrStyle::Outer;
@@ -46,8 +46,8 @@ fn outer_param(param: &Param) -> Option<FnArg> {
     }
 }
 
-/// The outer name of the event. The user's own, so that attributes such as `#[instrument]` find it,
-/// although the inner one is the same then. The expansion uses it, hence no underscore in front.
+/// The outer name of the event. It is the user's own, so that attributes such as `#[instrument]` find it, although the
+/// inner parameter then has the same name. The expansion uses it, so a leading underscore is removed.
 pub(crate) fn event_name(pat: &Pat) -> Ident {
     if let Pat::Ident(pat) = pat
         && let Ok(mut name) = parse_str::<Ident>(pat.ident.to_string().trim_start_matches('_'))
@@ -58,18 +58,18 @@ pub(crate) fn event_name(pat: &Pat) -> Ident {
     Ident::new("event", Span::mixed_site().located_at(pat.span()))
 }
 
-/// `let __dbh_once = ...; identity(async move |parameters| -> Output { body })`: the function as it
-/// was written, so that types, borrows, drop order and lints are those of a plain `async fn`.
+/// `let __dbh_once = ...; identity(async move |parameters| -> Output { body })`: the function as written, so that
+/// types, borrows, drop order and lints are those of a plain `async fn`.
 ///
-/// `identity` makes the closure a temporary: a variable would have to be `mut`, or must not be,
-/// depending on what the body does with `self`. Called where it is written, it would be a lint.
+/// `identity` makes the closure a temporary. A variable would need `mut` or must not have it, depending on how the body
+/// uses `self`. Calling the closure directly would trigger a lint.
 pub(crate) fn inner_function(function: &HandlerFn) -> InnerFunction {
     let span = output_span(function);
     let params = function.params.iter().filter_map(inner_param);
     let output = without_impl_trait(&output(function));
     let before = before_body(function);
     let mut closure = quote_spanned!(span=> async move |#(#params),*| -> #output);
-    // In the braces of the body, because a block in a block is a lint.
+    // Uses the body's own braces: a block in a block triggers a lint.
     function.brace.surround(&mut closure, |tokens| {
         before.to_tokens(tokens);
         function.body.to_tokens(tokens);
@@ -81,7 +81,7 @@ pub(crate) fn inner_function(function: &HandlerFn) -> InnerFunction {
 }
 
 pub(crate) struct InnerFunction {
-    /// A statement in front of the call.
+    /// A statement before the call.
     pub(crate) once: TokenStream,
     pub(crate) callee: TokenStream,
 }
@@ -91,7 +91,7 @@ fn inner_param(param: &Param) -> Option<TokenStream> {
     match &param.kind {
         Kind::Receiver(_) => None,
         Kind::Event { pat, ty } => {
-            // `event_name` says why.
+            // See `event_name`.
             let has_outer_name = matches!(pat, Pat::Ident(inner) if inner.ident == event_name(pat));
             let span = Span::mixed_site().located_at(pat.span());
             let allow =
@@ -105,7 +105,7 @@ fn inner_param(param: &Param) -> Option<TokenStream> {
     }
 }
 
-/// A parameter in the place of one that `#[cfg]` removes, so that the number of arguments is right. The `#[cfg]` is an
+/// A parameter in place of one that `#[cfg]` removes, so that the number of arguments is right. The `#[cfg]` is an
 /// error by itself, and should be the only one.
 fn stand_in(param: &Param) -> Option<TokenStream> {
     let conditions: Vec<_> = param
@@ -116,15 +116,15 @@ fn stand_in(param: &Param) -> Option<TokenStream> {
     (!conditions.is_empty()).then(|| quote!(, #[cfg(not(all(#(#conditions),*)))] _: ()))
 }
 
-/// Two things that the compiler should know, in code that never runs.
+/// Code that never runs and tells the compiler two things.
 ///
-/// The declared type, before it sees the body: mismatches are then reported in the words and places
-/// of a plain `async fn`. And that the closure is called only once, because it gives `__dbh_once`
-/// away: otherwise the body could not return what it borrows through `&mut self`.
+/// First the declared type, before the compiler sees the body: mismatches are then reported with the words and spans of
+/// a plain `async fn`. Second that the closure is called only once, because it moves `__dbh_once` out: otherwise the
+/// body could not return a borrow through `&mut self`.
 fn before_body(function: &HandlerFn) -> TokenStream {
     let span = output_span(function);
     let ty = without_impl_trait(&output(function));
-    // `!` may not be the type of a variable.
+    // A variable cannot have the type `!`.
     let edge = (!matches!(ty, Type::Never(_))).then(|| {
         quote_spanned! {ty.span()=>
             let __dbh_output: #ty = loop {};
@@ -140,7 +140,7 @@ fn before_body(function: &HandlerFn) -> TokenStream {
     }
 }
 
-/// What the handler returns; `()` if that is missing.
+/// The return type of the handler; `()` if there is none.
 pub(crate) fn output(function: &HandlerFn) -> Type {
     match &function.sig.output {
         ReturnType::Type(_, ty) => (**ty).clone(),
@@ -148,8 +148,8 @@ pub(crate) fn output(function: &HandlerFn) -> Type {
     }
 }
 
-/// Generated tokens are placed on the return type: what is wrong with the handler as a whole is
-/// reported there and not on `#[db_handler]`.
+/// The span of generated tokens: the return type. Errors about the handler as a whole are reported there and not on
+/// `#[db_handler]`.
 pub(crate) fn output_span(function: &HandlerFn) -> Span {
     let place = match &function.sig.output {
         ReturnType::Default => function.sig.ident.span(),

@@ -1,4 +1,4 @@
-//! A panic of a handler is an error of its invocation, on every platform the same.
+//! Turns a handler's panic into an error of its invocation, on every platform.
 
 use crate::util::catch_panic;
 use futures_util::FutureExt;
@@ -6,10 +6,10 @@ use lambda_runtime::Diagnostic;
 use std::{any::Any, future::Future, panic::AssertUnwindSafe};
 
 #[cfg(any(feature = "local", feature = "scf"))]
-pub(super) use driven::{answer, error_body};
+pub(super) use driven::{error_body, respond};
 
-/// Awaits `responding`; a panic is an error like any other.
-pub(super) async fn caught<T>(
+/// Awaits `responding`. A panic becomes an error.
+pub(super) async fn serve<T>(
     responding: impl Future<Output = Result<T, Diagnostic>>,
 ) -> Result<T, Diagnostic> {
     let responding = AssertUnwindSafe(responding).catch_unwind();
@@ -26,26 +26,26 @@ fn panicked(panic: &(dyn Any + Send)) -> Diagnostic {
     }
 }
 
-/// For the platforms that are driven from here.
+/// For the platforms whose event loop is part of this crate.
 #[cfg(any(feature = "local", feature = "scf"))]
 mod driven {
-    use super::caught;
-    use crate::lifecycle::scope::Host;
+    use super::serve;
+    use crate::lifecycle::scope::InvocationScope;
     use crate::platform::Handler;
     use lambda_runtime::{Context, Diagnostic};
     use std::sync::Arc;
 
-    /// Answers one event in JSON, whatever the handler does.
-    pub(in super::super) async fn answer<Kind, H: Handler<Kind>>(
-        host: &Arc<Host>,
+    /// Handles one event in JSON. A panic becomes an error.
+    pub(in super::super) async fn respond<Kind, H: Handler<Kind>>(
+        scope: &Arc<InvocationScope>,
         handler: &H,
         event: &str,
         context: Context,
     ) -> Result<Vec<u8>, Diagnostic> {
-        host.drive(caught(handler.answer(event, context))).await
+        scope.drive(serve(handler.respond(event, context))).await
     }
 
-    /// An error as AWS Lambda shows it to the caller.
+    /// Formats an error as AWS Lambda shows it to the caller.
     pub(in super::super) fn error_body(diagnostic: &Diagnostic) -> Vec<u8> {
         serde_json::json!({
             "errorType": diagnostic.error_type,
