@@ -161,7 +161,7 @@ async fn silent_server() {
     ]
     .map(async |(handler, scheme)| {
         let url = format!("{scheme}://app:hunter2@127.0.0.1:{port}/shop");
-        let words = ["connecting to", "longer than 2000 ms"];
+        let words = ["connecting to", "timed out after 2000 ms"];
         assert_refused_in_the_end(handler, &url, "ConnectTimeout", &words).await;
     });
     // Concurrently, because they only wait.

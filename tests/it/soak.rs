@@ -1,11 +1,12 @@
 //! Random invocations, freezes and faults, concurrently in several environments. Only invocations that a fault hits
 //! may fail, no query or connection is left in the end, and memory and files do not grow.
 //!
-//! `SOAK_INVOCATIONS` (600) sets the total number, `SOAK_SEED` repeats a run, and `SOAK_ENVIRONMENT` runs only one
+//! `SOAK_INVOCATIONS` (360) sets the total number, `SOAK_SEED` repeats a run, and `SOAK_ENVIRONMENT` runs only one
 //! of its environments. The long run:
 //!
 //! `SOAK_INVOCATIONS=10000 cargo test --all-features --test it soak -- --nocapture`
 
+mod overlap;
 mod plan;
 mod process;
 mod random;
@@ -52,16 +53,21 @@ fn number(variable: &str) -> Option<u64> {
     )
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_invocations_hit_by_faults_fail() {
-    support::alone();
-    let invocations = number("SOAK_INVOCATIONS").unwrap_or(600);
-    let seed = number("SOAK_SEED").unwrap_or_else(|| {
+/// `SOAK_SEED`, or a new one.
+fn seed() -> u64 {
+    number("SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("after 1970");
         u64::from(now.subsec_nanos()) ^ now.as_secs()
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_invocations_hit_by_faults_fail() {
+    support::alone();
+    let invocations = number("SOAK_INVOCATIONS").unwrap_or(360);
+    let seed = seed();
     let only = number("SOAK_ENVIRONMENT");
     println!("SOAK_SEED={seed} SOAK_INVOCATIONS={invocations}");
     let each = invocations.div_ceil(ENVIRONMENTS.len() as u64);
@@ -196,6 +202,9 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
         let mut shaken_by_us = false;
         let scene = Scene::draw(&mut random, product, kind);
         befall(&world, &running, scene.incident).await;
+        if scene.incident.is_long() {
+            running.stand_still(TRUST + Duration::from_millis(50)).await;
+        }
         let invocation = running.invoke(scene.steps(product, kind)).await;
         if matches!(scene.incident, Incident::Refused | Incident::Silence) {
             running.heal().await;
@@ -297,7 +306,7 @@ impl Summary {
     }
 }
 
-/// Applies `incident` to the network while the environment is frozen.
+/// Applies `incident` to the network or the server, between two invocations.
 async fn befall(world: &World, running: &Running, incident: Incident) {
     match incident {
         Incident::Nothing | Incident::LongPause => {}
@@ -308,9 +317,6 @@ async fn befall(world: &World, running: &Running, incident: Incident) {
         }
         Incident::Refused => running.0.apply(Fault::Refuse),
         Incident::Silence => running.0.apply(Fault::Silence),
-    }
-    if incident.is_long() {
-        running.stand_still(TRUST + Duration::from_millis(50)).await;
     }
 }
 

@@ -65,6 +65,15 @@ impl Product {
         }
     }
 
+    /// A statement during which the server ends the connection that runs it.
+    pub(crate) fn ending_its_connection(self) -> &'static str {
+        match self {
+            Pg => "SELECT pg_terminate_backend(pg_backend_pid())::text",
+            Maria => "KILL CONNECTION_ID()",
+            Sqlite => unreachable!("there is no server"),
+        }
+    }
+
     /// A query with many rows. The first arrives immediately, the last one late.
     pub(crate) fn rows(self) -> &'static str {
         match self {

@@ -168,9 +168,7 @@ impl Tracker {
         let number = {
             let mut tasks = lock(&self.tasks);
             if tasks.over {
-                return Err(self.error(
-                    "the invocation is over, and with it its background tasks: spawn it earlier",
-                ));
+                return Err(self.error("cannot spawn a background task: the invocation has ended"));
             }
             tasks.started += 1;
             let number = tasks.started;

@@ -305,7 +305,10 @@ async fn spawn_after_invocation_is_rejected() {
     let error = task.await.expect_err("was refused");
     assert_eq!(error.kind(), ErrorKind::Background);
     assert_eq!(error.handler(), Some("it::background::late"));
-    assert!(logs.find(Level::ERROR, "the invocation is over").is_some());
+    assert!(
+        logs.find(Level::ERROR, "the invocation has ended")
+            .is_some()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,13 +30,15 @@ pub(crate) enum Deed {
     OneTooMany,
     BeyondTheDeadline,
     HoldBeyondTheDeadline,
+    /// The server ends the connection that the handler uses.
+    KillsItsOwn,
     /// An operation on a connection itself, dropped before it completes.
     Hand(&'static str),
 }
 
 use Deed::*;
 
-const DEEDS: &[(Deed, u64)] = &[
+pub(crate) const DEEDS: &[(Deed, u64)] = &[
     (Ask, 20),
     (InARow, 8),
     (SideBySide, 8),
@@ -153,7 +155,7 @@ pub(crate) struct Scene {
     pub(crate) deed: Deed,
     pub(crate) incident: Incident,
     /// The value that the handler queries and must receive.
-    word: &'static str,
+    pub(crate) word: &'static str,
     /// Whether the server is inspected afterwards.
     pub(crate) inspect: bool,
 }
@@ -178,6 +180,27 @@ impl Scene {
             incident,
             word,
             inspect,
+        }
+    }
+
+    /// A scene without an incident, whose deed is one of these.
+    pub(crate) fn calm(
+        random: &mut Random,
+        deeds: &[(Deed, u64)],
+        product: Product,
+        kind: &str,
+    ) -> Self {
+        let deed = loop {
+            let deed = random.pick(deeds);
+            if possible(deed, product, kind) {
+                break deed;
+            }
+        };
+        Self {
+            deed,
+            incident: Incident::Nothing,
+            word: random.pick(WORDS),
+            inspect: false,
         }
     }
 
@@ -224,6 +247,7 @@ impl Scene {
             OneTooMany => vec![json!({ "guards": { "count": 3, "sql": session } })],
             BeyondTheDeadline => vec![json!({ "ask": endless })],
             HoldBeyondTheDeadline => vec![hold],
+            KillsItsOwn => vec![json!({ "ask": product.ending_its_connection() })],
             Hand(deed) => vec![json!({ "hand": deed })],
         };
         let word = json!({ "ask": format!("SELECT '{}'", self.word) });
@@ -261,6 +285,7 @@ impl Scene {
             Refused | Twin => "Query",
             OneTooMany => "PoolExhausted",
             BeyondTheDeadline | HoldBeyondTheDeadline => "DeadlineExceeded",
+            KillsItsOwn => "ConnectionLost",
             _ => return None,
         })
     }

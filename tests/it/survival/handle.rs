@@ -59,7 +59,7 @@ async fn exhausted_pool_error_contains_numbers() {
                 let (error_type, text) = running.fail(guards).await;
                 let place = format!("{product:?}/{kind}/{close}: {text}");
                 assert_eq!(error_type, "PoolExhausted", "{place}");
-                assert!(text.contains("within 1500 ms: 2 of 2 in use"), "{place}");
+                assert!(text.contains("within 1500 ms (2 of 2 in use)"), "{place}");
                 assert!(text.contains(&format!("{kind}::{close}")), "{place}");
                 running.ask(product.session()).await;
                 running.end().await;
@@ -315,9 +315,8 @@ async fn leaked_clone_is_rejected_and_logged_and_delays_nothing() {
                 world.wait_for_log("the clone: ").await;
                 if close == "never" && kind == "db" {
                     let log = world.log();
-                    let escaped = |line: &&str| {
-                        line.contains("ERROR") && line.contains("escaped into a task")
-                    };
+                    let escaped =
+                        |line: &&str| line.contains("ERROR") && line.contains("moved into a task");
                     let line = log
                         .lines()
                         .find(escaped)
@@ -365,7 +364,7 @@ async fn leaked_clone_with_running_query_delays_nothing() {
                 let log = world.log();
                 let told = |line: &str| {
                     line.contains("WARN")
-                        && line.contains("a task that it left behind")
+                        && line.contains("a task that it spawned")
                         && line.contains(&format!("{kind}::{close}"))
                 };
                 assert!(log.lines().any(told), "{place}: {log}");

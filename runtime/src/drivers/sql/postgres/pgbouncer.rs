@@ -318,7 +318,7 @@ fn lost_before_commit(why: &str) -> Error {
     Error::new(
         ErrorKind::CommitFailed,
         format!(
-            "the connection to PostgreSQL was lost before its transaction was committed: {why}; nothing of the transaction has happened"
+            "connection to PostgreSQL lost before COMMIT: {why}. The transaction was rolled back"
         ),
     )
 }

@@ -103,7 +103,11 @@ impl<DB: Driver> SqlxPool<DB> {
         let mine = |one: &Owned<DB>| one.user == Some(user) && one.place == Place::Out;
         self.wait_until(|owners| {
             if !owners.users.is_alone(user) {
-                return !owners.any(mine);
+                // While no other invocation runs, a task that one of them left holds what has no user.
+                let is_last = !owners.users.others_run(Some(user));
+                return !owners.any(|one| {
+                    mine(one) || is_last && one.user.is_none() && one.place == Place::Out
+                });
             }
             // No other invocation has any: each connection missing from the pool belongs to this one, even if no hook
             // has seen it.
@@ -149,10 +153,16 @@ impl<DB: Driver> SqlxPool<DB> {
 
     /// Cancels the queries that `user` has left on the server, and nothing else. Returns whether there were any.
     async fn cancel_own(&self, user: User, all_back: bool, until: Instant) -> bool {
-        let is_alone = self.owners().users.is_alone(user);
+        let (is_alone, is_last) = {
+            let owners = self.owners();
+            // Not only if it is alone: of two cleanups at the same time, each would leave it to the other.
+            let is_last = !owners.users.others_run(Some(user));
+            (owners.users.is_alone(user), is_last)
+        };
         let mine = |one: &Owned<DB>| {
-            // A query that an earlier cleanup could not cancel has no owner.
-            let is_left = one.user.is_none() && (is_alone || one.place == Place::Dropped);
+            // A query that an earlier cleanup could not cancel has no owner, and neither has one of a task that used a
+            // clone while several invocations ran.
+            let is_left = one.user.is_none() && (is_last || one.place == Place::Dropped);
             one.user == Some(user) || is_left
         };
         let runs = |one: &Owned<DB>| {
