@@ -110,6 +110,16 @@ impl Hand for MySqlConnection {
             "prepare" => {
                 let _ = self.prepare("SELECT 4711".into_sql_str()).now_or_never();
             }
+            "prepare_refused" => {
+                let _ = self
+                    .prepare("SELECT no_such_column".into_sql_str())
+                    .now_or_never();
+            }
+            "prepare_of_a_query" => {
+                let _ = sqlx::query("SELECT 4711, 4712")
+                    .execute(&mut *self)
+                    .now_or_never();
+            }
             "begin" => {
                 run!(self, "START TRANSACTION; INSERT INTO orders VALUES (1)");
             }

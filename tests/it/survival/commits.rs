@@ -94,6 +94,40 @@ async fn commit_result_is_correct_after_dropped_operations() {
     }
 }
 
+/// sqlx takes another reply for that to `COMMIT`, and may panic.
+#[tokio::test]
+async fn commit_after_dropped_prepare_reports_what_is_known() {
+    support::measures_time();
+    let world = World::new(Product::MariaDb).await;
+    for kind in ["transaction", "db"] {
+        for deed in ["prepare", "prepare_of_a_query", "prepare_refused"] {
+            world
+                .prepare("DROP TABLE IF EXISTS orders; CREATE TABLE orders (id INT)")
+                .await;
+            let place = format!("{kind}: {deed}");
+            let running = world.start(kind, "never").await;
+            let invocation = running.invoke(committed_after(kind, deed)).await;
+            let there = count(&running, "true").await;
+            match invocation.outcome {
+                sandbox::Outcome::Failed {
+                    error_type,
+                    message,
+                } if error_type == "CommitFailed" => assert_eq!(there, "0", "{place}: {message}"),
+                sandbox::Outcome::Failed {
+                    error_type,
+                    message,
+                } => {
+                    assert_eq!(error_type, "CommitUnknown", "{place}: {message}");
+                    assert!(message.contains("check before"), "{place}: {message}");
+                }
+                // The reply arrived at once.
+                _ => assert_eq!(there, "1", "{place}"),
+            }
+            running.end().await;
+        }
+    }
+}
+
 /// The server rolls back one transaction of a deadlock. Later statements of its handler run outside a transaction.
 #[tokio::test]
 async fn commit_fails_after_ignored_deadlock() {

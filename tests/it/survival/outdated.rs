@@ -116,6 +116,27 @@ async fn ignored_error_fails_at_most_one_invocation() {
     }
 }
 
+/// Other connections have prepared the same statement: they do not fail one after the other.
+#[tokio::test]
+async fn caught_failure_replaces_every_connection() {
+    support::measures_time();
+    let world = World::new(Product::Postgres).await;
+    world
+        .prepare("CREATE TABLE orders (item TEXT); INSERT INTO orders VALUES ('tea')")
+        .await;
+    let select = "SELECT * FROM orders";
+    for (number, kind) in ["db", "pool"].into_iter().enumerate() {
+        let step = caught(world.product, kind, select);
+        let running = world.start(kind, "wide_never").await;
+        let guards = json!({ "guards": { "count": 4, "sql": select } });
+        running.succeed(json!([guards])).await;
+        let alter = format!("ALTER TABLE orders ADD COLUMN more{number} INT");
+        world.prepare(&alter).await;
+        assert_eq!(failures(&running, &step).await, 1, "{kind}");
+        running.end().await;
+    }
+}
+
 /// Returns how many of 30 statements are still prepared after as many invocations, and how many connections were opened.
 async fn prepared_by_30_invocations(world: &World, kind: &str) -> (Value, usize) {
     let running = world.start(kind, "steady_never").await;

@@ -39,6 +39,12 @@ const MARIADB: &[Mark] = &[
         Some("0"),
     ),
     (
+        // It hides what else the server says about the session.
+        "SET sql_select_limit = 1",
+        "SELECT CAST(@@sql_select_limit = 1 AS CHAR)",
+        Some("0"),
+    ),
+    (
         "PREPARE secret FROM 'SELECT 1'",
         "SELECT CAST(VARIABLE_VALUE AS CHAR) FROM information_schema.SESSION_STATUS \
          WHERE VARIABLE_NAME = 'COM_PREPARE_SQL'",

@@ -1,7 +1,7 @@
-//! Checks before a `COMMIT`: a statement that the handler dropped must not be committed.
+//! The end of a transaction: a statement that the handler dropped is not committed, and an error says what is known.
 
 use super::{driver::Driver, error};
-use crate::error::Error;
+use crate::{error::Error, util::catch_panic::message};
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::time::timeout;
@@ -24,4 +24,15 @@ pub(super) async fn ready<DB: Driver>(
         error if DB::is_aborted(&error) => error::not_committed::<DB>(error),
         error => error::dropped_statement_failed::<DB>(error),
     })
+}
+
+/// Commits after [`ready`].
+pub(super) async fn commit<DB: Driver>(connection: &mut DB::Connection) -> Result<(), Error> {
+    // A statement that was dropped while it was being prepared leaves no trace in sqlx. sqlx then takes the rest of its
+    // reply for that to the `COMMIT`, and may panic.
+    let committing = AssertUnwindSafe(DB::commit_on(connection)).catch_unwind();
+    match committing.await {
+        Ok(committed) => committed.map_err(error::not_committed::<DB>),
+        Err(panic) => Err(error::commit_not_recognized::<DB>(message(&*panic))),
+    }
 }

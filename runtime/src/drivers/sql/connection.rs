@@ -117,12 +117,12 @@ impl<DB: Driver> OpenConnection<DB> {
     }
 
     /// Whether sqlx's prepared statements can still be used in a session that was just reset.
-    pub(super) async fn revalidate(&mut self, longest: Duration) -> bool {
+    pub(super) async fn revalidate(&mut self, longest: Duration) -> Validity {
         match &mut self.raw {
             Some(raw) if std::mem::take(&mut self.was_in_hand) => {
                 revalidate::<DB>(raw, &mut self.session_state, longest).await
             }
-            _ => true,
+            _ => Validity::Valid,
         }
     }
 
@@ -220,14 +220,29 @@ pub(super) async fn reset<DB: Driver>(
     }
 }
 
-/// See [`Driver::revalidate`]. `false` if that fails or times out.
+/// Whether sqlx's prepared statements can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Validity {
+    /// The server accepts them, or sqlx has cleared them.
+    Valid,
+    /// They are outdated, and so may be those of other sessions.
+    Outdated,
+    /// The reply did not arrive, or was not recognized.
+    Lost,
+}
+
+/// See [`Driver::revalidate`].
 pub(super) async fn revalidate<DB: Driver>(
     connection: &mut DB::Connection,
     session_state: &mut DB::SessionState,
     longest: Duration,
-) -> bool {
+) -> Validity {
     let revalidating = AssertUnwindSafe(DB::revalidate(connection, session_state)).catch_unwind();
-    matches!(timeout(longest, revalidating).await, Ok(Ok(Ok(()))))
+    match timeout(longest, revalidating).await {
+        Ok(Ok(Ok(Health::Healthy))) => Validity::Valid,
+        Ok(Ok(Ok(_))) => Validity::Outdated,
+        _ => Validity::Lost,
+    }
 }
 
 /// Whether a session that was just reset can be reused: see [`Driver::renew`].

@@ -10,7 +10,7 @@ pub(super) use options::{Identify, TlsMode, TlsWords, UrlParts};
 use super::tag::Tag;
 use crate::{config::Proxy, error::ErrorKind, resource::Health};
 use futures_util::future::{BoxFuture, ready};
-use sqlx::{ConnectOptions, Connection, Database, Transaction, error::DatabaseError};
+use sqlx::{ConnectOptions, Connection, Database, error::DatabaseError};
 use std::time::Duration;
 
 /// A database that sqlx supports. Sealed: implemented for `Postgres`, `MySql` and `Sqlite`.
@@ -191,16 +191,17 @@ pub trait Driver:
     }
 
     /// Clears sqlx's prepared statements in a session that was just reset, if the server no longer accepts one of them:
-    /// a handler with the connection itself may have ignored an error that would recur.
+    /// a handler with the connection itself may have ignored an error that would recur. [`Health::Broken`] means that
+    /// those of other sessions are outdated as well.
     ///
     /// # Errors
     /// If the reply does not arrive or is not recognized.
     fn revalidate<'c>(
         connection: &'c mut Self::Connection,
         session_state: &'c mut Self::SessionState,
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+    ) -> BoxFuture<'c, Result<Health, sqlx::Error>> {
         let _ = (connection, session_state);
-        Box::pin(ready(Ok(())))
+        Box::pin(ready(Ok(Health::Healthy)))
     }
 
     /// Whether the server accepted writes at the last [`reset`](Self::reset), if that has checked it.
@@ -271,13 +272,6 @@ pub trait Driver:
     /// If the database rejects the `COMMIT`, also because of an earlier failed statement; or if the reply is not
     /// recognized or does not arrive: then it is not known whether the transaction was committed.
     fn commit_on(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
-
-    /// Commits, and returns an error if a failed statement left nothing to commit.
-    fn commit(
-        mut transaction: Transaction<'static, Self>,
-    ) -> BoxFuture<'static, Result<(), sqlx::Error>> {
-        Box::pin(async move { Self::commit_on(&mut transaction).await })
-    }
 
     /// The kind of a database's error code that means that a connection is unavailable or cannot be reused; `None` for
     /// an ordinary failed statement.

@@ -8,7 +8,7 @@ use crate::{
     resource::{AcquireContext, Symptom},
 };
 use sqlx::error::DatabaseError;
-use std::io;
+use std::{fmt::Display, io};
 
 /// The warning when open connections are replaced.
 pub(super) const OUTDATED: &str = "the server has become read-only, or what its sessions have prepared has changed: the \
@@ -281,6 +281,13 @@ fn leaked_clone() -> Error {
 
 /// The error of a failed commit after the handler returned `Ok`.
 pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
+    let is_clear = matches!(
+        error,
+        sqlx::Error::Database(_) | sqlx::Error::Io(_) | sqlx::Error::Tls(_)
+    );
+    if !is_clear {
+        return commit_not_recognized::<DB>(&error).caused_by(error);
+    }
     let (kind, what) = if ends_the_connection(&error) {
         let what = format!(
             "connection to {} lost during COMMIT: {error}. The transaction may or may not have been committed: check before retrying",
@@ -301,6 +308,17 @@ pub(super) fn not_committed<DB: Driver>(error: sqlx::Error) -> Error {
         (ErrorKind::CommitFailed, what)
     };
     Error::new(kind, what).caused_by(error)
+}
+
+/// The error of a `COMMIT` that was sent, and whose reply was not recognized.
+pub(super) fn commit_not_recognized<DB: Driver>(why: impl Display) -> Error {
+    Error::new(
+        ErrorKind::CommitUnknown,
+        format!(
+            "{} sent an unexpected reply to COMMIT: {why} (a dropped statement is one cause). The transaction may or may not have been committed: check before retrying",
+            DB::NAME
+        ),
+    )
 }
 
 /// The error of a connection that was lost before its `COMMIT` was sent.

@@ -70,6 +70,9 @@ fn variables() -> String {
 const READ_ONLY: &str =
     "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'innodb_read_only')";
 
+/// Whether the session returns every row of [`COUNTERS`] and [`READ_ONLY`]: a handler may have limited them.
+const ALL_ROWS: &str = "CAST(@@sql_select_limit = 18446744073709551615 AS CHAR)";
+
 /// What is known about a connection's session.
 #[derive(Debug, Default)]
 pub struct State {
@@ -99,6 +102,14 @@ impl Counters {
             .keys()
             .all(|name| self.count(name) == other.count(name))
     }
+}
+
+/// Whether the next reply is that to the next query.
+async fn is_in_sync(connection: &mut MySqlConnection) -> bool {
+    let nonce = Nonce::fresh();
+    let query = AssertSqlSafe(format!("SELECT {}", nonce.literal()));
+    let rows = without_logging(raw_sql(query).fetch_all(connection)).await;
+    rows.is_ok_and(|rows| rows.last().is_some_and(|last| nonce.marks(last)))
 }
 
 impl Sealed for MySql {}
@@ -229,8 +240,9 @@ impl Driver for MySql {
         Box::pin(without_logging(async move {
             let nonce = Nonce::fresh();
             let (nonce_literal, variables) = (nonce.literal(), variables());
-            let message =
-                format!("{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {variables}");
+            let message = format!(
+                "{RESET}; {COUNTERS}; {READ_ONLY}; SELECT {nonce_literal}, {ALL_ROWS}, {variables}"
+            );
             // Constant texts, and a label without quotes.
             let rows = raw_sql(AssertSqlSafe(message))
                 .fetch_all(connection)
@@ -249,8 +261,10 @@ impl Driver for MySql {
                 }
             }
             let now = Counters(counters);
-            let (all, ours): (String, String) = (last.try_get(1)?, last.try_get(2)?);
-            let is_clean = !now.0.is_empty()
+            let all_rows: String = last.try_get(1)?;
+            let (all, ours): (String, String) = (last.try_get(2)?, last.try_get(3)?);
+            let is_clean = all_rows == "1"
+                && !now.0.is_empty()
                 && now.is_as_in(&session_state.counters)
                 && all == "1"
                 && ours == "1";
@@ -303,8 +317,15 @@ impl Driver for MySql {
             let nonce = Nonce::fresh();
             let message = format!("{COMMIT}; SELECT {}", nonce.literal());
             let rows = raw_sql(AssertSqlSafe(message))
-                .fetch_all(connection)
-                .await?;
+                .fetch_all(&mut *connection)
+                .await;
+            let rows = match rows {
+                // The error may be the reply to a dropped statement, and the server may have committed since.
+                Err(error @ sqlx::Error::Database(_)) if !is_in_sync(connection).await => {
+                    return Err(sqlx::Error::Protocol(error.to_string()));
+                }
+                rows => rows?,
+            };
             match rows.last() {
                 Some(last) if nonce.marks(last) => Ok(()),
                 _ => Err(Nonce::missing::<MySql>()),

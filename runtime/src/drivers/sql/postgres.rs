@@ -265,7 +265,7 @@ impl Driver for Postgres {
     fn revalidate<'c>(
         connection: &'c mut PgConnection,
         session_state: &'c mut State,
-    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+    ) -> BoxFuture<'c, Result<Health, sqlx::Error>> {
         Box::pin(session_state.prepared.check(connection))
     }
 

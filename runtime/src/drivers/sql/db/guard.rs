@@ -2,8 +2,8 @@
 
 use crate::{
     config::DROPPED_STATEMENT,
-    drivers::sql::{Checkout, Driver, commit, connection, error},
-    error::Error,
+    drivers::sql::{Checkout, Driver, commit, connection},
+    error::{Error, ErrorKind},
 };
 use sqlx::{Connection, Database, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
@@ -107,12 +107,12 @@ impl<DB: Driver> DbTransaction<DB> {
             checkout.in_hand();
             return Err(error);
         }
-        if let Err(error) = DB::commit_on(&mut checkout).await {
-            if !error::ends_the_connection(&error) {
+        if let Err(error) = commit::commit::<DB>(&mut checkout).await {
+            if error.kind() != ErrorKind::CommitUnknown {
                 Manager::<DB>::start_rollback(&mut checkout);
                 checkout.in_hand();
             }
-            return Err(error::not_committed::<DB>(error));
+            return Err(error);
         }
         if checkout.is_in_transaction() {
             // sqlx still counts it as open. The rollback that sqlx sends changes nothing, and is not awaited here.

@@ -5,7 +5,7 @@ use crate::{
     config::{Close, DRAIN_TIMEOUT, POOL_DRAIN_TIMEOUT, PRESSURE_ASK},
     drivers::sql::{
         connect::warnings,
-        connection::{OpenConnection, Reset, capacity, renew},
+        connection::{OpenConnection, Reset, Validity, capacity, renew},
         driver::Driver,
         users::{Phase, User, Waiting},
     },
@@ -333,8 +333,15 @@ impl<DB: Driver> Pool<DB> {
             return Reset::Unfit;
         }
         // Up to two round trips, as in the next step.
-        if reset == Reset::Clean && !connection.revalidate(longest * 2).await {
-            return Reset::Lost;
+        if reset == Reset::Clean {
+            match connection.revalidate(longest * 2).await {
+                Validity::Valid => {}
+                Validity::Outdated => {
+                    self.outdated();
+                    return Reset::Unfit;
+                }
+                Validity::Lost => return Reset::Lost,
+            }
         }
         let suspect = self.lock().users.is_suspect(user);
         if reset == Reset::Clean && suspect && !renew::<DB>(connection, longest * 2).await {

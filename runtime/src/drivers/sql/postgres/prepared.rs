@@ -9,6 +9,7 @@ use super::recognized;
 use crate::{
     config::PLANNING,
     drivers::sql::{error, without_logging::without_logging},
+    resource::Health,
 };
 use sqlx::{Connection, PgConnection, Row};
 use std::collections::BTreeMap;
@@ -32,6 +33,15 @@ pub(super) struct Prepared {
 struct Statement {
     plans: u64,
     parameters: usize,
+}
+
+/// Whether a session's statements can be used.
+enum Verdict {
+    Valid,
+    /// They must be prepared again. That says nothing about other sessions.
+    Doubtful,
+    /// A table or type that they use has changed, for every session.
+    Outdated,
 }
 
 /// A column with the name, the number of plans and the number of parameters of each statement that was prepared with
@@ -72,22 +82,34 @@ impl Prepared {
     }
 
     /// Clears sqlx's statements if the server no longer accepts one of them. Sends nothing if all have been planned.
-    pub(super) async fn check(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let is_valid = !self.incomplete && without_logging(self.all_are_valid(connection)).await?;
-        if !is_valid {
-            without_logging(connection.clear_cached_statements()).await?;
-            *self = Self::default();
+    /// [`Health::Broken`] means that those of other sessions are outdated as well.
+    pub(super) async fn check(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<Health, sqlx::Error> {
+        let state = if self.incomplete {
+            Verdict::Doubtful
+        } else {
+            without_logging(self.ask(connection)).await?
+        };
+        match state {
+            Verdict::Valid => Ok(Health::Healthy),
+            Verdict::Doubtful => {
+                without_logging(connection.clear_cached_statements()).await?;
+                *self = Self::default();
+                Ok(Health::Healthy)
+            }
+            Verdict::Outdated => Ok(Health::Broken),
         }
-        Ok(())
     }
 
-    async fn all_are_valid(&mut self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    async fn ask(&mut self, connection: &mut PgConnection) -> Result<Verdict, sqlx::Error> {
         let from = Instant::now();
         let unplanned = std::mem::take(&mut self.unplanned);
         for names in unplanned.chunks(AT_ONCE) {
             if from.elapsed() > PLANNING {
                 // Preparing them again costs less than continuing.
-                return Ok(false);
+                return Ok(Verdict::Doubtful);
             }
             let plans: Vec<String> = names.iter().map(|name| self.plan(name)).collect();
             let column = column(connection.server_version_num());
@@ -98,13 +120,16 @@ impl Prepared {
                     self.unplanned.clear();
                 }
                 Err(error) if error::ends_the_connection(&error) => return Err(error),
+                Err(error) if error::outdates_the_connection(&error) => {
+                    return Ok(Verdict::Outdated);
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "a prepared statement is outdated: they are prepared again");
-                    return Ok(false);
+                    tracing::debug!(%error, "the server rejects a prepared statement: preparing all again");
+                    return Ok(Verdict::Doubtful);
                 }
             }
         }
-        Ok(true)
+        Ok(Verdict::Valid)
     }
 
     fn plan(&self, name: &str) -> String {

@@ -191,7 +191,7 @@ impl<DB: Driver> SqlxPool<DB> {
             tracing::warn!(
                 handler,
                 connections = numbers.len(),
-                "the handler has ended, but a dropped query or a task with a clone of the pool still uses the database: cancelling it; spawn such work with `Background::spawn`"
+                "the handler has ended, but a dropped query or a task that it spawned still uses the database: cancelling it; spawn such work with `Background::spawn`"
             );
         }
         self.owners().users.lose(user);

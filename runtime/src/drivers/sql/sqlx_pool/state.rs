@@ -12,7 +12,7 @@ use crate::{
         Driver,
         connect::{Connector, login::LoginAttempt, nodelay},
         connection::{
-            self, Reset, answers, becomes_quiet,
+            self, Reset, Validity, answers, becomes_quiet,
             hedge::{HedgeOutcome, hedge},
             identified, is_quiet, recognized,
         },
@@ -668,8 +668,13 @@ impl<DB: Driver> State<DB> {
                 return Reset::Lost;
             }
             // Up to two round trips.
-            if !connection::revalidate::<DB>(connection, &mut session_state, longest * 2).await {
-                return Reset::Lost;
+            match connection::revalidate::<DB>(connection, &mut session_state, longest * 2).await {
+                Validity::Valid => {}
+                Validity::Outdated => {
+                    self.outdated();
+                    return Reset::Unfit;
+                }
+                Validity::Lost => return Reset::Lost,
             }
             if let Some(owned) = self.owners().get_mut(number) {
                 owned.clean = true;

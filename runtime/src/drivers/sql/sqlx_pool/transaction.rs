@@ -1,7 +1,7 @@
 //! A transaction for the whole invocation: `&mut PgTransaction<'_>` and its siblings.
 
 use crate::{
-    drivers::sql::{SqlxHandle, commit, driver::Driver, error},
+    drivers::sql::{SqlxHandle, commit, driver::Driver},
     error::Error,
     resource::{
         AcquireContext, Disposition, InjectMut,
@@ -54,9 +54,7 @@ impl<DB: Driver> InjectMut for OwnTransaction<DB> {
         // The cleanup cancels statements that still run.
         commit::ready::<DB>(&mut transaction, guard.ready_within).await?;
         set_committing(true);
-        DB::commit(transaction)
-            .await
-            .map_err(error::not_committed::<DB>)
+        commit::commit::<DB>(&mut transaction).await
     }
 
     async fn rollback(guard: &mut Self::Guard) {
