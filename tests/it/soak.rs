@@ -12,7 +12,7 @@ mod process;
 mod random;
 
 use crate::world::{Product, Running, World};
-use db_handler::config::{RESERVE, TRUST};
+use db_handler::config::{CANCEL_TIMEOUT, TRUST};
 use futures_util::future::join_all;
 use plan::{Deed, Incident, Scene};
 use process::Use;
@@ -40,10 +40,10 @@ const ENVIRONMENTS: [(Product, &str, &str); 12] = [
     (Product::Sqlite, "db", "never"),
 ];
 
-/// The handler is cancelled [`RESERVE`] before.
+/// The handler is cancelled `RESERVE` before.
 const DEADLINE: Duration = Duration::from_millis(2_000);
-/// Cleanup is limited by the reserve; a busy machine may take longer.
-const LONGEST_FINALLY: Duration = RESERVE.saturating_add(Duration::from_millis(750));
+/// Cancelling limits the cleanup; a busy machine may take longer.
+const MAX_CLEANUP: Duration = CANCEL_TIMEOUT.saturating_add(Duration::from_millis(500));
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
@@ -67,15 +67,26 @@ fn seed() -> u64 {
 async fn only_invocations_hit_by_faults_fail() {
     support::alone();
     let invocations = number("SOAK_INVOCATIONS").unwrap_or(360);
+    run("SOAK_INVOCATIONS", invocations, ENVIRONMENTS.len(), soak).await;
+}
+
+/// Runs `soak` in each of the environments, or in `SOAK_ENVIRONMENT`, with its share of `invocations`. `total_variable`
+/// sets their number in the command that repeats a failure.
+async fn run(
+    total_variable: &str,
+    invocations: u64,
+    environments: usize,
+    soak: impl AsyncFn(usize, u64, Random, String) -> Summary,
+) {
     let seed = seed();
     let only = number("SOAK_ENVIRONMENT");
-    println!("SOAK_SEED={seed} SOAK_INVOCATIONS={invocations}");
-    let each = invocations.div_ceil(ENVIRONMENTS.len() as u64);
-    let chosen = (0..ENVIRONMENTS.len()).filter(|one| only.is_none_or(|only| only == *one as u64));
+    println!("SOAK_SEED={seed} {total_variable}={invocations}");
+    let each = invocations.div_ceil(environments as u64);
+    let chosen = (0..environments).filter(|one| only.is_none_or(|only| only == *one as u64));
     let begun = Instant::now();
     let soaking = chosen.map(|one| {
         let replay =
-            format!("SOAK_SEED={seed} SOAK_INVOCATIONS={invocations} SOAK_ENVIRONMENT={one}");
+            format!("SOAK_SEED={seed} {total_variable}={invocations} SOAK_ENVIRONMENT={one}");
         soak(one, each, Random::fork(seed, one), replay)
     });
     let mut failures = Vec::new();
@@ -229,7 +240,7 @@ async fn soak(index: usize, invocations: u64, mut random: Random, replay: String
             }
         }
         let after = invocation.spent(PhaseKind::After);
-        if after > LONGEST_FINALLY && wrong.is_none() {
+        if after > MAX_CLEANUP && wrong.is_none() {
             wrong = Some(format!("its cleanup took {after:?}"));
         }
         if let Some(wrong) = wrong {

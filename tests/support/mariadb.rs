@@ -221,7 +221,7 @@ fn option(name: &str, value: impl std::fmt::Display) -> OsString {
     format!("--{name}={value}").into()
 }
 
-/// Whether the server sends its greeting, which shows that it accepts connections.
+/// Whether the server sends the first packet of a handshake: it accepts connections.
 fn greets(socket: &Path) -> bool {
     let greeting = || {
         let mut stream = UnixStream::connect(socket)?;

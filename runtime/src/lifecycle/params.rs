@@ -59,7 +59,7 @@ pub trait Param: 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 }
 
-/// Background tasks belong to the invocation: there is no resource to open or to reuse.
+/// Background tasks belong to the invocation: nothing is opened or reused for them.
 #[diagnostic::do_not_recommend]
 impl ByRef for Background {
     type Param = BackgroundParam;

@@ -7,13 +7,13 @@ use super::{
     Summary, befall, inspect, number,
     plan::{DEEDS, Deed, Incident, Scene},
     random::Random,
-    seed,
+    run,
 };
 use crate::world::{Product, Running, World};
 use db_handler::config::TRUST;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Each environment has its own database and random sequence, and so many invocations at once.
 const ENVIRONMENTS: [(Product, &str, &str, usize); 8] = [
@@ -45,31 +45,7 @@ async fn only_the_invocation_with_the_accident_fails() {
     support::alone();
     let default = if crate::extended() { 10_000 } else { 500 };
     let invocations = number("SOAK_OVERLAPPING").unwrap_or(default);
-    let (seed, only) = (seed(), number("SOAK_ENVIRONMENT"));
-    println!("SOAK_SEED={seed} SOAK_OVERLAPPING={invocations}");
-    let each = invocations.div_ceil(ENVIRONMENTS.len() as u64);
-    let begun = Instant::now();
-    let chosen = (0..ENVIRONMENTS.len()).filter(|one| only.is_none_or(|only| only == *one as u64));
-    let soaking = chosen.map(|one| {
-        let replay =
-            format!("SOAK_SEED={seed} SOAK_OVERLAPPING={invocations} SOAK_ENVIRONMENT={one}");
-        soak(one, each, Random::fork(seed, one), replay)
-    });
-    let mut failures = Vec::new();
-    let mut total = Summary::default();
-    for summary in join_all(soaking).await {
-        println!("{summary}");
-        failures.extend(summary.failures.iter().cloned());
-        total.add(summary);
-    }
-    println!("{total}");
-    println!("took {:?}", begun.elapsed());
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures.join("\n\n")
-    );
+    run("SOAK_OVERLAPPING", invocations, ENVIRONMENTS.len(), soak).await;
 }
 
 /// A query whose result shows whether another invocation's session state is left.

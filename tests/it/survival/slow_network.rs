@@ -53,7 +53,7 @@ async fn one_connection(rtt: Duration, kinds: &[&str]) {
 
 #[tokio::test]
 async fn one_connection_serves_all_invocations() {
-    support::measures_time();
+    support::alone();
     one_connection(RTT, &KINDS).await;
 }
 
@@ -106,7 +106,7 @@ async fn slow_connect_opens_no_extra_connection() {
 /// The measured round-trip time is updated.
 #[tokio::test]
 async fn network_that_becomes_slow_costs_few_connections() {
-    support::measures_time();
+    support::alone();
     for product in SERVERS {
         let world = World::new(product).await;
         for kind in KINDS {

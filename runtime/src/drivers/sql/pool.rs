@@ -18,7 +18,7 @@ use super::{
     users::{User, Users, Waiting},
 };
 use crate::{
-    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, DRAIN_TIMEOUT, REPLY_ROUND_TRIPS, Settings},
+    config::{DRAIN_TIMEOUT, REPLY_ROUND_TRIPS, Settings},
     error::Error,
     resource::{AcquireContext, Health, Usage},
     util::{clock::Stamp, lock::lock},
@@ -234,18 +234,12 @@ impl<DB: Driver> Pool<DB> {
         let state = self.lock();
         let may_cancel = !state.orphans.is_empty() || state.out.iter().any(|out| out.user == user);
         drop(state);
-        let least = if may_cancel {
-            CANCEL_TIMEOUT
-        } else {
-            Duration::ZERO
-        };
-        self.cleanup_within().max(least)
+        self.cleanup_within(may_cancel)
     }
 
-    /// How long a cleanup without a cancellation may take.
-    fn cleanup_within(&self) -> Duration {
+    fn cleanup_within(&self, may_cancel: bool) -> Duration {
         let round_trip = self.address.round_trip();
-        round_trip.at_least(self.settings.reserve, CLEANUP_ROUND_TRIPS)
+        round_trip.cleanup(self.settings.reserve, may_cancel)
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -1,7 +1,7 @@
 //! The round-trip time to the server. Timeouts that fit a nearby server would end healthy connections on a slow
 //! network.
 
-use crate::config::MAX_ROUND_TRIP;
+use crate::config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, MAX_ROUND_TRIP};
 use std::{
     future::{Future, poll_fn},
     pin::pin,
@@ -31,6 +31,16 @@ impl RoundTrip {
     /// `bound`, or `times` the round trip if that is longer.
     pub(in crate::drivers::sql) fn at_least(&self, bound: Duration, times: u32) -> Duration {
         bound.max(self.get() * times)
+    }
+
+    /// How long a cleanup may take: `reserve`, or longer if the network is slow or a query may have to be cancelled.
+    pub(in crate::drivers::sql) fn cleanup(&self, reserve: Duration, may_cancel: bool) -> Duration {
+        let least = if may_cancel {
+            CANCEL_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        self.at_least(reserve.max(least), CLEANUP_ROUND_TRIPS)
     }
 
     /// Records the longest wait of a login: one round trip, and some work on the server.

@@ -107,7 +107,7 @@ impl<DB: Driver> Pool<DB> {
         let wanted = self.lock().users.any_waiting(Waiting::Return);
         if !discard && (disposition == Disposition::Reuse || wanted) {
             // A `COPY` may still run although nothing is on the wire, and cancelling it takes time, too.
-            self.reset_and_give_back(checkout, self.cleanup_within() / 2)
+            self.reset_and_give_back(checkout, self.cleanup_within(false) / 2)
                 .await;
             return;
         }

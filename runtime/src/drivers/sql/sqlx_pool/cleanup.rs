@@ -6,7 +6,7 @@ use super::{
     state::State,
 };
 use crate::{
-    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS, Close, DRAIN_TIMEOUT, PRESSURE_ASK},
+    config::{Close, DRAIN_TIMEOUT, PRESSURE_ASK},
     drivers::sql::{
         Driver,
         connect::warnings,
@@ -83,15 +83,9 @@ impl<DB: Driver> SqlxPool<DB> {
         let may_cancel = |one: &Owned<DB>| {
             one.place != Place::Idle && one.user.is_none_or(|owner| owner == user)
         };
-        let least = if self.owners().any(may_cancel) {
-            CANCEL_TIMEOUT
-        } else {
-            Duration::ZERO
-        };
+        let may_cancel = self.owners().any(may_cancel);
         let round_trip = self.state.address.round_trip();
-        round_trip
-            .at_least(self.state.settings.reserve, CLEANUP_ROUND_TRIPS)
-            .max(least)
+        round_trip.cleanup(self.state.settings.reserve, may_cancel)
     }
 
     fn owners(&self) -> std::sync::MutexGuard<'_, Owners<DB>> {
@@ -382,7 +376,9 @@ impl<DB: Driver> SqlxPool<DB> {
         } else {
             let number = idle.1;
             self.give_back(idle);
-            let is_back = |one: &Owned<DB>| one.number != number || one.place != Place::Out;
+            let is_back = |one: &Owned<DB>| {
+                one.number != number || !matches!(one.place, Place::Out | Place::Held)
+            };
             self.wait_until(|owners| !owners.any(|one| !is_back(one)))
                 .await;
         }

@@ -62,7 +62,10 @@ pub(super) struct Owned<DB: Driver> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Idle,
+    /// A handler or a task of its own holds it.
     Out,
+    /// A cleanup holds it: nothing on it has to be cancelled.
+    Held,
     /// It was released in the middle of a statement, and keeps its place in the pool until that is cancelled.
     Orphan,
     /// Like `Orphan`, and it is being cancelled.
@@ -177,8 +180,8 @@ impl<DB: Driver> Owners<DB> {
         Ok(())
     }
 
-    /// Finds the connection that was born at `seen`; if its birth has not been seen before, it must be at `place`.
-    pub(super) fn find(&mut self, seen: Instant, place: Place) -> Option<Found> {
+    /// Finds the connection that was born at `seen`; if its birth has not been seen before, it must be in one of `places`.
+    pub(super) fn find(&mut self, seen: Instant, places: &[Place]) -> Option<Found> {
         let mut near: Vec<(Duration, usize)> = self
             .all
             .iter()
@@ -188,7 +191,7 @@ impl<DB: Driver> Owners<DB> {
             .filter(|(distance, at)| {
                 let one = &self.all[*at];
                 let is_exact = one.birth.not_after.is_some() && *distance < BIRTHS_APART / 2;
-                is_exact || one.place == place
+                is_exact || places.contains(&one.place)
             })
             .collect();
         near.sort_unstable();

@@ -524,11 +524,11 @@ impl<DB: Driver> State<DB> {
         meta: PoolConnectionMetadata,
         born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        let found = self.owners().find(born, Place::Idle);
+        let found = self.owners().find(born, &[Place::Idle]);
         if let Ok(Acting::Looking(number)) = ACTING.try_with(Clone::clone) {
             if let Some(Found { number: found, .. }) = found {
                 if let Some(owned) = self.owners().get_mut(found) {
-                    owned.place = Place::Out;
+                    owned.place = Place::Held;
                 }
                 *lock(&number) = Some(found);
             }
@@ -707,7 +707,7 @@ impl<DB: Driver> State<DB> {
         connection: &mut DB::Connection,
         born: std::time::Instant,
     ) -> Result<bool, sqlx::Error> {
-        let found = self.owners().find(born, Place::Out);
+        let found = self.owners().find(born, &[Place::Out, Place::Held]);
         let number = found.map_or(0, |found| found.number);
         let unless_returned = Dropped {
             state: self,

@@ -2,7 +2,6 @@
 
 use super::{Returned, State, gone};
 use crate::{
-    config::{CANCEL_TIMEOUT, CLEANUP_ROUND_TRIPS},
     drivers::sql::{
         Driver,
         sqlx_pool::{LOOK_AGAIN, owners::Place},
@@ -32,11 +31,7 @@ impl<DB: Driver> State<DB> {
             }
         }
         let round_trip = self.address.round_trip();
-        let until = Instant::now()
-            + round_trip.at_least(
-                self.settings.reserve.max(CANCEL_TIMEOUT),
-                CLEANUP_ROUND_TRIPS,
-            );
+        let until = Instant::now() + round_trip.cleanup(self.settings.reserve, true);
         loop {
             let mut returned = pin!(self.returned.notified());
             returned.as_mut().enable();
@@ -86,7 +81,7 @@ impl<DB: Driver> State<DB> {
         });
         let (name, misnamed) = (owners.name, owners.misnamed);
         let owned = owners.get_mut(number)?;
-        if !matches!(owned.place, Place::Out | Place::Orphan) {
+        if !matches!(owned.place, Place::Out | Place::Held | Place::Orphan) {
             return Some(owned.place);
         }
         let is_identified = DB::is_identified(&owned.session);
